@@ -1,0 +1,83 @@
+"""The demo, in the order in which things happen: draw people, train, evaluate on unseen ones, write pictures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras_mrpose
+import numpy as np
+from keras_mrpose import data, visualize
+from keras_mrpose.data import synthetic
+from keras_mrpose.data.people import People
+from keras_mrpose.predictor import read_picture
+from PIL import Image
+
+import configs
+
+PICTURES = {"train2017": 3600, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
+UNSEEN = 500  # people of test2017 that the demo is judged by
+TRAINING_SECONDS = 225  # on a slow machine the epoch running then is the last, so that the demo ends in time
+
+
+def main(run: Path, quick: bool, report) -> None:
+    """Do all of it, and say what to do next.
+
+    Args:
+        run: run folder, replaced if it is there.
+        quick: a few minutes less: fewer people, one epoch, poor joints.
+        report: called with the result and a title, prints the table.
+    """
+    begin = time.perf_counter()
+    folder = run.parent / ("drawn-people-quick" if quick else "drawn-people")
+    people, validation, unseen = (_drawn(folder, split, quick) for split in PICTURES)
+    unseen = unseen.take(slice(UNSEEN))
+    print(f"{len(people)} drawn people to train on, {len(unseen)} others to be judged by, in {folder}")
+
+    experiment = configs.DEMO
+    if quick:
+        experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+    history = keras_mrpose.train(
+        experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS
+    )
+
+    predictor = keras_mrpose.Predictor(run)
+    result = keras_mrpose.evaluate(predictor, unseen)
+    report(result, "drawn people that the network has not seen")
+    result.save(run / "result.json")
+    visualize.loss_curve(history, run / "loss_curve.png")
+    sheet = _overlays(unseen, result.predictions)
+    Image.fromarray(sheet).save(run / "overlays.png")
+    picture = unseen.paths()[0]
+    x, y, w, h = unseen.boxes[0].round().astype(int)
+    print(
+        f"\n{time.perf_counter() - begin:.0f} s. Look at\n"
+        f"  {run / 'overlays.png'}\n  {run / 'loss_curve.png'}\n"
+        f"and go on with\n"
+        f"  python experiments/run.py predict {run} {picture} --box {x} {y} {w} {h}\n"
+        f"  python experiments/run.py evaluate {run} --data {folder}\n"
+        f"  tensorboard --logdir {run}\n"
+        f"  python experiments/run.py train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
+    )
+
+
+def _drawn(folder: Path, split: str, quick: bool) -> People:
+    """Draws one split, or takes it from an earlier demo; the splits share no picture."""
+    first = sum(PICTURES[other] for other in list(PICTURES)[: list(PICTURES).index(split)])
+    count = PICTURES[split] // (10 if quick else 1)
+    synthetic.write(folder, count, split=split, first_index=first)
+    return data.load(folder, split)
+
+
+def _overlays(people: People, predictions: np.ndarray, rows: int = 3, columns: int = 4) -> np.ndarray:
+    """A sheet of the first pictures with everybody's predicted skeleton."""
+    images = list(dict.fromkeys(people.image_index))[: rows * columns]
+    tiles = [
+        visualize.draw_skeleton(
+            read_picture(people.image_paths[image]), predictions[people.image_index == image], people.skeleton
+        )
+        for image in images
+    ]
+    tiles += [np.zeros_like(tiles[0])] * (rows * columns - len(tiles))
+    return np.vstack([np.hstack(tiles[row * columns : (row + 1) * columns]) for row in range(rows)])

@@ -1,0 +1,252 @@
+"""The command line: draw, train, evaluate, predict. `python experiments/run.py --help` tells.
+
+This file alone imports late, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SAVED = ROOT / "saved_models"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from keras_mrpose import InputError
+    except ModuleNotFoundError as missing:
+        print(f"error: {missing}; install with: pip install -e '{ROOT}'", file=sys.stderr)
+        return 2
+    try:
+        arguments.run_command(arguments)
+    except InputError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; finished epochs are saved", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="run.py",
+        description="Multi-resolution human pose estimation in Keras 3. Without a command: demo.",
+        epilog="`run.py COMMAND --help` lists a command's options.",
+    )
+    top.set_defaults(run_command=demo, quick=False, run=SAVED / "demo")
+    commands = top.add_subparsers(metavar="COMMAND")
+
+    def command(function, **defaults):
+        summary, _, rest = function.__doc__.partition("\n")
+        sub = commands.add_parser(function.__name__.rstrip("_"), help=summary, description=summary, epilog=rest)
+        sub.set_defaults(run_command=function, **defaults)
+        return sub
+
+    sub = command(demo)
+    sub.add_argument("--quick", action="store_true", help="a minute instead of five: see that everything works")
+    sub.add_argument("--run", type=_run_folder, metavar="NAME", default=SAVED / "demo", help="run folder (default: demo)")
+
+    sub = command(train)
+    sub.add_argument("experiment", help="a name from `run.py list`, such as lsp-mrfeanet2")
+    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, or COCO format)")
+    sub.add_argument("--run", type=_run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
+    sub.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
+    sub.add_argument("--quick", action="store_true", help="short schedule for small data on a CPU: 20 epochs, cosine")
+    sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
+    sub.add_argument("--time-limit", type=float, metavar="MINUTES", help="the epoch running then is the last")
+    change = sub.add_argument_group("changes to the experiment")
+    change.add_argument("--backbone", help="another backbone, see `run.py list`")
+    change.add_argument("--backbone-weights", metavar="FILE", help=".npz or .h5 file, or imagenet (downloads)")
+    change.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="multiples of 32")
+    change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
+    change.add_argument("--epochs", type=int)
+    change.add_argument("--batch-size", type=int)
+    change.add_argument("--learning-rate", type=float)
+    change.add_argument("--schedule", help="step or cosine")
+    change.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
+    change.add_argument("--seed", type=int)
+
+    sub = command(evaluate)
+    sub.add_argument("model", help="run folder or .keras file")
+    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, or COCO format)")
+    sub.add_argument("--split", default="val", help="train or val (default)")
+    sub.add_argument("--threshold", type=float, default=0.2, metavar="R", help="share of the torso (default 0.2)")
+    sub.add_argument("--no-flip", action="store_true", help="without the flip test")
+    sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
+    sub.add_argument("--out", metavar="FILE", help="result file (default: result.json in the run folder)")
+
+    sub = command(predict)
+    sub.add_argument("model", help="run folder or .keras file")
+    sub.add_argument("pictures", nargs="+", metavar="picture", help="JPEG or PNG files")
+    sub.add_argument(
+        "--box", type=float, nargs=4, action="append", metavar=("X", "Y", "W", "H"),
+        help="a person, in pixels; repeat for more people (default: the whole picture is one person's box)",
+    )  # fmt: skip
+    sub.add_argument("--out", metavar="DIR", default="predictions", help="folder for the drawings and joints")
+    sub.add_argument("--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure")
+    sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
+
+    sub = command(draw)
+    sub.add_argument("folder", help="new data set folder")
+    sub.add_argument("--train", type=int, default=3000, metavar="N", help="pictures to train on (default 3000)")
+    sub.add_argument("--val", type=int, default=500, metavar="N", help="pictures to validate on (default 500)")
+    sub.add_argument("--seed", type=int, default=0)
+
+    command(list_)
+    return top
+
+
+def _run_folder(name: str) -> Path:
+    """A bare name is a folder of saved_models, a path is itself."""
+    return Path(name) if os.sep in name else SAVED / name
+
+
+def demo(options) -> None:
+    """Draw people, train MRFeaNet2 on them, evaluate it on people it has not seen, write pictures. Needs no files."""
+    import demo as script
+
+    script.main(options.run, options.quick, print_result)
+
+
+def train(options) -> None:
+    """Train an experiment on a data set; the run folder gets checkpoints, history and TensorBoard logs."""
+    from dataclasses import replace
+
+    import keras_mrpose
+    from keras_mrpose import data
+    from keras_mrpose.models.backbones import pick
+
+    import configs
+
+    experiment = configs.EXPERIMENTS[pick("experiment", options.experiment, configs.EXPERIMENTS)]
+    if options.quick:
+        experiment = configs.quick(experiment)
+    recipe = _given(options, "epochs", "batch_size", "learning_rate", "schedule", "precision", "seed")
+    fields = _given(options, "backbone", "backbone_weights", "input_size", "sigma")
+    experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
+    run = options.run or SAVED / experiment.name
+    people, validation = (_first(data.load(options.data, split), options.people) for split in ("train", "val"))
+    print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
+    keras_mrpose.train(
+        experiment,
+        people,
+        validation,
+        run,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        time_limit=options.time_limit and options.time_limit * 60,
+    )
+    print(f"curves:   tensorboard --logdir {run}\nnumbers:  python experiments/run.py evaluate {run} --data {options.data}")
+
+
+def evaluate(options) -> None:
+    """Measure a network on a data set: PCK per joint, with the flip test, and how it was made."""
+    import keras_mrpose
+    from keras_mrpose import data
+
+    model = Path(options.model)
+    out = Path(options.out) if options.out else (model if model.is_dir() else model.parent) / "result.json"
+    predictor = keras_mrpose.Predictor(model, flip_test=not options.no_flip)
+    people = _first(data.load(options.data, options.split), options.people)
+    result = keras_mrpose.evaluate(predictor, people, options.threshold)
+    print_result(result, f"{model} on {options.data} ({options.split})")
+    result.save(out)
+    print(f"written to {out}")
+
+
+def predict(options) -> None:
+    """Find the joints of people in pictures, draw them, and write them down."""
+    import json
+
+    from keras_mrpose.predictor import Predictor, check_boxes, read_picture
+    from PIL import Image
+
+    from keras_mrpose import visualize
+
+    pictures = [(Path(path), read_picture(path)) for path in options.pictures]
+    for _, image in pictures:
+        if options.box:
+            check_boxes(options.box, image.shape)
+    predictor = Predictor(options.model, flip_test=not options.no_flip)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for path, image in pictures:
+        joints = predictor(image, options.box)
+        drawing = visualize.draw_skeleton(image, joints, predictor.skeleton, threshold=options.threshold)
+        Image.fromarray(drawing).save(out / f"{path.stem}_joints.png")
+        people = [dict(zip(predictor.skeleton.joints, person.round(3).tolist(), strict=True)) for person in joints]
+        (out / f"{path.stem}_joints.json").write_text(json.dumps({"image": str(path), "people": people}, indent=2))
+        sure = int((joints[..., 2] >= options.threshold).sum())
+        print(f"{path}: {sure} of {joints[..., 2].size} joints sure -> {out / f'{path.stem}_joints.png'}, .json")
+
+
+def draw(options) -> None:
+    """Draw people into a new COCO-format folder: pictures and exact joints, the same for the same seed."""
+    from keras_mrpose.data import synthetic
+
+    for split, count, first in (("train2017", options.train, 0), ("val2017", options.val, options.train)):
+        synthetic.write(options.folder, count, seed=options.seed, split=split, first_index=first)
+    print(f"{options.train} + {options.val} pictures of drawn people in {options.folder}")
+
+
+def list_(options) -> None:
+    """List the experiments, networks and backbones."""
+    import keras_mrpose
+    from rich.console import Console
+    from rich.table import Table
+
+    import configs
+
+    table = Table("experiment", "model", "backbone", "input", "joints", "epochs", "batch", title="experiments")
+    for name, row in configs.EXPERIMENTS.items():
+        size = f"{row.input_size[0]}x{row.input_size[1]}"
+        recipe = row.recipe
+        table.add_row(name, row.model, row.backbone, size, row.skeleton, str(recipe.epochs), str(recipe.batch_size))
+    console = Console()
+    console.print(table)
+    console.print("models:   ", ", ".join(keras_mrpose.list_models()))
+    console.print("backbones:", ", ".join(keras_mrpose.list_backbones()))
+
+
+def print_result(result, title: str) -> None:
+    """A table of PCK per joint and mean."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("joint", f"PCK@{result.threshold:g}", title=title)
+    for name, share in result.pck.items():
+        table.add_row(name, "-" if share is None else f"{100 * share:.1f}")
+    table.add_section()
+    table.add_row("mean", f"{100 * result.mean:.1f}")
+    console = Console()
+    console.print(table)
+    left_out = f", {result.skipped} without a torso left out" if result.skipped else ""
+    flip = "with" if result.protocol["flip_test"] else "without"
+    console.print(f"{result.people} people{left_out}; annotated boxes, {flip} flip test")
+
+
+def _given(options, *names) -> dict:
+    """The options among `names` that were given."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _first(people, count: int | None):
+    """The first `count` people, or all."""
+    from keras_mrpose import InputError
+
+    if count is not None and count < 1:
+        raise InputError(f"--people is {count}; give a number of at least 1.")
+    return people if count is None else people.take(slice(count))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""From a data set's folder to batches: loaders that fill the `People` table, and the `tf.data` pipeline behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_mrpose.data import coco, lsp
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+
+
+def load(folder: str | Path, split: str) -> People:
+    """The people of a data set folder, whose kind is told by what lies in it.
+
+    Args:
+        folder: with ``joints.mat`` (LSP, LSP extended), or ``annotations/person_keypoints_*.json`` (COCO and
+            everything in its format, such as drawn people).
+        split: ``"train"`` or ``"val"``.
+
+    Raises:
+        InputError: no such folder, or none of these files in it.
+    """
+    folder = Path(folder)
+    if (folder / "joints.mat").exists():
+        return lsp.load(folder, split)
+    if (folder / "annotations").is_dir():
+        return coco.load(folder, split)
+    what = "holds neither joints.mat (LSP) nor annotations/ (COCO format)" if folder.is_dir() else "is not there"
+    raise InputError(f"The data folder {folder} {what}; give the folder that holds the data set.")

@@ -1,0 +1,87 @@
+"""Leeds Sports Pose and its extended training set: ``images/`` and ``joints.mat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import LSP
+
+SPLITS = ("train", "val")
+
+
+def load(folder: str | Path, split: str | None = None) -> People:
+    """People of an LSP folder.
+
+    LSP has neither boxes nor areas. The box is the bounding box of the labelled joints; the area, which only OKS asks
+    for, is 0.53 times the box's, the usual stand-in where there are no segments.
+
+    Args:
+        folder: holds ``joints.mat`` (``(14, 3, people)`` with flag 1 for labelled, as in the extended set, or
+            ``(3, 14, people)`` with flag 1 for hidden, as in the original) and ``images/im00001.jpg`` ... (or
+            ``im0001.jpg`` ...). Coordinates in the file start at 1 as in MATLAB; here they start at 0.
+        split: ``"train"`` or ``"val"``; None takes everybody. The original LSP (2,000 people) is halved as published;
+            any other set gives its first 80 % to train, the rest to val.
+
+    Raises:
+        InputError: a missing or unreadable file, a wrong shape, an unknown split, or a person without labelled joints.
+    """
+    folder = Path(folder)
+    file = folder / "joints.mat"
+    joints, visible = _read(file)
+    total = len(joints)
+    if split not in (None, *SPLITS):
+        raise InputError(f"Unknown split {split!r} of {folder}; give one of {', '.join(SPLITS)}.")
+    border = total // 2 if total == 2000 else total * 4 // 5
+    rows = {None: range(total), "train": range(border), "val": range(border, total)}[split]
+
+    keypoints = np.concatenate([joints - 1, visible[..., None]], axis=-1)[rows.start : rows.stop]
+    labelled = keypoints[..., 2:] > 0
+    numbers = np.arange(rows.start, rows.stop) + 1
+    if not labelled.any(axis=1).all():
+        number = numbers[np.argmin(labelled.any(axis=(1, 2)))]
+        raise InputError(f"{file}: person {number} has no labelled joint; remove the record or label it.")
+    low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
+    high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
+    boxes = np.concatenate([low, high - low], axis=-1)
+    areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
+
+    digits = 5 if (folder / "images" / "im00001.jpg").exists() else 4
+    return People(
+        source=str(file),
+        skeleton=LSP,
+        image_paths=np.array([str(folder / "images" / f"im{number:0{digits}d}.jpg") for number in numbers]),
+        image_ids=numbers,
+        image_index=np.arange(len(numbers)),
+        ids=numbers,
+        boxes=boxes,
+        keypoints=keypoints,
+        normalizer=np.sqrt(areas),
+        areas=areas,
+    ).require_images()
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates ``(people, 14, 2)`` as in the file, and COCO flags ``(people, 14)``."""
+    try:
+        joints = np.asarray(loadmat(file)["joints"], np.float64)
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there; an LSP folder has joints.mat and images/.") from None
+    except KeyError:
+        raise InputError(f"{file} has no variable 'joints'; give the joints.mat of LSP or LSP extended.") from None
+    except Exception as error:  # scipy raises many kinds for a file that is not a .mat
+        raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
+    if joints.ndim == 3 and joints.shape[:2] == (14, 3):
+        joints = joints.transpose(2, 0, 1)
+        return joints[..., :2], np.where(joints[..., 2] > 0, 2.0, 0.0)
+    if joints.ndim == 3 and joints.shape[:2] == (3, 14):
+        joints = joints.transpose(2, 1, 0)
+        return joints[..., :2], np.where(joints[..., 2] > 0, 1.0, 2.0)
+    raise InputError(
+        f"{file}: joints has shape {joints.shape}, expected (14, 3, people) or (3, 14, people): "
+        "LSP has 14 joints."
+    )

@@ -1,0 +1,104 @@
+"""The record table that every loader returns: people in images, as flat arrays."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import Skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Annotated people. Checked once, here: what passes needs no further checks downstream.
+
+    Args:
+        source: the annotation file or folder, for messages and for the protocol of a result.
+        skeleton: the joints' names and pairs.
+        image_paths: ``(images,)`` file names.
+        image_ids: ``(images,)`` the data set's own numbers.
+        image_index: ``(people,)`` row of each person's image in `image_paths`.
+        ids: ``(people,)`` the data set's own record numbers.
+        boxes: ``(people, 4)`` x, y, w, h in image pixels.
+        keypoints: ``(people, joints, 3)`` x, y in image pixels, v: 0 unlabelled, 1 labelled but hidden, 2 visible.
+        normalizer: ``(people,)`` the length in image pixels that the data set's metric divides by and that cannot be
+            told from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso is read off the joints.)
+        areas: ``(people,)`` in square pixels.
+        scores: ``(people,)`` of the boxes; 1 for annotated ones.
+    """
+
+    source: str
+    skeleton: Skeleton
+    image_paths: np.ndarray
+    image_ids: np.ndarray
+    image_index: np.ndarray
+    ids: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    normalizer: np.ndarray
+    areas: np.ndarray
+    scores: np.ndarray = field(default=None)
+
+    def __post_init__(self) -> None:
+        people, joints = len(self.ids), self.skeleton.num_joints
+        if self.scores is None:
+            object.__setattr__(self, "scores", np.ones(people))
+        for name, kind, shape in (
+            ("image_paths", str, (len(self.image_paths),)),
+            ("image_ids", np.int64, (len(self.image_paths),)),
+            ("image_index", np.int64, (people,)),
+            ("ids", np.int64, (people,)),
+            ("boxes", np.float64, (people, 4)),
+            ("keypoints", np.float64, (people, joints, 3)),
+            ("normalizer", np.float64, (people,)),
+            ("areas", np.float64, (people,)),
+            ("scores", np.float64, (people,)),
+        ):
+            values = np.asarray(getattr(self, name), kind)
+            if values.size == 0:
+                values = values.reshape(shape)
+            if values.shape != shape:
+                raise InputError(f"{self.source}: {name} has shape {values.shape}, expected {shape}.")
+            if kind is np.float64 and not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise InputError(f"{self.source}: record {self.ids[row]} has a {name} that is not a finite number.")
+            object.__setattr__(self, name, values)
+        self._refuse(~np.isin(self.keypoints[..., 2], (0, 1, 2)).all(axis=1), "a joint flag other than 0, 1 or 2")
+        self._refuse(
+            (self.boxes[:, 2:] < 0).any(axis=1) | (self.boxes[:, 2:] == 0).all(axis=1), "a box of zero or negative size"
+        )
+        self._refuse(self.normalizer <= 0, "a normalizer (area or head size) that is not positive")
+
+    def _refuse(self, bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"{self.source}: record {self.ids[row]} has {what} (box {self.boxes[row].tolist()}); "
+                f"mend or remove the record ({int(bad.sum())} of {len(self)} are like this)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows) -> People:
+        """The people of these rows (indices, a slice or a mask); the image list stays."""
+        columns = ("image_index", "ids", "boxes", "keypoints", "normalizer", "areas", "scores")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+    def paths(self) -> np.ndarray:
+        """``(people,)`` the file of each person's image."""
+        return self.image_paths[self.image_index]
+
+    def require_images(self) -> People:
+        """This table, if every image file that it needs exists; else an `InputError` that names the first missing one."""
+        files = self.image_paths[np.unique(self.image_index)]
+        missing = [path for path in files if not os.path.isfile(path)]
+        if missing:
+            raise InputError(
+                f"{self.source}: image {missing[0]} is missing ({len(missing)} of {len(files)} are); "
+                "put it there or remove its records."
+            )
+        return self

@@ -1,0 +1,131 @@
+"""Codecs: how a joint's position becomes a heatmap, and a heatmap a position again.
+
+A codec owns both directions and the rule that merges a flip test, because the three only fit together.
+Positions are in heatmap pixels, ``(x, y)``, the centre of the top-left pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_mrpose.errors import InputError
+
+
+@keras.saving.register_keras_serializable("keras_mrpose")
+class GaussianCodec:
+    """The published codec: a Gaussian around the nearest pixel, decoded at the peak plus a quarter pixel.
+
+    Args:
+        sigma: standard deviation in heatmap pixels (2 for 64x48 maps, 3 for 96x72).
+        flip_shift: move the mirrored image's heatmaps one column to the right before they are averaged. A peak
+            at column c of a map of width W sits at W - 1 - c after mirroring, but the network's stride of 4 makes
+            the true mirror lie about 3/4 column further on; the published protocol rounds that to one.
+
+    Source: Tran et al. 2021 and its published code (after Xiao et al. 2018, *Simple Baselines*).
+    """
+
+    def __init__(self, sigma: float = 2.0, flip_shift: bool = True):
+        if not sigma > 0:
+            raise InputError(f"GaussianCodec: sigma is {sigma}; give a positive number of heatmap pixels.")
+        self.sigma = float(sigma)
+        self.flip_shift = bool(flip_shift)
+
+    def get_config(self) -> dict:
+        """The arguments that make this codec again."""
+        return {"sigma": self.sigma, "flip_shift": self.flip_shift}
+
+    @classmethod
+    def from_config(cls, config: dict) -> GaussianCodec:
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), self.sigma, self.flip_shift))
+
+    def __repr__(self):
+        return f"GaussianCodec(sigma={self.sigma:g}, flip_shift={self.flip_shift})"
+
+    def encode(self, points, weights, size: tuple[int, int]):
+        """Heatmaps of joints, and which of them count.
+
+        The centre is rounded to a pixel (``trunc(x + 0.5)``, toward zero as in the published code), the Gaussian is
+        cut at three sigma and has peak 1.
+
+        Args:
+            points: ``(batch, joints, 2)`` positions in heatmap pixels.
+            weights: ``(batch, joints)``; a joint of weight <= 0.5 is not drawn.
+            size: ``(height, width)`` of the heatmaps.
+
+        Returns:
+            heatmaps ``(batch, height, width, joints)`` float32 in 0..1, and weights ``(batch, joints)``, zero where
+            the joint's patch does not touch the map. (As published, that test is one cell generous at the top and
+            left: a centre at -(3 sigma + 1) keeps its weight, with an empty map.)
+        """
+        height, width = size
+        reach = 3 * self.sigma
+        weights = ops.cast(weights, "float32")
+        centre = ops.cast(ops.cast(ops.cast(points, "float32") + 0.5, "int32"), "float32")
+        sides = ops.convert_to_tensor([width, height], "float32")
+        on_map = ops.all((centre - reach < sides) & (centre + reach + 1 >= 0), axis=-1)
+        weights = weights * ops.cast(on_map, "float32")
+
+        def profile(centre, length):
+            offset = ops.arange(length, dtype="float32") - centre[..., None]
+            return ops.where(ops.abs(offset) <= reach, ops.exp(-ops.square(offset) / (2 * self.sigma**2)), 0.0)
+
+        rows = profile(centre[..., 1], height) * ops.cast(weights > 0.5, "float32")[..., None]
+        return ops.einsum("bjh,bjw->bhwj", rows, profile(centre[..., 0], width)), weights
+
+    def decode(self, heatmaps):
+        """Positions and scores of the peaks.
+
+        The peak is the first maximum in row-major order, moved a quarter pixel towards the higher neighbour in x and
+        in y when it is at least two pixels from the top and left and one from the bottom and right (as published).
+        A map whose maximum is not positive gives position (0, 0) and keeps its maximum as score.
+
+        Args:
+            heatmaps: ``(batch, height, width, joints)``.
+
+        Returns:
+            points ``(batch, joints, 2)`` in heatmap pixels and scores ``(batch, joints)``, float32.
+        """
+        heatmaps = ops.cast(heatmaps, "float32")
+        _, height, width, joints = heatmaps.shape
+        flat = ops.reshape(heatmaps, (-1, height * width, joints))
+        peak = ops.argmax(flat, axis=1)[:, None, :]
+
+        def value(index):
+            return ops.take_along_axis(flat, ops.clip(index, 0, height * width - 1), axis=1)[:, 0]
+
+        score = value(peak)
+        slope = ops.stack(
+            [value(peak + 1) - value(peak - 1), value(peak + width) - value(peak - width)], axis=-1
+        )  # (batch, joints, 2)
+        peak = peak[:, 0]
+        x, y = peak % width, peak // width
+        inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+        points = ops.cast(ops.stack([x, y], axis=-1), "float32")
+        points = points + ops.where(inner[..., None], 0.25 * ops.sign(slope), 0.0)
+        return ops.where(score[..., None] > 0, points, 0.0), score
+
+    def merge_flipped(self, heatmaps, of_mirrored, mirrored: Sequence[int]):
+        """The mean of the heatmaps of an image and those of its mirror image.
+
+        Args:
+            heatmaps: ``(batch, height, width, joints)`` of the images.
+            of_mirrored: the same for the images mirrored left to right.
+            mirrored: for each joint the joint that it becomes in a mirrored image (`Skeleton.mirrored`).
+
+        Returns:
+            ``(batch, height, width, joints)``.
+        """
+        back = ops.take(ops.flip(of_mirrored, axis=2), ops.convert_to_tensor(list(mirrored), "int32"), axis=3)
+        if self.flip_shift:  # column 0 keeps its own value, as published
+            back = ops.concatenate([back[:, :, :1], back[:, :, :-1]], axis=2)
+        return (heatmaps + back) * 0.5

@@ -1,0 +1,177 @@
+"""Backbones: an image goes in, feature maps C2..C5 at strides 4, 8, 16 and 32 come out.
+
+Three families, one table (`BACKBONES`):
+
+- `resnet50/101/152` are those of `keras.applications`: the stride of a stage is on the first 1x1 convolution
+  ("caffe" layout), convolutions have a bias, batch-norm epsilon is 1.001e-5.
+- `resnet50_v1b/101_v1b/152_v1b` are the variant of the published weights and of torchvision: stride on the 3x3, no
+  bias, epsilon 1e-5. A layer is called as torchvision's module with underscores for dots: `layer1.0.conv1` is
+  `layer1_0_conv1`. Tensor names do not tell the two layouts apart, so a weights file has to go to the right one.
+  `small_v1b` (for two CPU cores) and `tiny_v1b` (for tests) are the same code with other numbers.
+- `mobilenetv2` and `efficientnetv2b0`, for phones and CPUs, are again those of `keras.applications`.
+
+Batch norms average with momentum 0.9 (Keras' own networks come with 0.99 and 0.999, made for a million images).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+from keras import layers
+
+from keras_mrpose.errors import InputError
+
+LEVELS = ("C2", "C3", "C4", "C5")
+BN_MOMENTUM = 0.9
+
+# What `keras.layers.Rescaling` does to RGB 0..255, per channel: (scale, offset). It belongs to the weights.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESSING = {
+    # torchvision: (x / 255 - mean) / std. EfficientNetV2-B0 of Keras has the same numbers.
+    "torchvision": ([1 / (255 * s) for s in _STD], [-m / s for m, s in zip(_MEAN, _STD, strict=True)]),
+    # Keras' ResNets: only the mean is taken away. (Their kernels want BGR; `checkpoints` turns the kernels round.)
+    "caffe": ([1.0, 1.0, 1.0], [-123.68, -116.779, -103.939]),
+    # Keras' MobileNetV2: -1..1.
+    "symmetric": ([1 / 127.5] * 3, [-1.0] * 3),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table.
+
+    Args:
+        build: takes the (normalised) image tensor, returns a Functional model that ends in C5.
+        taps: names of the layers whose outputs are C2..C5.
+        width: number of filters of the heads on this backbone.
+        application: the class of `keras.applications` it is, None for our own.
+        keras_preprocessing: key of `PREPROCESSING` that Keras' own ImageNet weights want.
+    """
+
+    build: Callable
+    taps: tuple[str, str, str, str]
+    width: int
+    application: str | None = None
+    keras_preprocessing: str | None = None
+
+
+def pick(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` in lower case if it is one of `known`, otherwise an InputError with the list and the nearest names."""
+    known = list(known)
+    key = name.lower() if isinstance(name, str) else name
+    if key in known:
+        return key
+    near = difflib.get_close_matches(str(key), known, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(known)}.")
+
+
+def application(name: str, *, weights: str | None = None, **kwargs) -> keras.Model:
+    """The network `name` of `keras.applications` without its classifier and without its own preprocessing."""
+    if name.startswith("EfficientNetV2"):
+        kwargs["include_preprocessing"] = False
+    return getattr(keras.applications, name)(include_top=False, weights=weights, **kwargs)
+
+
+def _application_on(image, name: str) -> keras.Model:
+    """That network with random weights on an image tensor, with the momentum of this library."""
+    model = application(name, input_tensor=image)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BN_MOMENTUM
+    return model
+
+
+def _keras_resnet(name: str, last_blocks: tuple[int, int, int, int]) -> Backbone:
+    taps = tuple(f"conv{stage}_block{block}_out" for stage, block in zip((2, 3, 4, 5), last_blocks, strict=True))
+    return Backbone(partial(_application_on, name=name), taps, 256, name, "caffe")
+
+
+def _v1b(blocks: tuple[int, int, int, int], base: int = 64, width: int = 256) -> Backbone:
+    taps = tuple(f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(blocks, 1))
+    return Backbone(partial(_v1b_on, blocks=blocks, base=base), taps, width)
+
+
+def _conv_bn(x, filters: int, size: int, stride: int, conv: str, bn: str):
+    """Explicit zero padding, convolution without bias, batch norm: PyTorch's rule, not TensorFlow's "same"."""
+    if size > 1:
+        x = layers.ZeroPadding2D(size // 2, name=f"{conv}_pad")(x)
+    init = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    x = layers.Conv2D(filters, size, stride, use_bias=False, kernel_initializer=init, name=conv)(x)
+    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=1e-5, name=bn)(x)
+
+
+def _bottleneck(x, filters: int, stride: int, name: str):
+    """1x1, 3x3 (which strides), 1x1 to four times the filters, added to the input or its projection."""
+    shortcut = x
+    if stride > 1 or x.shape[-1] != 4 * filters:
+        shortcut = _conv_bn(x, 4 * filters, 1, stride, f"{name}_downsample_0", f"{name}_downsample_1")
+    x = layers.ReLU(name=f"{name}_relu1")(_conv_bn(x, filters, 1, 1, f"{name}_conv1", f"{name}_bn1"))
+    x = layers.ReLU(name=f"{name}_relu2")(_conv_bn(x, filters, 3, stride, f"{name}_conv2", f"{name}_bn2"))
+    x = _conv_bn(x, 4 * filters, 1, 1, f"{name}_conv3", f"{name}_bn3")
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
+
+
+def _v1b_on(image, blocks: tuple[int, int, int, int], base: int) -> keras.Model:
+    """The published ResNet variant with `blocks` bottlenecks per stage and `base` filters in the first stage."""
+    x = layers.ReLU(name="relu")(_conv_bn(image, base, 7, 2, "conv1", "bn1"))
+    # The maximum must not be won by the padding. It never is: after a ReLU nothing is below the zeros.
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)
+    x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            x = _bottleneck(x, base * 2**stage, stride, f"layer{stage + 1}_{block}")
+    return keras.Model(keras.utils.get_source_inputs(image), x)
+
+
+BACKBONES = {
+    "resnet50": _keras_resnet("ResNet50", (3, 4, 6, 3)),
+    "resnet101": _keras_resnet("ResNet101", (3, 4, 23, 3)),
+    "resnet152": _keras_resnet("ResNet152", (3, 8, 36, 3)),
+    "resnet50_v1b": _v1b((3, 4, 6, 3)),
+    "resnet101_v1b": _v1b((3, 4, 23, 3)),
+    "resnet152_v1b": _v1b((3, 8, 36, 3)),
+    "mobilenetv2": Backbone(
+        partial(_application_on, name="MobileNetV2"),
+        ("block_2_add", "block_5_add", "block_12_add", "out_relu"),
+        96,
+        "MobileNetV2",
+        "symmetric",
+    ),
+    "efficientnetv2b0": Backbone(
+        partial(_application_on, name="EfficientNetV2B0"),
+        ("block2b_add", "block3b_add", "block5e_add", "top_activation"),
+        96,
+        "EfficientNetV2B0",
+        "torchvision",
+    ),
+    "small_v1b": _v1b((2, 2, 2, 2), base=16, width=32),
+    "tiny_v1b": _v1b((1, 1, 1, 1), base=8, width=16),
+}
+
+
+def list_backbones() -> list[str]:
+    """Names that `build(..., backbone=...)` takes."""
+    return list(BACKBONES)
+
+
+def build_backbone(name: str, image) -> tuple[keras.Model, dict]:
+    """A backbone with random weights on an image tensor.
+
+    Args:
+        name: a key of `BACKBONES`.
+        image: symbolic tensor (batch, H, W, 3), normalised; H and W are multiples of 32.
+
+    Returns:
+        The backbone as a Functional model that shares the tensor's graph, and {"C2", "C3", "C4", "C5"}: its
+        feature maps, (batch, H/4, W/4, channels) to (batch, H/32, W/32, channels).
+    """
+    row = BACKBONES[name]
+    model = row.build(image)
+    taps = zip(LEVELS, row.taps, strict=True)
+    return model, {level: model.get_layer(layer).output for level, layer in taps}

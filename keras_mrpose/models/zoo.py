@@ -1,0 +1,218 @@
+"""The five networks as a table, and `build`.
+
+A network is a head on a backbone. It eats RGB 0..255: one `keras.layers.Rescaling`, the first layer, brings the image
+into the range that the weights were trained for. The model carries its skeleton and its codec, so that a saved
+`.keras` file is all that a prediction needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import keras
+
+from keras_mrpose import skeletons
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.models import checkpoints, heads
+from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone, pick
+from keras_mrpose.skeletons import Skeleton
+
+STRIDE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
+
+NETWORKS: dict[str, Callable] = {
+    "simplebaseline": heads.simple,
+    "mrheatnet1": partial(heads.multi_resolution_heatmaps, cascade=True),
+    "mrheatnet2": partial(heads.multi_resolution_heatmaps, cascade=False),
+    "mrfeanet1": partial(heads.multi_resolution_features, tapered=False),
+    "mrfeanet2": partial(heads.multi_resolution_features, tapered=True),
+}
+PUBLISHED_NAMES = {
+    "pose_resnet": "simplebaseline",
+    "mrheat1_pose_resnet": "mrheatnet1",
+    "mrheat2_pose_resnet": "mrheatnet2",
+    "mrfea1_pose_resnet": "mrfeanet1",
+    "mrfea2_pose_resnet": "mrfeanet2",
+}
+
+
+@keras.saving.register_keras_serializable("keras_mrpose")
+class PoseModel(keras.Model):
+    """A Functional model from images (batch, H, W, 3) to heatmaps (batch, H/4, W/4, joints), made by `build`.
+
+    Args:
+        inputs: the image, symbolic.
+        outputs: the heatmaps, symbolic.
+        skeleton: which joints the heatmaps are for.
+        codec: turns heatmaps into points and points into heatmaps.
+        spec: how `build` made it: name, backbone, input_shape, num_joints, include_preprocessing, preprocessing.
+    """
+
+    def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec, spec: dict, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.skeleton = skeleton
+        self.codec = codec
+        self._spec = dict(spec)
+
+    @property
+    def spec(self) -> dict:
+        """A copy of how `build` made this model."""
+        return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
+
+    def get_config(self) -> dict:
+        """The graph as Keras describes a plain Functional model, and what this class adds."""
+        graph = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
+        return {
+            "graph": graph.get_config(),
+            "skeleton": self.skeleton.to_dict(),
+            "codec": keras.saving.serialize_keras_object(self.codec),
+            "spec": {**self._spec, "input_shape": list(self._spec["input_shape"])},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> PoseModel:
+        """The inverse of `get_config`, with fresh weights."""
+        graph = keras.Model.from_config(config["graph"], custom_objects=custom_objects)
+        return cls(
+            graph.input,
+            graph.output,
+            skeleton=Skeleton.from_dict(config["skeleton"]),
+            codec=keras.saving.deserialize_keras_object(config["codec"], custom_objects=custom_objects),
+            spec=config["spec"],
+            name=graph.name,
+            trainable=graph.trainable,
+        )
+
+
+def list_models() -> list[str]:
+    """Names that `build` takes (it takes the published names, such as `mrfea2_pose_resnet`, as well)."""
+    return list(NETWORKS)
+
+
+def build(
+    name: str,
+    backbone: str = "resnet50",
+    input_shape: tuple[int, int, int] = (256, 192, 3),
+    num_joints: int | None = None,
+    *,
+    skeleton: str | Skeleton | None = None,
+    weights: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
+    include_preprocessing: bool = True,
+    codec=None,
+) -> PoseModel:
+    """Builds one of the five networks.
+
+    Args:
+        name: see `list_models`; any case; published names too.
+        backbone: see `list_backbones`.
+        input_shape: (height, width, 3), sides multiples of 32.
+        num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
+        skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
+        weights: `.keras` or `.weights.h5` file of the same network, loaded last. A `.keras` file brings its
+            preprocessing (and its skeleton, if neither `num_joints` nor `skeleton` is given), and its input size may
+            be another. A `.weights.h5` file holds numbers only: give the same `backbone_weights` as for the model
+            that wrote it.
+        backbone_weights: None (random), a `.npz` file with torchvision's names, a Keras `.h5` file without classifier,
+            or "imagenet", which downloads Keras' own; nothing else touches the network. ResNet files in "caffe" layout
+            (stride on the first 1x1 of a block) are for `resnet50`, torchvision's own (stride on the 3x3) for
+            `resnet50_v1b`: the names in the file are the same.
+        include_preprocessing: False leaves the first layer out; the input is then what that layer would have made of
+            RGB 0..255: (x / 255 - mean) / std of torchvision, or for Keras' own weights RGB minus
+            (123.68, 116.779, 103.939) (ResNet) or x / 127.5 - 1 (MobileNetV2).
+        codec: heatmap codec; by default `GaussianCodec` with sigma 2, or 3 from a height of 384 on.
+
+    Returns:
+        A Functional model: RGB 0..255, (batch, H, W, 3), to float32 heatmaps, (batch, H/4, W/4, joints).
+
+    Raises:
+        InputError: a name, size, number or file is wrong.
+    """
+    known = {**dict.fromkeys(NETWORKS), **PUBLISHED_NAMES}
+    name = pick("network", name, known)
+    name = PUBLISHED_NAMES.get(name, name)
+    backbone = pick("backbone", backbone, BACKBONES)
+    input_shape = _checked_shape(input_shape)
+    kind = checkpoints.source_kind(backbone_weights)
+    preprocessing = BACKBONES[backbone].keras_preprocessing if kind == "keras" else "torchvision"
+    preprocessing = preprocessing or "torchvision"
+
+    path = checkpoints.check_pose_weights(weights) if weights is not None else None
+    donor = None
+    if path is not None and path.suffix == ".keras":
+        donor = _read_donor(path, name, backbone, include_preprocessing)
+        preprocessing = donor.spec["preprocessing"]
+        if num_joints is None and skeleton is None:
+            skeleton = donor.skeleton
+    skeleton = _checked_skeleton(skeleton, num_joints)
+    if donor is not None and donor.skeleton.num_joints != skeleton.num_joints:
+        raise InputError(f"{path} has {donor.skeleton.num_joints} joints, but {skeleton.num_joints} are asked for.")
+
+    image = x = keras.Input(input_shape, name="image")
+    if include_preprocessing:
+        scale, offset = PREPROCESSING[preprocessing]
+        x = keras.layers.Rescaling(scale, offset, name="preprocessing", dtype="float32")(x)
+    features_model, features = build_backbone(backbone, x)
+    if backbone_weights is not None:
+        checkpoints.load_backbone(features_model, backbone, backbone_weights)
+    heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width)
+    spec = {
+        "name": name,
+        "backbone": backbone,
+        "input_shape": input_shape,
+        "num_joints": skeleton.num_joints,
+        "include_preprocessing": bool(include_preprocessing),
+        "preprocessing": preprocessing,
+    }
+    codec = codec or GaussianCodec(sigma=3.0 if input_shape[0] >= 384 else 2.0)
+    model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
+    if donor is not None:
+        model.set_weights(donor.get_weights())
+    elif path is not None:
+        checkpoints.load_weights_h5(model, path)
+        checkpoints.require_finite(model, path)
+    return model
+
+
+def _read_donor(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
+    """The model in a `.keras` file, if it is the network that is being built."""
+    donor = checkpoints.read_keras(path)
+    if not isinstance(donor, PoseModel):
+        raise InputError(f"{path} holds a {type(donor).__name__}, not a model that keras_mrpose.build made.")
+    asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}
+    for key, value in asked.items():
+        if donor.spec[key] != value:
+            raise InputError(f"{path} was built with {key}={donor.spec[key]!r}, but {value!r} is asked for.")
+    checkpoints.require_finite(donor, path)
+    return donor
+
+
+def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None) -> Skeleton:
+    if num_joints is not None and (isinstance(num_joints, bool) or not isinstance(num_joints, int) or num_joints < 1):
+        raise InputError(f"num_joints is {num_joints!r}; give a whole number of at least 1.")
+    if skeleton is None:
+        return skeletons.for_joint_count(17 if num_joints is None else num_joints)
+    skeleton = skeletons.get(skeleton)
+    if num_joints not in (None, skeleton.num_joints):
+        raise InputError(
+            f"num_joints is {num_joints}, but the skeleton {skeleton.name!r} has {skeleton.num_joints} joints; "
+            "leave num_joints out."
+        )
+    return skeleton
+
+
+def _checked_shape(input_shape) -> tuple[int, int, int]:
+    try:
+        height, width, channels = (int(side) for side in input_shape)
+    except (TypeError, ValueError):
+        raise InputError(f"input_shape is {input_shape!r}; give (height, width, 3).") from None
+    if channels != 3:
+        raise InputError(f"input_shape {tuple(input_shape)} has {channels} channels; the networks take RGB, 3 channels.")
+    for side, value in (("height", height), ("width", width)):
+        if value < STRIDE or value % STRIDE:
+            below, above = max(STRIDE, value // STRIDE * STRIDE), max(STRIDE, -(-value // STRIDE) * STRIDE)
+            sizes = f"{below} or {above}" if below != above else f"{below}"
+            raise InputError(f"The input {side} is {value}, which is no positive multiple of {STRIDE}; take {sizes}.")
+    return height, width, channels

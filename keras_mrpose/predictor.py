@@ -1,0 +1,144 @@
+"""From a picture and boxes to joints: the crop, the flip test and the way back, around one trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from keras_mrpose import geometry
+from keras_mrpose.data import augment
+from keras_mrpose.data.pipeline import STRIDE
+from keras_mrpose.errors import InputError
+from keras_mrpose.models import zoo
+
+CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
+
+
+class Predictor:
+    """Finds the joints of people in pictures.
+
+    Args:
+        source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, or the folder of a run.
+        flip_test: also look at the mirror image and average (published test protocol; twice the work).
+        batch_size: crops per step.
+
+    Attributes:
+        model: the network.
+        skeleton: its joints.
+        input_size: ``(height, width)`` of its crops.
+
+    Raises:
+        InputError: no such file, or a file that is not a model of this library.
+    """
+
+    def __init__(self, source: str | Path | keras.Model, *, flip_test: bool = True, batch_size: int = 32):
+        self.model = source if isinstance(source, keras.Model) else load_model(source)
+        if not isinstance(self.model, zoo.PoseModel):
+            raise InputError(f"{source} is a Keras model, but not one made by keras_mrpose.build.")
+        self.skeleton, self.codec = self.model.skeleton, self.model.codec
+        self.input_size = tuple(self.model.input_shape[1:3])
+        self.flip_test, self.batch_size = flip_test, batch_size
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
+        """Joints of the people in a picture.
+
+        Args:
+            image: ``(h, w, 3)`` uint8 RGB.
+            boxes: ``(people, 4)`` x, y, w, h in image pixels; None takes the whole picture as one person's box.
+
+        Returns:
+            ``(people, joints, 3)`` float64: x, y in image pixels, and the height of the heatmap's peak (about 0..1).
+        """
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"The picture has shape {image.shape} and type {image.dtype}; give (height, width, 3) uint8 RGB."
+            )
+        boxes = check_boxes([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes, image.shape)
+        matrices = crop_matrices(boxes, self.input_size)
+        found = []
+        for begin in range(0, len(boxes), self.batch_size):
+            chunk = matrices[begin : begin + self.batch_size]
+            crops = tf.stack([augment.warp(image, tf.constant(m, tf.float32), self.input_size) for m in chunk])
+            found.append(self.joints(crops))
+        points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
+
+    def heatmaps(self, crops) -> np.ndarray:
+        """Heatmaps of crops ``(n, height, width, 3)`` 0..255: ``(n, height / 4, width / 4, joints)``, flip test included."""
+        crops = np.asarray(crops)
+        heatmaps = self.model.predict_on_batch(crops)
+        if self.flip_test:
+            of_mirrored = self.model.predict_on_batch(crops[:, :, ::-1])
+            heatmaps = keras.ops.convert_to_numpy(
+                self.codec.merge_flipped(heatmaps, of_mirrored, self.skeleton.mirrored)
+            )
+        return heatmaps
+
+    def joints(self, crops) -> tuple[np.ndarray, np.ndarray]:
+        """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""
+        points, scores = (keras.ops.convert_to_numpy(part) for part in self.codec.decode(self.heatmaps(crops)))
+        return points.astype(np.float64) * STRIDE, scores.astype(np.float64)
+
+
+def load_model(source: str | Path) -> keras.Model:
+    """The model in a ``.keras`` file, or the best one in a run folder."""
+    path = Path(source)
+    if path.is_dir():
+        found = [path / name for name in CHECKPOINTS if (path / name).exists()]
+        if not found:
+            raise InputError(f"{path} has none of {', '.join(CHECKPOINTS)}; give the folder of a run or a .keras file.")
+        path = found[0]
+    if not path.exists():
+        raise InputError(f"The model {path} is not there; give a .keras file or the folder of a run.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a file that it cannot read
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} cannot be loaded as a Keras model ({reason}); it is damaged or not ours.") from error
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """A picture file as people see it: ``(h, w, 3)`` uint8 RGB, turned upright by its EXIF tag.
+
+    Raises:
+        InputError: missing, truncated, or not a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"The picture {path} is not there.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"The picture {path} cannot be read ({error}); it is damaged or not a picture.") from error
+
+
+def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Boxes as ``(n, 4)`` float64; an empty, non-finite or outside one is an `InputError` that names it."""
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.size == 0 or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(f"Boxes have shape {boxes.shape}; give (people, 4): x, y, width, height in pixels.")
+    height, width = image_shape[:2]
+    for box in boxes:
+        x, y, w, h = box
+        if not np.isfinite(box).all() or w <= 0 or h <= 0:
+            raise InputError(f"The box {box.tolist()} has no area; give x y width height in pixels, width and height > 0.")
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise InputError(f"The box {box.tolist()} lies outside the picture of {width}x{height} pixels.")
+    return boxes
+
+
+def crop_matrices(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """For boxes ``(n, 4)`` the matrices ``(n, 2, 3)`` from image pixels to the crop's."""
+    centres, widths = geometry.crop_window(boxes, size)
+    return geometry.crop_matrix(centres, widths, size, np.zeros(len(boxes)))
+
+
+def to_image(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Points ``(n, joints, 2)`` in crop pixels back to image pixels, by the matrices ``(n, 2, 3)`` that made the crops."""
+    back = geometry.inverse(matrices)
+    return np.einsum("nij,nkj->nki", back[..., :2], points) + back[:, None, :, 2]

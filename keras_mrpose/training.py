@@ -1,0 +1,276 @@
+"""Training is `model.fit`: build, compile, callbacks, and a run folder that `evaluate` and `predict` can use."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mrpose import visualize
+from keras_mrpose.config import Experiment, Recipe
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.metrics import OKSAP, PCK
+from keras_mrpose.models import zoo
+
+BEST, LAST, CONFIG, HISTORY, LOGS = "best.keras", "last.keras", "config.json", "history.json", "logs"
+
+
+def train(
+    experiment: Experiment,
+    people: People,
+    validation: People,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+) -> dict[str, list[float]]:
+    """Train an experiment and leave everything in its run folder.
+
+    The folder gets ``config.json``, ``best.keras`` (highest validation PCK), ``last.keras`` (with the optimizer),
+    ``history.json`` (one value per epoch) and ``logs/`` for TensorBoard.
+
+    Args:
+        experiment: what to train.
+        people: the training people.
+        validation: evaluated after each epoch.
+        run: the run folder.
+        resume: go on after the last finished epoch of this folder.
+        overwrite: delete an earlier run in this folder first.
+        time_limit: seconds after which the running epoch is the last; None is no limit.
+
+    Returns:
+        The history: name -> one value per epoch.
+
+    Raises:
+        InputError: a run folder in use, people of another skeleton, an unreadable image, or a loss that is NaN.
+    """
+    run = Path(run)
+    for table in (people, validation):
+        if table.skeleton.name != experiment.skeleton:
+            raise InputError(
+                f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
+                f"{experiment.skeleton}; choose an experiment or data that fit."
+            )
+    history = _open_run(run, resume, overwrite)
+    recipe = experiment.recipe
+    steps = len(people) // recipe.batch_size
+    start = len(history.get("loss", ()))
+    data = pipeline.batches(
+        people,
+        experiment.input_size,
+        recipe.batch_size,
+        augmentation=experiment.augmentation,
+        seed=recipe.seed,
+        first_epoch=start,
+    )
+    validation_data = pipeline.batches(validation, experiment.input_size, recipe.batch_size)
+
+    keras.utils.set_random_seed(recipe.seed)
+    model = keras.models.load_model(run / LAST) if start else build(experiment, people, steps)
+    run.mkdir(parents=True, exist_ok=True)
+    experiment.save(run / CONFIG)
+    try:
+        model.fit(
+            data,
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=start,
+            validation_data=validation_data,
+            callbacks=_callbacks(run, history, model, validation_data, recipe.batch_size * steps, time_limit),
+        )
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
+        raise pipeline.explain_failure(people, error) from error
+    return history
+
+
+def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
+    """The compiled network of an experiment, under its precision.
+
+    Args:
+        experiment: what to build.
+        people: whose skeleton names the joints.
+        steps: batches per epoch, for the schedule.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(experiment.recipe.precision)
+    try:
+        model = zoo.build(
+            experiment.model,
+            backbone=experiment.backbone,
+            input_shape=(*experiment.input_size, 3),
+            skeleton=people.skeleton,
+            backbone_weights=experiment.backbone_weights,
+            codec=GaussianCodec(experiment.sigma),
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+    metrics = [OKSAP(people.skeleton.sigmas, codec=model.codec, name="oks_ap")]
+    if people.skeleton.torso:
+        metrics.insert(0, PCK(model.codec, threshold=0.2, torso=people.skeleton.torso, name="pck"))
+    # XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes.
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    model.compile(
+        keras.optimizers.Adam(schedule(experiment.recipe, steps)),
+        HeatmapMSE(model.codec),
+        metrics=metrics,
+        jit_compile="auto" if on_gpu else False,
+    )
+    return model
+
+
+def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over all steps of a recipe, `steps` per epoch."""
+    total = recipe.epochs * steps
+    if recipe.schedule == "step":
+        borders = [max(1, round(share * recipe.epochs)) * steps for share in recipe.milestones]
+        rates = [recipe.learning_rate * 0.1**i for i in range(len(borders) + 1)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(borders, rates)
+    warmup = math.ceil(recipe.warmup * total)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else recipe.learning_rate,
+        decay_steps=max(1, total - warmup),
+        alpha=0.01,
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def _open_run(run: Path, resume: bool, overwrite: bool) -> dict[str, list[float]]:
+    """The history to go on with: empty for a new run."""
+    if overwrite and (run / CONFIG).exists():
+        shutil.rmtree(run)
+    if resume:
+        if not (run / LAST).exists():
+            raise InputError(f"{run} has no {LAST} to go on from; start without --resume.")
+        return json.loads((run / HISTORY).read_text())
+    if (run / CONFIG).exists():
+        raise InputError(f"{run} holds a run already; go on with --resume, replace it with --overwrite, or name another.")
+    return {}
+
+
+def _callbacks(run, history, model, validation_data, images_per_epoch, time_limit) -> list[keras.callbacks.Callback]:
+    monitor = "val_pck" if model.skeleton.torso else "val_oks_ap"
+    return [
+        Throughput(images_per_epoch),
+        StopOnNaN(),
+        keras.callbacks.ModelCheckpoint(
+            run / BEST,
+            monitor=monitor,
+            mode="max",
+            save_best_only=True,
+            initial_value_threshold=max(history.get(monitor, ()), default=None),
+        ),
+        keras.callbacks.ModelCheckpoint(run / LAST),
+        Pictures(run / LOGS / "pictures", validation_data),
+        keras.callbacks.TensorBoard(run / LOGS, write_graph=False, profile_batch=0),
+        HistoryFile(run / HISTORY, history),
+        TimeLimit(time_limit),
+    ]
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds ``images_per_second`` of training (validation not counted) to the epoch's logs; stands before those who read them."""
+
+    def __init__(self, images_per_epoch: int):
+        super().__init__()
+        self.images = images_per_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.begin, self.end = time.perf_counter(), None
+
+    def on_test_begin(self, logs=None):
+        """Stop it: training of this epoch is over."""
+        self.end = self.end or time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the rate."""
+        logs["images_per_second"] = self.images / ((self.end or time.perf_counter()) - self.begin)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer a number, with a sentence that says where and what to do."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look at the running loss."""
+        if not np.isfinite(logs["loss"]):
+            raise InputError(
+                f"The loss became {logs['loss']} at batch {batch + 1} of this epoch; lower --learning-rate "
+                "(the checkpoints of earlier epochs are whole)."
+            )
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Appends each epoch's values to a JSON file, replaced in one piece."""
+
+    def __init__(self, path: Path, history: dict[str, list[float]]):
+        super().__init__()
+        self.path, self.history = path, history
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Append and write."""
+        for name, value in {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}.items():
+            self.history.setdefault(name, []).append(float(value))
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.history, indent=1) + "\n")
+        os.replace(part, self.path)
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Makes the epoch that is running when the time is up the last one."""
+
+    def __init__(self, seconds: float | None):
+        super().__init__()
+        self.seconds, self.begin = seconds, time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the clock."""
+        if self.seconds is not None and time.perf_counter() - self.begin > self.seconds:
+            self.model.stop_training = True
+
+
+class Pictures(keras.callbacks.Callback):
+    """Shows TensorBoard what the network sees: input, target and predicted heatmaps, overlay, for some validation people."""
+
+    def __init__(self, folder: Path, validation_data: tf.data.Dataset, people: int = 4):
+        super().__init__()
+        self.folder, self.data, self.people = folder, validation_data, people
+
+    def on_train_begin(self, logs=None):
+        """Keep the people to show."""
+        images, self.target = next(iter(self.data.unbatch().batch(self.people)))
+        self.images = images.numpy()
+        self.writer = tf.summary.create_file_writer(str(self.folder))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Predict them and write the pictures."""
+        codec, skeleton = self.model.codec, self.model.skeleton
+        heatmaps = self.model.predict_on_batch(self.images)
+        wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], heatmaps.shape[1:3])
+        points, scores = codec.decode(heatmaps)
+        rows = [
+            visualize.target_and_prediction(
+                self.images[i].clip(0, 255).astype(np.uint8),
+                self.target[i].numpy(),
+                keras.ops.convert_to_numpy(wanted[i]),
+                heatmaps[i],
+                np.concatenate([points[i], scores[i][:, None]], axis=-1),
+                skeleton,
+            )
+            for i in range(len(self.images))
+        ]
+        with self.writer.as_default(step=epoch):
+            tf.summary.image("input, target, prediction, overlay", np.stack(rows), max_outputs=self.people)
+        self.writer.flush()

@@ -1,0 +1,397 @@
+"""Metrics against float64 NumPy written out here, and OKS-AP against pycocotools."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from keras_mrpose import metrics, skeletons
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.losses import HeatmapMSE
+
+SIZE = (32, 24)  # heatmaps, height and width
+JOINTS = 17
+TORSO = skeletons.COCO.torso
+SIGMAS = skeletons.COCO.sigmas
+CODEC = GaussianCodec()
+
+
+def people(count, seed=0):
+    """Targets and heatmaps of predictions that are off by up to a few pixels, with peaks of 0 to 1."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-1, SIZE[::-1], (count, JOINTS, 2))
+    weights = rng.integers(0, 2, (count, JOINTS)).astype(float)
+    weights[:, list(TORSO)] = rng.random((count, 2)) < 0.8
+    weights[1::10] = 0  # nobody to see
+    lengths = rng.uniform(3, 9, count)
+    target = np.concatenate([points, weights[..., None], np.tile(lengths[:, None, None], (1, JOINTS, 1))], axis=-1)
+    target[..., :2][weights == 0] = np.nan  # must not matter
+    quality = rng.exponential(0.7, (count, 1, 1))
+    predicted = np.clip(points + quality * rng.normal(size=points.shape), 0, np.array(SIZE[::-1]) - 1)
+    heatmaps = np.array(CODEC.encode(predicted, np.ones((count, JOINTS)), SIZE)[0])
+    heatmaps *= (rng.uniform(0.3, 1, (count, 1)) * rng.uniform(0, 1, (count, JOINTS)))[:, None, None, :]
+    return target.astype("float32"), heatmaps.astype("float32")
+
+
+def decoded(heatmaps):
+    points, scores = CODEC.decode(heatmaps)
+    return np.array(points, "float64"), np.array(scores, "float64")
+
+
+def reference_correct(target, heatmaps, threshold, torso=None, exclude=()):
+    """correct and counted joints by a loop over people, in float64."""
+    points, _ = decoded(heatmaps)
+    correct, counted = (np.zeros(target.shape[:2], bool) for _ in range(2))
+    for n, person in enumerate(target.astype("float64")):
+        length = person[0, 3]
+        if torso:
+            if not all(person[j, 2] > 0 for j in torso):
+                continue
+            length = np.hypot(*(person[torso[0], :2] - person[torso[1], :2]))
+        for j in range(JOINTS):
+            if person[j, 2] > 0 and j not in exclude:
+                error = np.hypot(*(points[n, j] - person[j, :2]))
+                assert abs(error - threshold * length) > 1e-5  # float32 cannot decide otherwise
+                correct[n, j], counted[n, j] = error <= threshold * length, True
+    return correct, counted
+
+
+def reference_oks(target, heatmaps):
+    """OKS and score of each person with labelled joints, float64."""
+    points, scores = decoded(heatmaps)
+    similarities, ranks = [], []
+    for person, predicted, score in zip(target.astype("float64"), points, scores, strict=True):
+        seen = person[:, 2] > 0
+        if not seen.any():
+            continue
+        squared = ((predicted - person[:, :2]) ** 2).sum(-1)
+        each = np.exp(-squared / (2 * (2 * np.array(SIGMAS)) ** 2 * person[0, 3] ** 2))
+        similarities.append(each[seen].mean())
+        ranks.append(score[score > 0.2].mean() if (score > 0.2).any() else 0.0)
+    return np.array(similarities), np.array(ranks)
+
+
+def reference_ap(hits, scores):
+    """Average precision by sorting, one detection for each person."""
+    tp = np.cumsum(hits[np.argsort(-scores, kind="stable")])
+    recall, precision = tp / len(hits), tp / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    first = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+    return np.mean([envelope[i] if i < len(hits) else 0.0 for i in first])
+
+
+def all_metrics():
+    return metrics.PCK(threshold=0.25), metrics.PCK(torso=TORSO), metrics.PCKh(), metrics.OKSAP(SIGMAS)
+
+
+# --- pure functions
+
+
+def test_distances_is_the_euclidean_distance_without_broadcast():
+    np.testing.assert_allclose(metrics.distances([[3.0, 4.0], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]]), [5.0, 0.0])
+
+
+def test_torso_length_is_zero_without_both_joints():
+    points = np.array([[[0, 0], [3, 4], [9, 9]]] * 2, "float32")
+    np.testing.assert_allclose(metrics.torso_length(points, np.array([[1, 1, 0], [1, 0, 1]]), (0, 1)), [5, 0])
+
+
+def test_pck_counts_the_border_and_leaves_out_unlabelled_joints_and_people_without_length():
+    truth = np.zeros((3, 3, 2), "float32")
+    # errors 2, 2.01 and anything at an unlabelled joint; torso 10: 2 is allowed
+    points = np.array([[[2, 0], [0, 2.01], [99, 99]], [[0, 0], [0, -2], [0, 0]], [[0, 0]] * 3], "float32")
+    weights = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1]])
+    arguments = points, truth, weights, np.array([10.0, 10.0, 0.0])
+    assert float(metrics.pck(*arguments)) == pytest.approx(4 / 5)
+    np.testing.assert_allclose(metrics.pck(*arguments, axis=0), [1, 0.5, 1])
+    np.testing.assert_allclose(metrics.pck(*arguments, axis=1), [0.5, 1, 0])
+    np.testing.assert_allclose(metrics.pck(*arguments, exclude=(1,)), 1)
+
+
+def test_pckh_leaves_out_mpii_pelvis_and_thorax():
+    truth = np.zeros((1, 16, 2), "float32")
+    points = truth.copy()
+    points[0, [6, 7, 8]] = 5.1
+    points[0, 9] = (3, 4)  # 5 <= 0.5 x 10
+    weights, head = np.ones((1, 16)), np.array([10.0])
+    assert float(metrics.pckh(points, truth, weights, head)) == pytest.approx(13 / 14)
+    assert float(metrics.pckh(points, truth, weights, head, exclude=())) == pytest.approx(13 / 16)
+
+
+def test_oks_of_one_joint_off_by_its_own_tolerance():
+    # d = 2 sigma sqrt(area) gives exp(-1/2); the other labelled joint is exact, the third does not count
+    truth = np.array([[4, 5], [6, 7], [np.nan, np.nan]], "float32")
+    points = truth + np.array([[2 * 0.05 * 30, 0], [0, 0], [0, 0]], "float32")
+    similarity = metrics.oks(points, truth, np.array([1, 2, 0]), 30.0, (0.05, 0.1, 0.1))
+    assert float(similarity) == pytest.approx((np.exp(-0.5) + 1) / 2, rel=1e-6)
+    assert float(metrics.oks(points, truth, np.zeros(3), 30.0, (0.05, 0.1, 0.1))) == 0.0
+    assert float(metrics.oks(truth, truth, np.array([1, 1, 0]), 0.0, (0.05, 0.1, 0.1))) == 1.0
+
+
+def test_person_score_is_the_mean_of_sure_joints():
+    np.testing.assert_allclose(metrics.person_score([[0.1, 0.5, 0.9], [0.1, 0.2, 0.0]]), [0.7, 0.0], rtol=1e-6)
+
+
+def test_average_precision_by_hand():
+    # scores high to low: hit, miss, hit -> precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3; envelope 1, 2/3, 2/3.
+    # Recalls 0 .. 0.33 read 1 (34 of them), 0.34 .. 0.66 read 2/3 (33), the other 34 nothing.
+    ap = metrics.average_precision(np.array([[1, 0, 1], [1, 1, 1]]), np.array([1, 1, 1]))
+    np.testing.assert_allclose(ap, [(34 + 33 * 2 / 3) / 101, 1.0], rtol=1e-6)
+
+
+def test_average_precision_reads_a_recall_that_is_exactly_reached():
+    # 29 of 100 people found first: recalls 0 .. 0.29 are reached with precision 1, then nothing more is found
+    true_positives = np.array([0] * 71 + [1] * 29)
+    assert float(metrics.average_precision(true_positives, np.ones(100, int))) == pytest.approx(30 / 101)
+
+
+def test_average_precision_does_not_depend_on_empty_bins():
+    dense, sparse = np.array([1, 0, 1, 1]), np.zeros(64, int)
+    sparse[[3, 17, 18, 60]] = dense
+    detections = (np.arange(64) == np.array([3, 17, 18, 60])[:, None]).sum(0)
+    expected = metrics.average_precision(dense, np.ones(4, int))
+    assert float(metrics.average_precision(sparse, detections)) == float(expected) > 0
+
+
+# --- Keras metrics
+
+
+@pytest.mark.parametrize("threshold, torso, exclude", [(0.2, TORSO, ()), (0.25, None, ()), (0.1, TORSO, (3, 4))])
+def test_pck_equals_reference(threshold, torso, exclude):
+    target, heatmaps = people(60)
+    correct, counted = reference_correct(target, heatmaps, threshold, torso, exclude)
+    metric = metrics.PCK(threshold=threshold, torso=torso, exclude=exclude)
+    assert 0.05 < correct.sum() / counted.sum() < 0.95
+    assert float(metric(target, heatmaps)) == pytest.approx(correct.sum() / counted.sum(), rel=1e-6)
+    assert (int(metric.correct), int(metric.counted)) == (correct.sum(), counted.sum())
+
+
+def test_pckh_equals_reference():
+    target, heatmaps = people(60, seed=1)
+    correct, counted = reference_correct(target, heatmaps, 0.5, exclude=(6, 7))
+    assert float(metrics.PCKh()(target, heatmaps)) == pytest.approx(correct.sum() / counted.sum(), rel=1e-6)
+
+
+def test_oks_ap_equals_sorting():
+    target, heatmaps = people(166)
+    similarities, scores = reference_oks(target, heatmaps)
+    expected = np.mean([reference_ap(similarities >= t, scores) for t in np.linspace(0.5, 0.95, 10)])
+    assert 0.05 < expected < 0.95
+    assert len(np.unique((scores * 2**17).astype(int))) == len(scores)  # so fine bins rank as sorting does
+    exact = metrics.OKSAP(SIGMAS, bins=2**17)
+    assert float(exact(target, heatmaps)) == pytest.approx(expected, abs=1e-6)
+    assert float(metrics.OKSAP(SIGMAS)(target, heatmaps)) == pytest.approx(expected, abs=0.002)
+
+
+def test_oks_ap_equals_pycocotools():
+    target, heatmaps = people(166, seed=3)
+    points, joint_scores = decoded(heatmaps)
+    truth, found = [], []
+    for n, person in enumerate(target.astype("float64")):
+        seen = person[:, 2] > 0
+        flat = np.where(seen[:, None], np.column_stack([np.nan_to_num(person[:, :2]), 2 * seen]), 0).ravel()
+        common = {"image_id": n + 1, "category_id": 1, "area": person[0, 3] ** 2, "bbox": [0, 0, *SIZE[::-1]]}
+        truth.append(
+            {**common, "id": n + 1, "iscrowd": 0, "keypoints": flat.tolist(), "num_keypoints": int(seen.sum())}
+        )
+        sure = joint_scores[n][joint_scores[n] > 0.2]
+        flat = np.column_stack([points[n], joint_scores[n]]).ravel().tolist()
+        found.append(
+            {"image_id": n + 1, "category_id": 1, "keypoints": flat, "score": sure.mean() if len(sure) else 0.0}
+        )
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": n + 1} for n in range(len(target))],
+        "annotations": truth,
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(found), "keypoints")
+    # pycocotools calls people "large" or "medium" by pixels: all sizes are index 0
+    evaluation.evaluate()
+    evaluation.accumulate()
+    expected = evaluation.eval["precision"][:, :, 0, 0, 0].mean()
+    assert 0.05 < expected < 0.95
+    assert float(metrics.OKSAP(SIGMAS, bins=2**17)(target, heatmaps)) == pytest.approx(expected, abs=1e-6)
+    assert float(metrics.OKSAP(SIGMAS)(target, heatmaps)) == pytest.approx(expected, abs=0.002)
+
+
+def test_perfect_predictions_score_one():
+    points = np.random.default_rng(0).integers(0, SIZE[::-1], (8, JOINTS, 2)).astype("float32")
+    target = np.concatenate([points, np.full((8, JOINTS, 2), (1, 10))], axis=-1).astype("float32")
+    # a single hot pixel has equal neighbours: it decodes to exactly the pixel
+    x, y = points.astype(int).transpose(2, 0, 1)
+    heatmaps = (np.arange(SIZE[0])[:, None, None] == y[:, None, None]) & (
+        np.arange(SIZE[1])[:, None] == x[:, None, None]
+    )
+    for metric in all_metrics():
+        assert float(metric(target, heatmaps.astype("float32"))) == 1.0
+
+
+def test_batches_add_up_in_any_order():
+    target, heatmaps = people(60, seed=2)
+    for make in range(4):
+        whole, parts = all_metrics()[make], all_metrics()[make]
+        expected = float(whole(target, heatmaps))
+        for part in (slice(20, 60), slice(0, 1), slice(1, 20)):
+            parts.update_state(target[part], heatmaps[part])
+        assert float(parts.result()) == expected
+        parts.reset_state()
+        assert float(parts.result()) == 0.0
+        assert all(np.all(v.numpy() == 0) for v in parts.variables)
+
+
+def test_samples_of_weight_zero_do_not_count():
+    target, heatmaps = people(40, seed=4)
+    weight = (np.arange(40) % 3 > 0) * 0.5
+    for kept, weighted, column in zip(all_metrics(), all_metrics(), all_metrics(), strict=True):
+        expected = float(kept(target[weight > 0], heatmaps[weight > 0]))
+        assert float(weighted(target, heatmaps, sample_weight=weight)) == expected
+        assert float(column(target, heatmaps, sample_weight=weight[:, None])) == expected
+        assert expected != float(all_metrics()[0](target, heatmaps))
+
+
+def test_nothing_counted_is_zero_and_a_diverged_network_is_counted():
+    target, heatmaps = people(12, seed=5)
+    nobody = target.copy()
+    nobody[..., 2] = 0
+    for metric in all_metrics():
+        assert float(metric(nobody, heatmaps)) == 0.0
+    for metric in all_metrics():
+        assert 0 <= float(metric(target, np.full_like(heatmaps, np.nan))) < 0.2
+    assert int(np.sum(metric.detections)) == (target[..., 2] > 0).any(axis=1).sum()
+
+
+def test_counts_stay_exact_beyond_float32():
+    target, heatmaps = people(2)
+    target[..., 2] = 0
+    target[0, 0] = (5, 5, 1, 1e9)  # one labelled joint, whatever is predicted is near enough
+    pck, ap = metrics.PCK(), metrics.OKSAP(SIGMAS, bins=8)
+    for variable in (pck.correct, pck.counted, ap.detections):
+        variable.assign(variable + 2**24)
+    pck.update_state(target, heatmaps)
+    ap.update_state(target, heatmaps)
+    assert int(pck.correct) == int(pck.counted) == 2**24 + 1  # float32 would stay at 2^24
+    assert int(np.sum(ap.detections)) == 8 * 2**24 + 1
+
+
+def test_scores_outside_zero_to_one_stay_in_the_last_bins():
+    target, heatmaps = people(40, seed=6)
+    metric = metrics.OKSAP(SIGMAS, bins=16)
+    metric.update_state(target, heatmaps * 50)
+    metric.update_state(target, -heatmaps)
+    labelled = (target[..., 2] > 0).any(axis=1).sum()
+    detections = metric.detections.numpy()
+    assert detections.sum() == 2 * labelled
+    assert detections[0] >= labelled and detections[-1] > 0.5 * labelled
+
+
+def test_config_round_trip():
+    codec = GaussianCodec(sigma=3.0, flip_shift=False)
+    for metric in (
+        metrics.PCK(codec, 0.1, (2, 5), (1,), name="a"),
+        metrics.PCKh(codec, 0.4, (), name="b"),
+        metrics.OKSAP((0.1, 0.2), codec, bins=64, name="c"),
+    ):
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+        assert type(again) is type(metric) and again.codec == codec
+        assert again.get_config() == metric.get_config()
+        assert [v.shape for v in again.variables] == [v.shape for v in metric.variables]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: metrics.PCK(threshold=0), "threshold is 0"),
+        (lambda: metrics.PCK(torso=(3, 3)), "two different joints"),
+        (lambda: metrics.OKSAP((0.1, 0.0)), "positive one for each joint"),
+        (lambda: metrics.OKSAP((0.1, 0.2))(*people(2)), "2 sigmas for 17 joints"),
+        (lambda: metrics.PCK()(people(2)[0], people(2)[1][..., :5]), "17 joints and 5 heatmaps"),
+        (lambda: metrics.PCK()(people(2)[0][..., :3], people(2)[1]), r"\(2, 17, 3\)"),
+    ],
+)
+def test_mistakes_are_told(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+# --- in a compiled model
+
+
+@pytest.fixture
+def mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def compiled_model():
+    """A 1x1 convolution that hands its input on, so that the fed heatmaps are the predicted ones."""
+    inputs = keras.Input((*SIZE, JOINTS))
+    layer = keras.layers.Conv2D(JOINTS, 1, use_bias=False, dtype="float32", name="heatmaps")
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.eye(JOINTS, dtype="float32")[None, None]])
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        HeatmapMSE(CODEC),
+        metrics=[metrics.PCK(torso=TORSO), metrics.OKSAP(SIGMAS)],
+        weighted_metrics=[metrics.PCKh(CODEC)],
+    )
+    return model
+
+
+def batches(target, heatmaps, batch_size, weight=None):
+    target = np.nan_to_num(target)  # the loss, unlike the metrics, reads every position
+    parts = (heatmaps, target) if weight is None else (heatmaps, target, weight)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size)
+
+
+def expected_logs(target, heatmaps, weight=None):
+    return {
+        "pck": float(metrics.PCK(torso=TORSO)(target, heatmaps)),
+        "oks_ap": float(metrics.OKSAP(SIGMAS)(target, heatmaps)),
+        "pckh": float(metrics.PCKh()(target, heatmaps, sample_weight=weight)),
+    }
+
+
+def test_in_compiled_fit_and_after_loading(tmp_path):
+    target, heatmaps = people(30, seed=7)
+    weight = (np.arange(30) % 4 > 0).astype("float32")
+    expected = expected_logs(target, heatmaps, weight)
+    assert all(0.05 < value < 0.95 for value in expected.values())
+    model = compiled_model()
+    data = batches(target, heatmaps, 8, weight)
+    history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
+    for name, value in expected.items():
+        np.testing.assert_allclose([history[name], history[f"val_{name}"]], value, rtol=1e-6, err_msg=name)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    logs = loaded.evaluate(data, verbose=0, return_dict=True)
+    assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.usefixtures("mixed_precision")
+def test_mixed_precision_changes_nothing():
+    target, heatmaps = people(30, seed=7)
+    bfloat16 = tf.cast(heatmaps, "bfloat16")
+    rounded = tf.cast(bfloat16, "float32").numpy()
+    for metric, reference in zip(all_metrics(), all_metrics(), strict=True):
+        value = metric(target, bfloat16)
+        assert value.dtype == "float32"
+        assert float(value) == float(reference(target, rounded))
+
+
+def test_two_replicas_count_what_one_does():
+    target, heatmaps = people(29, seed=8)
+    expected = expected_logs(target, heatmaps)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled_model()
+    data = batches(target, heatmaps, 8)  # the last batch of 5 is 3 + 2
+    history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
+    for name, value in expected.items():
+        np.testing.assert_allclose([history[name], history[f"val_{name}"]], value, rtol=1e-6, err_msg=name)

@@ -1,0 +1,235 @@
+"""Pictures: facts about single pixels, on images that are not square."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mrpose import skeletons, visualize
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.visualize import CROSS, LEFT, MIDDLE, RIGHT
+
+SKELETON = skeletons.Skeleton(
+    "four", ("nose", "left_hand", "right_hand", "left_foot"), swap_pairs=((1, 2),), limbs=((0, 1), (0, 2), (1, 2))
+)
+GRAY = (90, 120, 60)
+
+
+@pytest.fixture
+def image():
+    return np.full((120, 200, 3), GRAY, np.uint8)
+
+
+def person(*joints):
+    """(1, 4, 3) from (x, y, score) of each joint."""
+    return np.array([joints], float)
+
+
+SURE = person((30, 20, 0.9), (160, 30, 0.8), (40, 100, 0.2), (150, 90, 1))
+
+
+def pixel(picture, x, y):
+    return tuple(int(value) for value in picture[y, x])
+
+
+# --- draw_skeleton
+
+
+def test_sure_joints_have_their_sides_colour_at_their_centre(image):
+    drawn = visualize.draw_skeleton(image, SURE, SKELETON)
+    assert [pixel(drawn, x, y) for x, y in ((30, 20), (160, 30), (40, 100), (150, 90))] == [MIDDLE, LEFT, RIGHT, LEFT]
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+
+
+def test_limbs_have_the_colour_of_the_side_they_touch(image):
+    drawn = visualize.draw_skeleton(image, SURE, SKELETON)
+    assert pixel(drawn, 95, 25) == LEFT  # nose to left hand, half way
+    assert pixel(drawn, 35, 60) == RIGHT  # nose to right hand
+    assert pixel(drawn, 100, 65) == MIDDLE  # left hand to right hand
+
+
+def test_unsure_joints_are_hollow_rings_with_dashed_limbs(image):
+    keypoints = SURE.copy()
+    keypoints[0, 1, 2] = 0.19
+    drawn = visualize.draw_skeleton(image, keypoints, SKELETON)
+    assert pixel(drawn, 160, 30) == GRAY  # nothing in the ring
+    near = drawn[22:39, 152:169].reshape(-1, 3)
+    assert (near == LEFT).all(axis=1).any()  # the ring itself
+    along = [pixel(drawn, x, round(20 + (x - 30) / 13)) for x in range(45, 145)]
+    assert 0.2 < np.mean([p == GRAY for p in along]) < 0.7  # gaps
+    assert LEFT in along
+    assert pixel(drawn, 35, 60) == RIGHT  # the limb between sure joints stays solid
+
+
+def test_threshold_decides_what_is_unsure(image):
+    assert pixel(visualize.draw_skeleton(image, SURE, SKELETON, threshold=0.21), 40, 100) == GRAY
+    assert pixel(visualize.draw_skeleton(image, SURE, SKELETON, threshold=0.0), 40, 100) == RIGHT
+
+
+def test_visibility_hides_unlabelled_and_rings_hidden_joints(image):
+    keypoints = person((30, 20, 2), (160, 30, 1), (40, 100, 0), (150, 90, 2))
+    drawn = visualize.draw_skeleton(image, keypoints, SKELETON, visibility=True)
+    assert [pixel(drawn, x, y) for x, y in ((30, 20), (160, 30), (150, 90))] == [MIDDLE, GRAY, LEFT]
+    assert (drawn[85:115, 20:60] == GRAY).all()  # no joint, and no limb to it
+    assert (drawn[22:39, 152:169] != GRAY).any()
+
+
+@pytest.mark.parametrize("x, y", [(np.nan, 30), (np.inf, 30), (200, 30), (-30, 10), (160, 119.6)])
+def test_joints_outside_or_nan_are_left_out_with_their_limbs(image, x, y):
+    keypoints, without = SURE.copy(), SURE.copy()
+    keypoints[0, 1, :2] = x, y
+    without[0, 1, :2] = np.nan
+    drawn = visualize.draw_skeleton(image, keypoints, SKELETON)
+    np.testing.assert_array_equal(drawn, visualize.draw_skeleton(image, without, SKELETON))
+    assert pixel(drawn, 30, 20) == MIDDLE
+
+
+def test_positions_are_sub_pixel(image):
+    """The centroid of what one disc changes is its position, to less than a tenth of a pixel."""
+    rows, columns = np.mgrid[:120, :200]
+    for x, y in ((50.0, 40.0), (50.25, 40.5), (50.75, 40.1)):
+        lone = person(*[(x, y, 1)] + [(np.nan, 0, 0)] * 3)
+        change = np.abs(visualize.draw_skeleton(image, lone, SKELETON).astype(int) - image).sum(axis=-1)
+        centroid = (change * columns).sum() / change.sum(), (change * rows).sum() / change.sum()
+        np.testing.assert_allclose(centroid, (x, y), atol=0.1)
+
+
+def test_larger_people_get_larger_joints():
+    image = np.zeros((600, 800, 3), np.uint8)
+    small, large = SURE.copy(), SURE.copy()
+    large[..., :2] *= 4
+    inked = [(visualize.draw_skeleton(image, k, SKELETON, threshold=0) == LEFT).all(-1).sum() for k in (small, large)]
+    assert inked[1] > 8 * inked[0]  # both ways: 16 times the area
+
+
+def test_input_stays_and_nobody_changes_nothing(image):
+    before, keypoints = image.copy(), SURE.copy()
+    visualize.draw_skeleton(image, keypoints, SKELETON)
+    empty = visualize.draw_skeleton(image, np.zeros((0, 4, 3)), SKELETON)
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(keypoints, SURE)
+    np.testing.assert_array_equal(empty, before)
+    assert empty is not image
+
+
+def test_joints_on_one_point_are_drawn(image):
+    drawn = visualize.draw_skeleton(image, person(*[(50, 50, 1)] * 4), SKELETON)
+    assert pixel(drawn, 50, 50) in (LEFT, RIGHT, MIDDLE)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"keypoints": np.zeros((4, 3))}, r"\(4, 3\); give \(people, 4, 3\)"),
+        ({"keypoints": np.zeros((1, 17, 3))}, r"\(1, 17, 3\); give \(people, 4, 3\)"),
+        ({"image": np.zeros((9, 12, 3))}, "float64; give"),
+        ({"image": np.zeros((9, 12), np.uint8)}, r"\(9, 12\)"),
+    ],
+)
+def test_draw_skeleton_tells_wrong_shapes(image, change, message):
+    with pytest.raises(InputError, match=message):
+        visualize.draw_skeleton(**{"image": image, "keypoints": SURE, "skeleton": SKELETON, **change})
+
+
+# --- heatmaps
+
+
+def test_heatmap_grid_has_a_tile_per_joint_with_its_peak_where_the_joint_is():
+    crop = np.zeros((48, 64, 3), np.uint8)
+    points = np.array([[[3, 2], [12, 5], [8, 9], [1, 10]]], float)
+    heatmaps = np.array(GaussianCodec(sigma=1.0).encode(points, np.ones((1, 4)), (12, 16))[0])[0]
+    grid = visualize.heatmap_grid(crop, heatmaps, SKELETON, columns=3)
+    height, width = grid.shape[0] // 2, grid.shape[1] // 3  # 4 tiles in 2 rows of 3
+    assert width == 64 * 3 + 2  # 64 < 160: enlarged three times, and framed
+    for joint, (x, y) in enumerate(points[0] * 4):
+        top, left = joint // 3 * height + 1, joint % 3 * width + 1
+        tile = grid[top : top + 144, left : left + 192].astype(int).sum(-1)
+        bright = np.argwhere(tile == tile.max()).mean(axis=0)[::-1]
+        np.testing.assert_allclose(bright, ((x + 0.5) * 3 - 0.5, (y + 0.5) * 3 - 0.5), atol=0.51)
+        assert grid[top + 145 : top + 160, left : left + 60].max() > 200  # its name
+    assert (grid[height:, width:] == 0).all()  # no fifth joint
+
+
+def test_heatmap_grid_of_a_flat_map_shows_the_dimmed_crop():
+    crop = np.full((160, 200, 3), 100, np.uint8)
+    grid = visualize.heatmap_grid(crop, np.zeros((40, 50, 4)), SKELETON, columns=4)
+    assert (grid[10, 10:190] == 50).all()
+    assert (crop == 100).all()
+
+
+def test_target_and_prediction_is_a_row_of_four():
+    crop = np.full((192, 256, 3), GRAY, np.uint8)
+    target = np.array([[10, 10, 1, 9], [40, 12, 1, 9], [12, 40, 0, 9], [50, 36, 1, 9]], float)
+    predicted = np.array([[10, 16, 0.9], [40, 20, 0.9], [20, 40, 0.9], [50, 44, 0.05]])
+    codec = GaussianCodec()
+    maps = [
+        np.array(codec.encode(points[None, :, :2], np.ones((1, 4)), (48, 64))[0])[0] for points in (target, predicted)
+    ]
+    row = visualize.target_and_prediction(crop, target, *maps, predicted, SKELETON)
+    width = row.shape[1] // 4
+    assert row.dtype == np.uint8 and width == 256 + 2
+    inputs, wanted, heat, overlay = (row[1:193, i * width + 1 : (i + 1) * width - 1] for i in range(4))
+    np.testing.assert_array_equal(inputs, crop)
+    assert wanted[40, 40].sum() > 500 > wanted[64, 40].sum()  # bright at the target
+    assert heat[64, 40].sum() > 500 > heat[176, 160].sum()
+    assert pixel(overlay, 40, 40) == CROSS and pixel(overlay, 160, 48) == CROSS
+    assert pixel(overlay, 40, 64) == MIDDLE and pixel(overlay, 160, 80) == LEFT
+    assert pixel(overlay, 48, 160) != CROSS  # unlabelled
+    assert pixel(overlay, 80, 160) == RIGHT
+    assert pixel(overlay, 200, 176) not in (LEFT, GRAY)  # the unsure joint's ring, with the error's line inside
+    assert (crop == GRAY).all() and target[0, 0] == 10 and predicted[0, 1] == 16
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda crop: visualize.heatmap_grid(crop, np.zeros((12, 16, 5)), SKELETON), r"\(12, 16, 5\); give"),
+        (
+            lambda crop: visualize.target_and_prediction(
+                crop, np.zeros((4, 2)), *[np.zeros((12, 16, 4))] * 2, np.zeros((4, 3)), SKELETON
+            ),
+            r"target points have shape \(4, 2\)",
+        ),
+        (
+            lambda crop: visualize.target_and_prediction(
+                crop, np.zeros((4, 3)), *[np.zeros((12, 16, 4))] * 2, np.zeros((5, 3)), SKELETON
+            ),
+            r"predicted points have shape \(5, 3\)",
+        ),
+    ],
+)
+def test_pictures_of_heatmaps_tell_wrong_shapes(make, message):
+    with pytest.raises(InputError, match=message):
+        make(np.zeros((48, 64, 3), np.uint8))
+
+
+# --- loss_curve
+
+
+def test_loss_curve_writes_a_picture(tmp_path):
+    history = {"loss": [0.1, 0.01, np.nan], "val_loss": [0.02], "pck": [0.1, 0.5, 0.6], "learning_rate": [1e-3] * 3}
+    path = tmp_path / "new" / "curve.png"
+    visualize.loss_curve(history, path)
+    with Image.open(path) as two_panels:
+        assert two_panels.format == "PNG" and two_panels.width > 2.5 * two_panels.height
+    visualize.loss_curve({"loss": [0.0, 0.0]}, path)  # no logarithm, no scores
+    with Image.open(path) as one_panel:
+        assert one_panel.width < 2 * one_panel.height
+
+
+def test_loss_curve_tells_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="no 'loss' to draw, only pck"):
+        visualize.loss_curve({"pck": [0.5]}, tmp_path / "curve.png")
+    assert not list(tmp_path.iterdir())
+
+
+# --- real photographs
+
+
+def test_a_real_photograph_is_drawn_on(shared):
+    photo = cv2.imread(str(shared / "data" / "lspet" / "images" / "im00078.jpg"))[..., ::-1]
+    height, width = photo.shape[:2]
+    keypoints = np.column_stack([np.linspace(10, width - 10, 14), np.linspace(10, height - 10, 14), np.ones(14)])
+    drawn = visualize.draw_skeleton(photo, keypoints[None], skeletons.LSP)
+    assert 0.001 < (drawn != photo).any(axis=-1).mean() < 0.2
