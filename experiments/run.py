@@ -17,8 +17,8 @@ SAVED = ROOT / "saved_models"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     arguments = parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        _import_quietly()
         from keras_mrpose import InputError
     except ModuleNotFoundError as missing:
         print(f"error: {missing}; install with: pip install -e '{ROOT}'", file=sys.stderr)
@@ -103,6 +103,19 @@ def parser() -> argparse.ArgumentParser:
 
     command(list_)
     return top
+
+
+def _import_quietly() -> None:
+    """Import TensorFlow without the lines that its C++ start-up writes past every log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _run_folder(name: str) -> Path:
@@ -206,7 +219,9 @@ def list_(options) -> None:
 
     import configs
 
-    table = Table("experiment", "model", "backbone", "input", "joints", "epochs", "batch", title="experiments")
+    table = Table(title="experiments")
+    for heading in ("experiment", "model", "backbone", "input", "joints", "epochs", "batch"):
+        table.add_column(heading, no_wrap=True)
     for name, row in configs.EXPERIMENTS.items():
         size = f"{row.input_size[0]}x{row.input_size[1]}"
         recipe = row.recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,6 +16,13 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 def _require(condition: bool, what: str, field: str, value, wanted: str) -> None:
     if not condition:
         raise InputError(f"The {what}'s {field} is {value!r}; give {wanted}.")
+
+
+def _filled(kind: type, values: dict):
+    """The dataclass with exactly these values; a missing one does not silently become today's default."""
+    if differing := {field.name for field in fields(kind)} ^ set(values):
+        raise ValueError(f"missing or unknown: {', '.join(sorted(differing))}")
+    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("scale", 0, 1),
+            ("scale", 0, 0.99),  # at 1 the crop window could shrink to nothing
             ("rotation", 0, 180),
             ("rotation_probability", 0, 1),
             ("flip_probability", 0, 1),
@@ -51,6 +59,8 @@ class Recipe:
         epochs: passes over the training people.
         batch_size: people per step, over all devices.
         learning_rate: Adam's, at its highest.
+        epsilon: Adam's. The loss is a mean over all heatmap pixels, most of them empty, so its gradients are so small
+            (1e-6 and below) that Keras' default of 1e-7 would slow the training down.
         schedule: ``"step"`` multiplies by 0.1 at each milestone; ``"cosine"`` falls to 1 % along a half cosine.
         milestones: shares of the epochs at which ``"step"`` steps (published: 120 and 150 of 170).
         warmup: share of the steps over which ``"cosine"`` first rises from zero.
@@ -61,6 +71,7 @@ class Recipe:
     epochs: int = 170
     batch_size: int = 64
     learning_rate: float = 1e-3
+    epsilon: float = 1e-8
     schedule: str = "step"
     milestones: tuple[float, ...] = (120 / 170, 150 / 170)
     warmup: float = 0.05
@@ -72,7 +83,7 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             _require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
-        _require(self.learning_rate > 0, "recipe", "learning_rate", self.learning_rate, "a positive number")
+        _require(0 < self.learning_rate < math.inf, "recipe", "learning_rate", self.learning_rate, "a positive number")
         _require(self.schedule in SCHEDULES, "recipe", "schedule", self.schedule, " or ".join(SCHEDULES))
         _require(self.precision in PRECISIONS, "recipe", "precision", self.precision, ", ".join(PRECISIONS))
         _require(0 <= self.warmup < 1, "recipe", "warmup", self.warmup, "a share from 0 to below 1")
@@ -80,6 +91,8 @@ class Recipe:
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
             "recipe", "milestones", self.milestones, "rising shares of the epochs between 0 and 1",
         )  # fmt: skip
+        seed_fits = isinstance(self.seed, int) and 0 <= self.seed < 2**32  # what NumPy's generator takes
+        _require(seed_fits, "recipe", "seed", self.seed, "a whole number from 0 to below 2**32")
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,11 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_size", tuple(self.input_size))
+        _require(
+            len(self.input_size) == 2 and all(n > 0 and n % 32 == 0 for n in self.input_size),
+            "experiment", "input_size", self.input_size, "a height and a width, both multiples of 32",
+        )  # fmt: skip
+        _require(0 < self.sigma < math.inf, "experiment", "sigma", self.sigma, "a positive number of heatmap pixels")
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -117,18 +135,15 @@ class Experiment:
 
     @classmethod
     def load(cls, path: str | Path) -> Experiment:
-        """Read what `save` wrote; an unknown or missing field is an `InputError` that names it."""
+        """Read what `save` wrote; a missing, unknown or wrong file or field is an `InputError` that names it."""
         try:
             values = json.loads(Path(path).read_text())
-            return cls(
-                **{
-                    **values,
-                    "augmentation": Augmentation(**values["augmentation"]),
-                    "recipe": Recipe(**values["recipe"]),
-                }
-            )
+            values["augmentation"] = _filled(Augmentation, values["augmentation"])
+            values["recipe"] = _filled(Recipe, values["recipe"])
+            return _filled(cls, values)
         except FileNotFoundError:
             raise InputError(f"{path} is not there; give the folder of a run made by `train`.") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            known = ", ".join(field.name for field in fields(cls))
-            raise InputError(f"{path} is not the config of a run ({error}); it has the fields {known}.") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not the config of a run ({error}); use one written by `train`.") from error

@@ -6,7 +6,8 @@ in NumPy and inside a `tf.data` graph.
 
 Matrices are ``(2, 3)`` and map source pixels to crop pixels; points are ``(x, y)``; pixel i has its centre at i.
 The middle of the window goes to ``(width / 2, height / 2)`` of the crop, as in the published code (not to
-``(width - 1) / 2``), and the crop's width alone sets the scale.
+``(width - 1) / 2``), and the crop's width alone sets the scale. (One published quirk is left out: a box whose centre
+lies at exactly x = -1, there the sign of a missing one, gets no padding.)
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def crop_window(box, size: tuple[int, int], padding: float = PADDING, xp: Module
         xp: array namespace.
 
     Returns:
-        centre ``(..., 2)`` and width ``(...)`` in image pixels; the window's height is width * crop height / crop width.
+        centre ``(..., 2)`` and width ``(...)`` in image pixels; the window's height is width * size[0] / size[1].
     """
     height, width = size
     x, y, w, h = box[..., 0], box[..., 1], box[..., 2], box[..., 3]
@@ -61,7 +62,7 @@ def crop_matrix(centre, width, size: tuple[int, int], rotation=0.0, xp: ModuleTy
 
 
 def mirror(matrix, source_width, xp: ModuleType = np):
-    """The matrix that first mirrors the image left to right (x -> source_width - 1 - x), then does `matrix`."""
+    """The matrix ``(..., 2, 3)`` that first mirrors the image (x -> source_width - 1 - x), then does `matrix`."""
     a, b, t = matrix[..., 0], matrix[..., 1], matrix[..., 2]
     return xp.stack([-a, b, t + a * (source_width - 1)], axis=-1)
 

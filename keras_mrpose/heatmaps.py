@@ -20,9 +20,10 @@ class GaussianCodec:
 
     Args:
         sigma: standard deviation in heatmap pixels (2 for 64x48 maps, 3 for 96x72).
-        flip_shift: move the mirrored image's heatmaps one column to the right before they are averaged. A peak
-            at column c of a map of width W sits at W - 1 - c after mirroring, but the network's stride of 4 makes
-            the true mirror lie about 3/4 column further on; the published protocol rounds that to one.
+        flip_shift: in a flip test, move the maps of the mirrored image, mirrored back, one column to the right.
+            A joint at column c = x / 4 of a map of width W has x' = 4 W - 1 - x in the mirrored image, which is
+            column W - 1/4 - c; mirroring the map back sends that to c - 3/4. The published protocol rounds the
+            3/4 column to one; for joints at whole image pixels that undoes the encoder's own rounding exactly.
 
     Source: Tran et al. 2021 and its published code (after Xiao et al. 2018, *Simple Baselines*).
     """
@@ -70,7 +71,7 @@ class GaussianCodec:
         height, width = size
         reach = 3 * self.sigma
         weights = ops.cast(weights, "float32")
-        centre = ops.cast(ops.cast(ops.cast(points, "float32") + 0.5, "int32"), "float32")
+        centre = ops.trunc(ops.cast(points, "float32") + 0.5)
         sides = ops.convert_to_tensor([width, height], "float32")
         on_map = ops.all((centre - reach < sides) & (centre + reach + 1 >= 0), axis=-1)
         weights = weights * ops.cast(on_map, "float32")
@@ -86,7 +87,7 @@ class GaussianCodec:
         """Positions and scores of the peaks.
 
         The peak is the first maximum in row-major order, moved a quarter pixel towards the higher neighbour in x and
-        in y when it is at least two pixels from the top and left and one from the bottom and right (as published).
+        in y when 1 < x < width - 1 and 1 < y < height - 1 (as published: column 1 is not moved, column width - 2 is).
         A map whose maximum is not positive gives position (0, 0) and keeps its maximum as score.
 
         Args:

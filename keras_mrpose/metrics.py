@@ -165,8 +165,7 @@ def average_precision(true_positives, detections):
     found = ops.cumsum(ops.flip(ops.convert_to_tensor(true_positives), axis=-1), axis=-1)
     seen = ops.cumsum(ops.flip(ops.convert_to_tensor(detections), axis=-1), axis=-1)
     people = ops.maximum(seen[-1], 1)
-    # the best precision at this recall or a higher one
-    envelope = ops.associative_scan(ops.maximum, _share(found, seen), reverse=True, axis=-1)
+    envelope = _maximum_from_here_on(_share(found, seen))  # the best precision at this recall or a higher one
     # Each of the 101 recalls reads the envelope at the first bin that reaches it: count the recalls per bin, in whole
     # numbers, where floats would decide 0.29 <= 29 / 100 by their last digit. Recall 0 is reached by the first bin.
     reached = (RECALL_STEPS * found) // people + 1
@@ -177,6 +176,17 @@ def average_precision(true_positives, detections):
 def _count(mask, axis=None):
     """How many are true, as an integer of the backend's widest kind."""
     return ops.sum(ops.cast(mask, "int"), axis=axis)
+
+
+def _maximum_from_here_on(values):
+    """For each element of the last axis, the maximum of it and all later ones; values are not negative."""
+    # ops.associative_scan would do, but takes seconds to trace into a training step
+    reach = 1
+    while reach < values.shape[-1]:
+        padding = [(0, 0)] * (len(values.shape) - 1) + [(0, reach)]
+        values = ops.maximum(values, ops.pad(values[..., reach:], padding))
+        reach *= 2
+    return values
 
 
 def _share(part, whole):
@@ -317,7 +327,7 @@ class OKSAP(_PoseMetric):
     Each crop is one detection that is compared with the one person it was cropped for, ranked by `person_score`; people
     without labelled joints are left out. It is not the AP of the COCO server: no person is missed by a detector, no
     detection is suppressed or given to somebody else, boxes carry no score, and joints are compared in the
-    heatmap. `evaluation` computes that one.
+    heatmap.
 
     Args:
         sigmas: OKS constant of each joint (`Skeleton.sigmas`).
@@ -344,9 +354,7 @@ class OKSAP(_PoseMetric):
                 f"Metric {self.name!r} has {len(self.sigmas)} sigmas for {joints} joints; give one per joint."
             )
         similarity = oks(points, target_points, weights, sqrt_areas, self.sigmas)
-        score = person_score(joint_scores)
-        # whatever a diverged network says, the person counts: int(NaN) could be any bin
-        score = ops.clip(ops.where(ops.isfinite(score), score, 0.0), 0.0, 1.0)
+        score = ops.clip(person_score(joint_scores), 0.0, 1.0)
         bin_index = ops.minimum(ops.cast(score * self.bins, "int32"), self.bins - 1)
         labelled = ops.any(weights > 0, axis=-1)
         in_bin = ops.one_hot(bin_index, self.bins, dtype="float32") * ops.cast(labelled, "float32")[:, None]

@@ -11,6 +11,9 @@ from keras_mrpose.errors import InputError
 class Skeleton:
     """The joints of a data set, in its own order.
 
+    Sequences become tuples, so that a skeleton can be compared, hashed and read back from JSON. A name or an index
+    that cannot be is an `InputError`.
+
     Args:
         name: short name, for example ``"coco"``.
         joints: joint names in the order of the data set. "left" and "right" are the person's own.
@@ -27,19 +30,27 @@ class Skeleton:
     sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.sigmas:
-            object.__setattr__(self, "sigmas", (0.05,) * len(self.joints))
-        if len(self.sigmas) != len(self.joints):
-            raise InputError(
-                f"Skeleton {self.name!r} has {len(self.joints)} joints but {len(self.sigmas)} sigmas; give one per joint."
-            )
+        count = len(self.joints)
+        object.__setattr__(self, "joints", tuple(self.joints))
+        object.__setattr__(self, "sigmas", tuple(self.sigmas) or (0.05,) * count)
         for field in ("swap_pairs", "limbs"):
+            object.__setattr__(self, field, tuple(tuple(pair) for pair in getattr(self, field)))
             for pair in getattr(self, field):
-                if len(pair) != 2 or not all(0 <= i < len(self.joints) for i in pair):
+                if len(pair) != 2 or not all(isinstance(i, int) and 0 <= i < count for i in pair):
                     raise InputError(
-                        f"Skeleton {self.name!r}: {field} has {tuple(pair)}, which is not a pair of joint indices "
-                        f"below {len(self.joints)}."
+                        f"Skeleton {self.name!r}: {field} has {pair}; give pairs of joint indices below {count}."
                     )
+        if len(set(self.joints)) != count:
+            raise InputError(f"Skeleton {self.name!r} has a joint name twice in {self.joints}; give each its own.")
+        if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
+            raise InputError(
+                f"Skeleton {self.name!r} has the sigmas {self.sigmas}; give a positive one for each of {count} joints."
+            )
+        swapped = [joint for pair in self.swap_pairs for joint in pair]
+        if len(set(swapped)) != len(swapped):
+            raise InputError(
+                f"Skeleton {self.name!r}: swap_pairs {self.swap_pairs} has a joint twice; it swaps with one other."
+            )
 
     @property
     def num_joints(self) -> int:
@@ -62,17 +73,13 @@ class Skeleton:
         return None
 
     def to_dict(self) -> dict:
-        """Plain lists and strings, for JSON and for saved models."""
+        """Strings, numbers and tuples (lists in JSON), for files and saved models."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> Skeleton:
-        """The inverse of `to_dict`; lists become tuples."""
-
-        def frozen(value):
-            return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-        return cls(**{key: frozen(value) for key, value in values.items()})
+        """The inverse of `to_dict`, also after a way through JSON."""
+        return cls(**values)
 
 
 COCO = Skeleton(
@@ -145,7 +152,7 @@ def get(skeleton: str | Skeleton) -> Skeleton:
 
 
 def for_joint_count(num_joints: int) -> Skeleton:
-    """The known skeleton with so many joints (17 COCO, 16 MPII, 14 LSP), else nameless joints without pairs or limbs."""
+    """The known skeleton of that size (17 COCO, 16 MPII, 14 LSP), else numbered joints without pairs and limbs."""
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == num_joints:
             return skeleton

@@ -63,7 +63,7 @@ def train(
                 f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
                 f"{experiment.skeleton}; choose an experiment or data that fit."
             )
-    history = _open_run(run, resume, overwrite)
+    history = _open_run(run, experiment, resume, overwrite)
     recipe = experiment.recipe
     steps = len(people) // recipe.batch_size
     start = len(history.get("loss", ()))
@@ -79,6 +79,9 @@ def train(
 
     keras.utils.set_random_seed(recipe.seed)
     model = keras.models.load_model(run / LAST) if start else build(experiment, people, steps)
+    if not start and (run / LAST).exists():  # to be replaced, now that the new network stands
+        shutil.rmtree(run)
+    new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     experiment.save(run / CONFIG)
     try:
@@ -87,11 +90,15 @@ def train(
             steps_per_epoch=steps,
             epochs=recipe.epochs,
             initial_epoch=start,
+            shuffle=False,  # the pipeline has shuffled
             validation_data=validation_data,
             callbacks=_callbacks(run, history, model, validation_data, recipe.batch_size * steps, time_limit),
         )
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
         raise pipeline.explain_failure(people, error) from error
+    finally:
+        if new and not (run / LAST).exists():  # nothing was trained: leave nothing behind
+            shutil.rmtree(run)
     return history
 
 
@@ -122,7 +129,7 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
     # XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes.
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     model.compile(
-        keras.optimizers.Adam(schedule(experiment.recipe, steps)),
+        keras.optimizers.Adam(schedule(experiment.recipe, steps), epsilon=experiment.recipe.epsilon),
         HeatmapMSE(model.codec),
         metrics=metrics,
         jit_compile="auto" if on_gpu else False,
@@ -147,16 +154,16 @@ def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningR
     )
 
 
-def _open_run(run: Path, resume: bool, overwrite: bool) -> dict[str, list[float]]:
+def _open_run(run: Path, experiment: Experiment, resume: bool, overwrite: bool) -> dict[str, list[float]]:
     """The history to go on with: empty for a new run."""
-    if overwrite and (run / CONFIG).exists():
-        shutil.rmtree(run)
     if resume:
         if not (run / LAST).exists():
             raise InputError(f"{run} has no {LAST} to go on from; start without --resume.")
+        if Experiment.load(run / CONFIG) != experiment:
+            raise InputError(f"{run / CONFIG} says that the run was started otherwise; give --resume the same options.")
         return json.loads((run / HISTORY).read_text())
-    if (run / CONFIG).exists():
-        raise InputError(f"{run} holds a run already; go on with --resume, replace it with --overwrite, or name another.")
+    if (run / LAST).exists() and not overwrite:
+        raise InputError(f"{run} holds a run; go on with --resume, replace it with --overwrite, or name another.")
     return {}
 
 
@@ -207,7 +214,7 @@ class StopOnNaN(keras.callbacks.Callback):
         """Look at the running loss."""
         if not np.isfinite(logs["loss"]):
             raise InputError(
-                f"The loss became {logs['loss']} at batch {batch + 1} of this epoch; lower --learning-rate "
+                f"The loss became {logs['loss']} at batch {batch + 1} of this epoch; lower the learning rate "
                 "(the checkpoints of earlier epochs are whole)."
             )
 

@@ -75,7 +75,7 @@ def draw_skeleton(
 def _draw_person(canvas, points, drawn, sure, skeleton) -> None:
     extent = np.ptp(points[drawn], axis=0).max()
     radius = np.clip(extent / 55, 2.0, max(2.0, max(canvas.shape[:2]) / 80))
-    ring = max(1.3 * radius, 3.2)  # outer radius; a smaller one has no hole
+    ring = max(1.5 * radius, 4.0)  # outer radius; a smaller one has no hole
     colours = [_side_colour(skeleton, joint) for joint in range(skeleton.num_joints)]
     limbs = [limb for limb in skeleton.limbs if drawn[list(limb)].all()]
     for a, b in sorted(limbs, key=lambda limb: sure[list(limb)].all()):  # solid ones lie on top
@@ -84,7 +84,7 @@ def _draw_person(canvas, points, drawn, sure, skeleton) -> None:
         _draw_limb(canvas, start, end, radius, _side_colour(skeleton, a, b), bool(sure[a] and sure[b]))
     edge = max(0.8, radius / 4)
     for joint in sorted(np.flatnonzero(drawn), key=lambda joint: sure[joint]):
-        hole = 0.0 if sure[joint] else ring - max(1.0, radius / 2.5)
+        hole = 0.0 if sure[joint] else ring - max(1.2, radius / 2.2)
         outer = radius if sure[joint] else ring
         _disc(canvas, points[joint], outer + edge, OUTLINE, max(0.0, hole - edge))
         _disc(canvas, points[joint], outer, colours[joint], hole)
@@ -109,8 +109,8 @@ def _draw_limb(canvas, start, end, radius, colour, solid) -> None:
         width, pieces, gap = 0.9 * radius, 1, 0.0
     else:
         width = max(0.6 * radius, 1.0)
-        pieces = max(1, round(np.hypot(*(end - start)) / (6 * width)))
-        gap = 0.4  # of a piece
+        pieces = max(1, round(np.hypot(*(end - start)) / (7 * width)))
+        gap = 0.5  # of a piece
     cuts = [start + (end - start) * (i + side * (1 - gap)) / (pieces - gap) for i in range(pieces) for side in (0, 1)]
     for paint, extra in ((OUTLINE, max(1.0, radius / 2.5)), (colour, 0.0)):
         for a, b in zip(cuts[::2], cuts[1::2], strict=True):

@@ -220,6 +220,16 @@ def test_oks_ap_equals_pycocotools():
     assert float(metrics.OKSAP(SIGMAS)(target, heatmaps)) == pytest.approx(expected, abs=0.002)
 
 
+def test_an_oks_of_exactly_the_threshold_is_a_match():
+    points = np.full((3, JOINTS, 2), 5.0)
+    target = np.concatenate([points, np.zeros((3, JOINTS, 1)), np.full((3, JOINTS, 1), 2.0)], axis=-1)
+    target[:, :2, 2] = 1
+    target[:, 1, 0] = 1e4  # one joint right, one hopeless: OKS 0.5, true for the lowest of the ten thresholds only
+    heatmaps = np.zeros((3, *SIZE, JOINTS))
+    heatmaps[:, 5, 5] = 1
+    assert float(metrics.OKSAP(SIGMAS)(target, heatmaps)) == pytest.approx(0.1)
+
+
 def test_perfect_predictions_score_one():
     points = np.random.default_rng(0).integers(0, SIZE[::-1], (8, JOINTS, 2)).astype("float32")
     target = np.concatenate([points, np.full((8, JOINTS, 2), (1, 10))], axis=-1).astype("float32")
@@ -359,6 +369,8 @@ def expected_logs(target, heatmaps, weight=None):
     }
 
 
+# Keras 3.15 saves TensorFlow variables with np.array(variable), which NumPy 2 does not like
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_in_compiled_fit_and_after_loading(tmp_path):
     target, heatmaps = people(30, seed=7)
     weight = (np.arange(30) % 4 > 0).astype("float32")
@@ -392,6 +404,6 @@ def test_two_replicas_count_what_one_does():
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         model = compiled_model()
     data = batches(target, heatmaps, 8)  # the last batch of 5 is 3 + 2
-    history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
+    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history  # the second epoch starts from zero
     for name, value in expected.items():
-        np.testing.assert_allclose([history[name], history[f"val_{name}"]], value, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(history[name], value, rtol=1e-6, err_msg=name)

@@ -15,10 +15,10 @@ def load(folder: str | Path, split: str) -> People:
     Args:
         folder: with ``joints.mat`` (LSP, LSP extended), or ``annotations/person_keypoints_*.json`` (COCO and
             everything in its format, such as drawn people).
-        split: ``"train"`` or ``"val"``.
+        split: ``"train"`` or ``"val"``; in a COCO-format folder also a split's full name, such as ``"test2017"``.
 
     Raises:
-        InputError: no such folder, or none of these files in it.
+        InputError: no such folder, none of these files in it, or what the loader finds wrong in them.
     """
     folder = Path(folder)
     if (folder / "joints.mat").exists():

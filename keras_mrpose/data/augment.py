@@ -23,7 +23,8 @@ class Draw(NamedTuple):
     flip: tf.Tensor
 
 
-STILL = Draw(tf.constant(1.0), tf.constant(0.0), tf.constant(False))
+# NumPy, not tensors: those would start TensorFlow's devices on import, after which nobody can configure them.
+STILL = Draw(np.float32(1), np.float32(0), np.bool_(False))
 
 
 def draw(seed: tf.Tensor, augmentation: Augmentation) -> Draw:

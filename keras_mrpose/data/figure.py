@@ -56,6 +56,11 @@ class Figure:
         """(25,) how much larger than at the hips the perspective shows each point."""
         return VIEW_DISTANCE / (VIEW_DISTANCE - self.points[:, 2])
 
+    @property
+    def facing(self) -> np.ndarray:
+        """(3,) how much the head's left, up and forward directions point at the viewer, -1..1."""
+        return (self.head / np.linalg.norm(self.head, axis=0))[2]
+
     def project(self, stature: float) -> np.ndarray:
         """(25, 2) places in pixels relative to the middle of the hips, for a body `stature` pixels high."""
         return self.points[:, :2] * (stature * self.zoom)[:, None]
@@ -115,7 +120,7 @@ def sample(rng: np.random.Generator) -> Figure:
 
 def _yaw(rng: np.random.Generator) -> float:
     """Degrees about the vertical: 0 faces the viewer, 180 shows the back, +-90 a profile."""
-    middle, spread = ((0, 28), (180, 28), (90, 20), (-90, 20))[int(np.searchsorted((0.50, 0.74, 0.87), rng.random()))]
+    middle, spread = ((0, 28), (180, 28), (90, 20), (-90, 20))[int(np.searchsorted((0.56, 0.78, 0.89), rng.random()))]
     return rng.normal(middle, spread)
 
 

@@ -21,22 +21,22 @@ def load(folder: str | Path, split: str | None = None) -> People:
     for, is 0.53 times the box's, the usual stand-in where there are no segments.
 
     Args:
-        folder: holds ``joints.mat`` (``(14, 3, people)`` with flag 1 for labelled, as in the extended set, or
-            ``(3, 14, people)`` with flag 1 for hidden, as in the original) and ``images/im00001.jpg`` ... (or
-            ``im0001.jpg`` ...). Coordinates in the file start at 1 as in MATLAB; here they start at 0.
-        split: ``"train"`` or ``"val"``; None takes everybody. The original LSP (2,000 people) is halved as published;
-            any other set gives its first 80 % to train, the rest to val.
+        folder: holds ``joints.mat`` and ``images/``, either as in the extended set (joints ``(14, 3, people)`` with
+            flag 1 for labelled, ``im00001.jpg`` ...) or as in the original (``(3, 14, people)`` with flag 1 for
+            hidden, ``im0001.jpg`` ...). Coordinates in the file start at 1 as in MATLAB; here they start at 0.
+        split: ``"train"`` or ``"val"``; None takes everybody. The original set is halved, as published; the extended
+            one, published for training only, gives its first 80 % to train and the rest to val.
 
     Raises:
         InputError: a missing or unreadable file, a wrong shape, an unknown split, or a person without labelled joints.
     """
     folder = Path(folder)
     file = folder / "joints.mat"
-    joints, visible = _read(file)
+    joints, visible, original = _read(file)
     total = len(joints)
     if split not in (None, *SPLITS):
         raise InputError(f"Unknown split {split!r} of {folder}; give one of {', '.join(SPLITS)}.")
-    border = total // 2 if total == 2000 else total * 4 // 5
+    border = total // 2 if original else total * 4 // 5
     rows = {None: range(total), "train": range(border), "val": range(border, total)}[split]
 
     keypoints = np.concatenate([joints - 1, visible[..., None]], axis=-1)[rows.start : rows.stop]
@@ -50,7 +50,7 @@ def load(folder: str | Path, split: str | None = None) -> People:
     boxes = np.concatenate([low, high - low], axis=-1)
     areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
 
-    digits = 5 if (folder / "images" / "im00001.jpg").exists() else 4
+    digits = 4 if original else 5
     return People(
         source=str(file),
         skeleton=LSP,
@@ -65,10 +65,11 @@ def load(folder: str | Path, split: str | None = None) -> People:
     ).require_images()
 
 
-def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates ``(people, 14, 2)`` as in the file, and COCO flags ``(people, 14)``."""
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Coordinates ``(people, 14, 2)`` as in the file, COCO flags ``(people, 14)``, whether it is the original set's."""
     try:
-        joints = np.asarray(loadmat(file)["joints"], np.float64)
+        with file.open("rb") as stream:
+            joints = np.asarray(loadmat(stream)["joints"], np.float64)
     except FileNotFoundError:
         raise InputError(f"{file} is not there; an LSP folder has joints.mat and images/.") from None
     except KeyError:
@@ -77,11 +78,10 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
     if joints.ndim == 3 and joints.shape[:2] == (14, 3):
         joints = joints.transpose(2, 0, 1)
-        return joints[..., :2], np.where(joints[..., 2] > 0, 2.0, 0.0)
+        return joints[..., :2], np.where(joints[..., 2] > 0, 2.0, 0.0), False
     if joints.ndim == 3 and joints.shape[:2] == (3, 14):
         joints = joints.transpose(2, 1, 0)
-        return joints[..., :2], np.where(joints[..., 2] > 0, 1.0, 2.0)
+        return joints[..., :2], np.where(joints[..., 2] > 0, 1.0, 2.0), True
     raise InputError(
-        f"{file}: joints has shape {joints.shape}, expected (14, 3, people) or (3, 14, people): "
-        "LSP has 14 joints."
+        f"{file}: joints has shape {joints.shape}, expected (14, 3, people) or (3, 14, people): LSP has 14 joints."
     )

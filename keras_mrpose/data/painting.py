@@ -1,20 +1,17 @@
-"""Paint on a picture and, beside it, on a map of surfaces that knows what is on top at every pixel.
-
-Everything solid is a convex hull of discs: a limb has two, a trunk five. Coordinates are floats, pixel i has its
-centre at i, and OpenCV gets them to 1/16 pixel.
-"""
+"""Paint a posed figure as a clothed person, and tell from the finished picture which of its joints can be seen."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from keras_mrpose import skeletons
+from keras_mrpose.data.canvas import ANGLES, CIRCLE, Canvas, Colour
 from keras_mrpose.data.figure import AT, FACE, Figure
 
-GROUND, OBJECT = 0, 255  # surfaces that are nobody's
 PARTS = (
     "chest", "pelvis", "neck", "head", "left_upper_arm", "right_upper_arm", "left_forearm", "right_forearm",
     "left_thigh", "right_thigh", "left_shin", "right_shin",
@@ -32,49 +29,11 @@ MEETING = tuple(
     for name in skeletons.COCO.joints
 )
 
-_SHIFT = 4
-_ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
-
 # Points on the part of a unit sphere (left, up, forward) that hair covers: above and behind a slanting plane.
 _SPHERE = np.array(
-    [(np.sin(t) * np.sin(p), np.cos(t), np.sin(t) * np.cos(p)) for t in np.linspace(0, np.pi, 13) for p in _ANGLES]
+    [(np.sin(t) * np.sin(p), np.cos(t), np.sin(t) * np.cos(p)) for t in np.linspace(0, np.pi, 13) for p in ANGLES]
 )
 _SCALP = _SPHERE[_SPHERE @ (0.0, 0.75, -0.66) > 0.12]
-
-Colour = np.ndarray
-
-
-class Canvas:
-    """An RGB picture and its map of surfaces.
-
-    Args:
-        image: (h, w, 3) uint8, the background; painted in place.
-        light: (2,) unit vector in the picture towards the light.
-    """
-
-    def __init__(self, image: np.ndarray, light: np.ndarray) -> None:
-        self.image = image
-        self.surface = np.full(image.shape[:2], GROUND, np.uint8)
-        self.light = light
-
-    def polygon(self, corners: np.ndarray, colour: Colour, surface: int | None = None) -> None:
-        """Fill a convex polygon (n, 2); `surface` None is a mark on whatever is there."""
-        fixed = np.rint(np.asarray(corners) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillConvexPoly(self.image, fixed, tuple(map(float, colour)), cv2.LINE_AA, _SHIFT)
-        if surface is not None:
-            cv2.fillConvexPoly(self.surface, fixed, surface, cv2.LINE_8, _SHIFT)
-
-    def hull(self, centres: np.ndarray, radii: np.ndarray, colour: Colour, surface: int | None = None) -> None:
-        """Fill the convex hull of discs: (n, 2) centres, (n,) radii in pixels."""
-        rims = centres[:, None] + radii[:, None, None] * _CIRCLE
-        self.polygon(cv2.convexHull(rims.reshape(-1, 2).astype(np.float32))[:, 0], colour, surface)
-
-    def solid(self, centres: np.ndarray, radii: np.ndarray, colour: Colour, surface: int) -> None:
-        """A hull with a dark edge and a lit side."""
-        self.hull(centres, radii, 0.72 * colour, surface)
-        self.hull(centres + self.light * 0.16 * radii[:, None], 0.80 * radii, colour)
-        self.hull(centres + self.light * 0.38 * radii[:, None], 0.36 * radii, np.minimum(1.10 * colour + 8, 255))
 
 
 @dataclass(frozen=True)
@@ -84,7 +43,7 @@ class Looks:
     skin: Colour
     hair: Colour
     shirt: Colour
-    print: Colour
+    accent: Colour
     trousers: Colour
     shoes: Colour
     sleeves: int
@@ -107,24 +66,37 @@ def sample_looks(rng: np.random.Generator, ground: Colour) -> Looks:
         skin=light + rng.random() * (dark - light) + rng.normal(0, 5, 3),
         hair=np.clip(hairs[rng.integers(len(hairs))] + rng.normal(0, 8, 3), 5, 250),
         shirt=cloth(),
-        print=rng.uniform(0, 255, 3),
+        accent=rng.uniform(0, 255, 3),
         trousers=cloth(),
         shoes=rng.uniform(10, 235, 3),
         sleeves=int(rng.integers(3)),
         shorts=bool(rng.random() < 0.25),
         pattern=("plain", "hoops", "stripes", "yoke")[rng.integers(4)],
-        long_hair=bool(rng.random() < 0.3),
+        long_hair=bool(rng.random() < 0.22),
     )
 
 
 class Person:
-    """Paints one figure; `place` is where the middle of the hips lies, in pixels, `number` 0, 1, 2... in the picture."""
+    """One figure in the picture: where it is, how it is painted, what of it can be seen.
+
+    Args:
+        figure: the posed body.
+        looks: its colours and clothes.
+        stature: its standing height in pixels.
+        place: (2,) x, y of the middle of the hips in pixels.
+        number: 0, 1, 2... in the picture; tells the people apart in the map of surfaces.
+    """
 
     def __init__(self, figure: Figure, looks: Looks, stature: float, place: np.ndarray, number: int) -> None:
         self.figure, self.looks, self.number = figure, looks, number
         self.points = figure.project(stature) + place
         self.pixels = stature * figure.zoom  # per stature, at each point
         self.stature = stature
+
+    @property
+    def joints(self) -> np.ndarray:
+        """(17, 2) the COCO joints in pixels, wherever they lie."""
+        return self.points[: skeletons.COCO.num_joints]
 
     @property
     def first_surface(self) -> int:
@@ -141,7 +113,6 @@ class Person:
         height, width = surface.shape
         v = np.zeros(len(MEETING))
         depth, first = self.figure.depth, self.first_surface
-        facing = (self.figure.head / np.linalg.norm(self.figure.head, axis=0))[2]  # z of left, up, forward
         for j, name in enumerate(skeletons.COCO.joints):
             x, y = self.points[j]
             if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
@@ -149,27 +120,31 @@ class Person:
             part = int(surface[round(y), round(x)]) - first
             seen = part in MEETING[j]
             if name in FACE:
-                seen = seen and self._faces(name, facing)
+                seen = seen and self._faces(name)
             elif seen and PARTS[part] in ("chest", "pelvis"):
                 middle = 0.5 * (depth[j] + depth[skeletons.COCO.mirrored[j]])
                 seen = middle - depth[j] < TORSO_SLACK * self.figure.girth * (1 if "shoulder" in name else 0.7)
             v[j] = 2 if seen else 1
         return v
 
-    def _faces(self, name: str, facing: np.ndarray) -> bool:
+    def _faces(self, name: str) -> bool:
         """Whether that part of the face is on the viewer's side of the head, and not under hair."""
-        outward = np.array(FACE[name])
-        if name.endswith("ear"):
-            return not self.looks.long_hair and outward @ facing > -0.3
-        return outward @ facing > (0.05 if name == "nose" else 0.15)
+        towards = FACE[name] @ self.figure.facing
+        if name.endswith("ear"):  # stands out: its rim is seen round the cheek until the head has turned 30 degrees
+            return not self.looks.long_hair and towards > -0.5
+        return towards > (0.05 if name == "nose" else 0.15)
 
-    def _parts(self):
+    def _parts(self) -> Iterator[tuple[float, Callable[[Canvas], None]]]:
         """(depth, paint) of every part."""
-        looks, first = self.looks, self.first_surface
+        looks = self.looks
         trousers, skin = looks.trousers, looks.skin
         yield self._depth("left_shoulder", "right_shoulder", "left_waist", "right_waist"), self._chest
-        yield self._depth("left_hip", "right_hip", "left_waist", "right_waist"), self._hulls(
-            "pelvis", (("left_waist", 0.054), ("right_waist", 0.054), ("left_hip", 0.052), ("right_hip", 0.052), trousers)
+        yield (
+            self._depth("left_hip", "right_hip", "left_waist", "right_waist"),
+            self._hulls(
+                "pelvis",
+                (("left_waist", 0.054), ("right_waist", 0.054), ("left_hip", 0.052), ("right_hip", 0.052), trousers),
+            ),
         )
         yield self._depth("neck") - 0.03, self._hulls("neck", (("neck", 0.032), ("head", 0.028), skin))
         yield self._depth("head") + 0.02, self._head
@@ -180,20 +155,23 @@ class Person:
                 f"{side}_{name}" for name in ("shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle", "toe")
             )
             sleeve = looks.shirt if looks.sleeves else skin
-            yield self._depth(shoulder, elbow) + 0.03, self._hulls(
-                f"{side}_upper_arm", ((shoulder, 0.035), (elbow, 0.026), sleeve)
+            yield (
+                self._depth(shoulder, elbow) + 0.03,
+                self._hulls(f"{side}_upper_arm", ((shoulder, 0.035), (elbow, 0.026), sleeve)),
             )
-            yield self._depth(elbow, hand) + 0.035, self._hulls(
-                f"{side}_forearm",
-                ((wrist, 0.018), (hand, 0.023), skin),
-                ((elbow, 0.026), (wrist, 0.019), looks.shirt if looks.sleeves == 2 else skin),
+            yield (
+                self._depth(elbow, hand) + 0.035,
+                self._hulls(
+                    f"{side}_forearm",
+                    ((wrist, 0.018), (hand, 0.023), skin),
+                    ((elbow, 0.026), (wrist, 0.019), looks.shirt if looks.sleeves == 2 else skin),
+                ),
             )
             yield self._depth(hip, knee), self._hulls(f"{side}_thigh", ((hip, 0.052), (knee, 0.037), trousers))
             shin = ((knee, 0.036), (ankle, 0.023), skin if looks.shorts else trousers)
             foot = ((ankle, 0.026), (toe, 0.019), looks.shoes)
             both = (shin, foot) if self._depth(toe) > self._depth(ankle) else (foot, shin)
             yield self._depth(knee, ankle) - 0.005, self._hulls(f"{side}_shin", *both)
-        assert first + len(PARTS) <= OBJECT
 
     def _depth(self, *names: str) -> float:
         return sum(self.figure.depth[AT[name]] for name in names) / len(names)
@@ -203,7 +181,7 @@ class Person:
         index = [AT[name] for name, _ in discs]
         return self.points[index], np.array([r for _, r in discs]) * self.pixels[index] * self.figure.girth
 
-    def _hulls(self, part: str, *hulls: tuple):
+    def _hulls(self, part: str, *hulls: tuple) -> Callable[[Canvas], None]:
         """A painter of one part made of solid hulls; each is its discs and, last, its colour."""
         surface = self.first_surface + PARTS.index(part)
 
@@ -225,16 +203,18 @@ class Person:
         if looks.pattern == "hoops":
             for t in (0.1, 0.4, 0.7):
                 ends = np.stack([left + t * (left_low - left), right + t * (right_low - right)])
-                canvas.hull(ends, 0.42 * line, looks.print)
+                canvas.hull(ends, 0.42 * line, looks.accent)
         elif looks.pattern == "stripes":
             for t in (0.0, 0.33, 0.67, 1.0):
                 ends = np.stack([left + t * (right - left), left_low + t * (right_low - left_low)])
-                canvas.hull(ends, 0.25 * line, looks.print)
+                canvas.hull(ends, 0.25 * line, looks.accent)
         elif looks.pattern == "yoke":
-            canvas.hull(np.stack([left, right]), 0.85 * line, looks.print)
+            canvas.hull(np.stack([left, right]), 0.85 * line, looks.accent)
         if self.figure.head[2, 2] > 0 and abs(left[0] - right[0]) > radii[0]:  # an open collar, on the front only
             neck = self.points[AT["neck"]]
-            collar = np.stack([neck + 0.35 * (left - neck), neck + 0.35 * (right - neck), neck + 0.45 * (middle - neck)])
+            collar = np.stack(
+                [neck + 0.35 * (left - neck), neck + 0.35 * (right - neck), neck + 0.45 * (middle - neck)]
+            )
             canvas.polygon(collar, 0.9 * looks.skin)
 
     def _on_head(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -245,15 +225,15 @@ class Person:
     def _head(self, canvas: Canvas) -> None:
         looks, surface = self.looks, self.first_surface + PARTS.index("head")
         unit = 0.053 * self.pixels[AT["head"]]  # half a head's width
-        facing = (self.figure.head / np.linalg.norm(self.figure.head, axis=0))[2]
+        facing = self.figure.facing
 
         def spots(places, radius: float, colour: Colour) -> None:
             centres, _ = self._on_head(np.array(places))
             canvas.hull(centres, np.full(len(centres), radius * unit), colour, surface)
 
-        ears = [] if looks.long_hair else [name for name in ("left_ear", "right_ear") if self._faces(name, facing)]
-        near = [name for name in ears if np.array(FACE[name]) @ facing > 0.2]
-        for name in set(ears) - set(near):
+        ears = [] if looks.long_hair else [name for name in ("left_ear", "right_ear") if self._faces(name)]
+        near = [name for name in ears if FACE[name] @ facing > 0.2]
+        for name in ears:  # the near ones are painted again, over the hair
             spots([FACE[name]], 0.26, 0.8 * looks.skin)
         self._ellipsoid(canvas, 1.0, 0.75 * looks.skin, surface)
         self._ellipsoid(canvas, 0.88, looks.skin, surface)
@@ -263,11 +243,11 @@ class Person:
         for name in near:
             spots([FACE[name]], 0.26, 0.82 * looks.skin)
         for s, eye in ((1, "left_eye"), (-1, "right_eye")):
-            if self._faces(eye, facing):
+            if self._faces(eye):
                 spots([FACE[eye]], 0.20, np.array((240, 240, 240)))
                 spots([FACE[eye]], 0.11, np.array((30, 25, 25)))
                 spots([(0.60 * s, 0.40, 0.8), (0.22 * s, 0.42, 0.92)], 0.05, 0.7 * looks.hair)
-        if self._faces("nose", facing):
+        if self._faces("nose"):
             spots([(0, 0.1, 1.0), FACE["nose"]], 0.12, 0.72 * looks.skin)
             if facing[2] > 0.15:
                 spots([(0.26, -0.5, 0.86), (-0.26, -0.5, 0.86)], 0.09, 0.55 * looks.skin + (60, 0, 0))
@@ -275,9 +255,13 @@ class Person:
     def _ellipsoid(self, canvas: Canvas, size: float, colour: Colour, surface: int) -> None:
         # The shadow of the ellipsoid A.unit-sphere is the ellipse C.unit-circle with C C' = the upper left of A A'.
         axes = self.figure.head[:2] * (size * self.pixels[AT["head"]])
-        canvas.polygon(self.points[AT["head"]] + _CIRCLE @ np.linalg.cholesky(axes @ axes.T).T, colour, surface)
+        canvas.polygon(self.points[AT["head"]] + CIRCLE @ np.linalg.cholesky(axes @ axes.T).T, colour, surface)
 
     def _mane(self, canvas: Canvas) -> None:
-        centres, _ = self._on_head(np.array(((0.55, -0.1, -0.4), (-0.55, -0.1, -0.4), (0.5, -1.6, -0.7), (-0.5, -1.6, -0.7))))
+        centres, _ = self._on_head(
+            np.array(((0.55, -0.1, -0.4), (-0.55, -0.1, -0.4), (0.5, -1.6, -0.7), (-0.5, -1.6, -0.7)))
+        )
         surface = self.first_surface + PARTS.index("head")
-        canvas.solid(centres, np.array((0.6, 0.6, 0.4, 0.4)) * 0.053 * self.pixels[AT["head"]], self.looks.hair, surface)
+        canvas.solid(
+            centres, np.array((0.6, 0.6, 0.4, 0.4)) * 0.053 * self.pixels[AT["head"]], self.looks.hair, surface
+        )

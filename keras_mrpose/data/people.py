@@ -51,21 +51,29 @@ class People:
             ("image_ids", np.int64, (len(self.image_paths),)),
             ("image_index", np.int64, (people,)),
             ("ids", np.int64, (people,)),
-            ("boxes", np.float64, (people, 4)),
             ("keypoints", np.float64, (people, joints, 3)),
+            ("boxes", np.float64, (people, 4)),  # after the keypoints, which some loaders take them from
             ("normalizer", np.float64, (people,)),
             ("areas", np.float64, (people,)),
             ("scores", np.float64, (people,)),
         ):
-            values = np.asarray(getattr(self, name), kind)
-            if values.size == 0:
+            try:
+                values = np.asarray(getattr(self, name), kind)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{self.source}: {name} is not a table of {kind.__name__} ({error}).") from error
+            if values.size == 0 and 0 in shape:
                 values = values.reshape(shape)
             if values.shape != shape:
                 raise InputError(f"{self.source}: {name} has shape {values.shape}, expected {shape}.")
             if kind is np.float64 and not np.isfinite(values).all():
                 row = int(np.argwhere(~np.isfinite(values))[0][0])
-                raise InputError(f"{self.source}: record {self.ids[row]} has a {name} that is not a finite number.")
+                raise InputError(
+                    f"{self.source}: record {self.ids[row]} has a value in {name} that is not a finite number; "
+                    "mend or remove the record."
+                )
             object.__setattr__(self, name, values)
+        outside = (self.image_index < 0) | (self.image_index >= len(self.image_paths))
+        self._refuse(outside, f"an image_index outside the {len(self.image_paths)} images")
         self._refuse(~np.isin(self.keypoints[..., 2], (0, 1, 2)).all(axis=1), "a joint flag other than 0, 1 or 2")
         self._refuse(
             (self.boxes[:, 2:] < 0).any(axis=1) | (self.boxes[:, 2:] == 0).all(axis=1), "a box of zero or negative size"
@@ -93,7 +101,7 @@ class People:
         return self.image_paths[self.image_index]
 
     def require_images(self) -> People:
-        """This table, if every image file that it needs exists; else an `InputError` that names the first missing one."""
+        """This table, if all image files that it needs exist; else an `InputError` that names the first missing one."""
         files = self.image_paths[np.unique(self.image_index)]
         missing = [path for path in files if not os.path.isfile(path)]
         if missing:

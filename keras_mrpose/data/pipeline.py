@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
 
+from keras_mrpose import geometry
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import augment
 from keras_mrpose.data.people import People
@@ -41,13 +43,15 @@ def batches(
         float32: x, y (heatmap pixels), weight (1 labelled, 0 not), normalizer (heatmap pixels).
     """
     if len(people) == 0:
-        raise InputError(f"{people.source} has no people to make batches of.")
+        raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
     if augmentation is None:
         order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
     else:
         steps = len(people) // batch_size
         if steps == 0:
-            raise InputError(f"{people.source} has {len(people)} people, less than one batch of {batch_size}.")
+            raise InputError(
+                f"{people.source} has {len(people)} people, less than one batch of {batch_size}; make batches smaller."
+            )
         order = _endless_order(len(people), steps * batch_size, seed, first_epoch)
 
     paths = tf.constant(people.paths())
@@ -63,7 +67,7 @@ def batches(
         image = read_image(paths[person])
         matrix = augment.crop_matrix(boxes[person], outcome, tf.shape(image)[1], input_size)
         joints = augment.move_joints(keypoints[person], matrix, outcome.flip, mirrored)
-        scale = augment.geometry.scale_of(matrix, xp=augment.tnp) * normalizer[person]
+        scale = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
         return augment.warp(image, matrix, input_size), target(joints, scale)
 
     data = order.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -81,7 +85,7 @@ def target(joints: tf.Tensor, normalizer: tf.Tensor) -> tf.Tensor:
 
 
 def read_image(path: tf.Tensor) -> tf.Tensor:
-    """A JPEG or PNG file as ``(h, w, 3)`` uint8 RGB, JPEG bit for bit as OpenCV and Pillow decode it."""
+    """A JPEG or PNG file as ``(h, w, 3)`` uint8 RGB, JPEG bit for bit as OpenCV and Pillow have it; EXIF unused."""
     data = tf.io.read_file(path)
     image = tf.cond(
         tf.io.is_jpeg(data),
@@ -91,15 +95,19 @@ def read_image(path: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def explain_failure(people: People, error: tf.errors.OpError) -> InputError:
-    """Which image file stopped the pipeline: called when a batch failed, since TensorFlow's message names no file."""
+def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
+    """Which image file stopped the pipeline: called when a batch failed, since TensorFlow's message names no file.
+
+    Returns:
+        An `InputError` that names the first unreadable image, or `error` itself when all can be read: that is a bug.
+    """
     for path in np.unique(people.paths()):
         try:
             read_image(tf.constant(path))
         except tf.errors.OpError as bad:
             reason = bad.message.splitlines()[0]
-            return InputError(f"The image {path} cannot be read ({reason}); it is damaged or not JPEG or PNG: replace it.")
-    return InputError(f"{people.source}: reading a batch failed though every image can be read: {error.message}")
+            return InputError(f"The image {path} cannot be read ({reason}); replace it by a whole JPEG or PNG file.")
+    return error
 
 
 def _endless_order(people: int, per_epoch: int, seed: int, first_epoch: int) -> tf.data.Dataset:

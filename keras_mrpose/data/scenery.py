@@ -5,15 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_mrpose.data.painting import OBJECT, Canvas
+from keras_mrpose.data.canvas import OBJECT, Canvas
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """(h, w, 3) uint8: a smooth gradient, perhaps a floor, patterns, clutter and noise of several scales."""
     height, width = size
     palette = rng.uniform(10, 245, (6, 3))
-    corners = np.clip(palette[0] + rng.normal(0, 30, (2, 2, 3)), 0, 255).astype(np.float32)
-    image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    corners = np.clip(palette[0] + rng.normal(0, 30, (2, 2, 3)), 0, 255).astype(np.uint8)
+    image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.6:  # a floor
         horizon = rng.uniform(0.45, 0.9) * height
         tilt = rng.normal(0, 0.03) * width
@@ -23,12 +23,8 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         _stripes(rng, image, palette[2])
     for _ in range(rng.integers(3, 16)):
         _clutter(rng, image, palette[rng.integers(1, 6)] + rng.normal(0, 15, 3))
-    for cell, low, high in ((48, 0.0, 0.35), (12, 0.0, 0.25), (3, 0.0, 0.18)):
-        coarse = rng.integers(0, 256, (height // cell + 2, width // cell + 2, 3), np.uint8)
-        noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-        weight = rng.uniform(low, high)
-        image = cv2.addWeighted(image, 1.0, noise, weight, -127.5 * weight)
-    return image
+    weight = rng.uniform(0.1, 0.7)
+    return cv2.addWeighted(image, 1.0, _noise(rng, size), weight, -127.5 * weight)
 
 
 def film(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -66,6 +62,18 @@ def block(canvas: Canvas, middle: np.ndarray, width: float, height: float, colou
     canvas.polygon(np.array(((left, top), (right, top), (right, bottom), (left, bottom))), 0.8 * colour, OBJECT)
     back = np.array(((left, top), (right, top), (right - lid, top - lid / 2), (left + lid, top - lid / 2)))
     canvas.polygon(back, np.minimum(1.15 * colour, 255), OBJECT)
+
+
+def _noise(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) uint8 around 127: noise of cells of 48, 12 and 3 pixels, from coarse to fine grids."""
+    height, width = size
+    noise = np.full((2, 2, 3), 127, np.uint8)
+    for cell, share in ((48, 0.55), (12, 0.40), (3, 0.30)):
+        share *= rng.uniform(0.2, 1.0)
+        fine = rng.integers(0, 256, (height // cell + 2, width // cell + 2, 3), np.uint8)
+        coarse = cv2.resize(noise, fine.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        noise = cv2.addWeighted(coarse, 1.0, fine, share, -127.5 * share)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _fill(image: np.ndarray, corners: np.ndarray, colour: np.ndarray) -> None:

@@ -84,37 +84,50 @@ def _plan_npz(backbone: keras.Model, name: str, path: Path) -> list[tuple[layers
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of the file; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is not a readable .npz file ({error}); fetch it again.") from error
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            tensors = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is not a readable .npz file ({_first_line(error)}); fetch it again.") from error
+    for key, value in tensors.items():
+        if not isinstance(value, np.ndarray):  # NumPy hands out what is no array as bytes
+            raise InputError(f"{path} is not a readable .npz file (its member {key} is no array); fetch it again.")
+    return tensors
 
 
 def _torch_modules(name: str, own: list, tensors: dict, path: Path) -> list[str]:
     """For each layer with weights, the module of torchvision's network that it is."""
     if name == "mobilenetv2":
         return _mobilenet_modules(nested="features.1.conv.0.0.weight" in tensors)
-    if BACKBONES[name].application is None:
-        return [re.sub(r"^layer(\d)_(\d+)_", r"layer\1.\2.", layer.name).replace("_", ".") for layer in own]
-    if BACKBONES[name].application.startswith("ResNet"):
-        return [_resnet_module(layer.name) for layer in own]
+    if "v1b" in name or name.startswith("resnet"):
+        return [torch_module(layer.name) for layer in own]
     raise InputError(f"{path}: the backbone {name} takes Keras .h5 weights or 'imagenet', not .npz.")
 
 
-def _resnet_module(layer: str) -> str:
-    """`conv1_bn` -> `bn1`, `conv3_block2_1_conv` -> `layer2.1.conv1`, `conv3_block1_0_bn` -> `layer2.0.downsample.1`."""
+def torch_module(layer: str) -> str:
+    """The PyTorch module that a layer of a ResNet or of a head is, from its name.
+
+    Our own layers write underscores for dots (`layer1_0_conv1` -> `layer1.0.conv1`, `deconv1_0` -> `deconv1.0`). Those
+    of Keras' ResNets have other words: `conv1_bn` -> `bn1`, `conv3_block2_1_conv` -> `layer2.1.conv1`,
+    `conv3_block1_0_bn` -> `layer2.0.downsample.1`.
+    """
     if layer in ("conv1_conv", "conv1_bn"):
         return {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer]
-    stage, block, index, kind = re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer).groups()
-    part = f"downsample.{int(kind == 'bn')}" if index == "0" else f"{kind}{index}"
-    return f"layer{int(stage) - 1}.{int(block) - 1}.{part}"
+    if match := re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer):
+        stage, block, index, kind = match.groups()
+        part = f"downsample.{int(kind == 'bn')}" if index == "0" else f"{kind}{index}"
+        return f"layer{int(stage) - 1}.{int(block) - 1}.{part}"
+    return re.sub(r"\.(\d+)_", r".\1.", re.sub(r"_(\d+)(?=_|$)", r".\1", layer))
 
 
 def _mobilenet_modules(nested: bool) -> list[str]:
     """MobileNetV2 in network order, convolution and batch norm alternating: Keras' graph has the same order.
 
-    The first blocks were published as one flat list (`conv.3`); torchvision nests convolution, norm and ReLU6
-    (`conv.1.0`).
+    A block was published first as one flat list (`conv.3`); today's torchvision nests convolution, norm and ReLU6
+    (`conv.1.0`). Keras pads stride-2 convolutions on the right and below, PyTorch on all sides: every feature is the
+    one that PyTorch computes, but half a stride further on in the image, and only along the border another.
     """
     flat = {1: (0, 1, 3, 4), 2: (0, 1, 3, 4, 6, 7)}
     deep = {1: ("0.0", "0.1", 1, 2), 2: ("0.0", "0.1", "1.0", "1.1", 2, 3)}
@@ -146,7 +159,7 @@ def _layer_values(layer, module: str, tensors: dict, path: Path) -> list[np.ndar
         ratio = (variance.astype(np.float64) + layer.epsilon) / (variance.astype(np.float64) + _TORCH_EPSILON)
         return [(gamma * np.sqrt(ratio)).astype(np.float32), beta, mean, variance]
     kernel = tuple(layer.kernel.shape)
-    # PyTorch: (out, in, kh, kw), depthwise (channels, 1, kh, kw). Keras: (kh, kw, in, out), depthwise (.., channels, 1).
+    # PyTorch: (out, in, kh, kw), depthwise (channels, 1, kh, kw). Keras: (kh, kw, in, out) or (kh, kw, channels, 1).
     order = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
     torch_shape = tuple(kernel[order.index(axis)] for axis in range(4))
     values = [take("weight", torch_shape).transpose(order)]
@@ -166,7 +179,7 @@ def _plan_keras(backbone: keras.Model, name: str, source: str | Path) -> list[tu
         raise InputError(f"Keras has no weights ({source}) for the backbone {name}; it has them for {having}.")
     try:
         donor = application(row.application, weights=str(source), input_shape=(224, 224, 3))
-    except Exception as error:  # the download and the HDF5 reader raise bare Exception, OSError, ValueError, KeyError...
+    except Exception as error:  # a failed download is a bare Exception, a bad file one of many
         if str(source) == "imagenet":
             raise InputError(
                 f"Keras could not download its ImageNet weights for {name} ({_first_line(error)}); "
@@ -199,26 +212,28 @@ def check_pose_weights(source: str | Path) -> Path:
 
 
 def read_keras(path: Path) -> keras.Model:
-    """The model in a `.keras` file, uncompiled; an InputError if Keras cannot read it."""
+    """The model in a `.keras` file, uncompiled; an InputError if Keras cannot read it or a weight is not finite."""
     try:
-        return keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:  # a broken archive or config fails in as many ways as there are layers
         raise InputError(f"{path} is not a .keras file that can be loaded ({_first_line(error)}).") from error
+    return _finite(model, path)
 
 
 def load_weights_h5(model: keras.Model, path: Path) -> None:
-    """Loads a `.weights.h5` file of the same network; on an InputError the model is to be thrown away."""
+    """Loads a `.weights.h5` file of the same network; after an InputError the model is to be thrown away."""
     try:
         model.load_weights(path)
     except Exception as error:  # as above
         raise InputError(f"{path} does not hold the weights of {model.name} ({_first_line(error)}).") from error
+    _finite(model, path)
 
 
-def require_finite(model: keras.Model, path: Path) -> None:
-    """An InputError if any weight is NaN or infinite."""
+def _finite(model: keras.Model, path: Path) -> keras.Model:
     for variable in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
             raise InputError(f"{path}: {variable.path} has values that are not finite numbers.")
+    return model
 
 
 def _existing(source: str | Path) -> Path:

@@ -1,8 +1,7 @@
 """Heads: feature maps in, one heatmap per joint at stride 4 out.
 
-In section 3 of the paper's words: SimpleBaseline upsamples the last feature map three times; MRHeatNet adds up
-heatmaps of three resolutions, MRFeaNet averages features of four. All are one block, the 4x4 transposed convolution
-with stride 2, wired differently.
+SimpleBaseline upsamples the last feature map three times; MRHeatNet adds up heatmaps of three resolutions; MRFeaNet
+averages features of four. All are one block, the 4x4 transposed convolution with stride 2, wired differently.
 
 A layer is called as the published module with underscores for dots (`deconv1.0.weight` belongs to `deconv1_0`), so
 that published checkpoints map one to one. Whatever makes or sums heatmaps is float32 under every dtype policy: maps

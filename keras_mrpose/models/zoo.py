@@ -130,25 +130,16 @@ def build(
     Raises:
         InputError: a name, size, number or file is wrong.
     """
-    known = {**dict.fromkeys(NETWORKS), **PUBLISHED_NAMES}
-    name = pick("network", name, known)
+    name = pick("network", name, [*NETWORKS, *PUBLISHED_NAMES])
     name = PUBLISHED_NAMES.get(name, name)
     backbone = pick("backbone", backbone, BACKBONES)
     input_shape = _checked_shape(input_shape)
-    kind = checkpoints.source_kind(backbone_weights)
-    preprocessing = BACKBONES[backbone].keras_preprocessing if kind == "keras" else "torchvision"
-    preprocessing = preprocessing or "torchvision"
-
-    path = checkpoints.check_pose_weights(weights) if weights is not None else None
+    path = None if weights is None else checkpoints.check_pose_weights(weights)
     donor = None
     if path is not None and path.suffix == ".keras":
         donor = _read_donor(path, name, backbone, include_preprocessing)
-        preprocessing = donor.spec["preprocessing"]
-        if num_joints is None and skeleton is None:
-            skeleton = donor.skeleton
-    skeleton = _checked_skeleton(skeleton, num_joints)
-    if donor is not None and donor.skeleton.num_joints != skeleton.num_joints:
-        raise InputError(f"{path} has {donor.skeleton.num_joints} joints, but {skeleton.num_joints} are asked for.")
+    skeleton = _checked_skeleton(skeleton, num_joints, donor)
+    preprocessing = _preprocessing(backbone, backbone_weights, donor)
 
     image = x = keras.Input(input_shape, name="image")
     if include_preprocessing:
@@ -166,14 +157,22 @@ def build(
         "include_preprocessing": bool(include_preprocessing),
         "preprocessing": preprocessing,
     }
-    codec = codec or GaussianCodec(sigma=3.0 if input_shape[0] >= 384 else 2.0)
+    if codec is None:
+        codec = GaussianCodec(sigma=3.0 if input_shape[0] >= 384 else 2.0)
     model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
     if donor is not None:
         model.set_weights(donor.get_weights())
     elif path is not None:
         checkpoints.load_weights_h5(model, path)
-        checkpoints.require_finite(model, path)
     return model
+
+
+def _preprocessing(backbone: str, backbone_weights: str | Path | None, donor: PoseModel | None) -> str:
+    """Key of `PREPROCESSING`: what the weights were trained with; random ones get torchvision's."""
+    if donor is not None:
+        return donor.spec["preprocessing"]
+    own = BACKBONES[backbone].keras_preprocessing
+    return own if own and checkpoints.source_kind(backbone_weights) == "keras" else "torchvision"
 
 
 def _read_donor(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
@@ -185,21 +184,26 @@ def _read_donor(path: Path, name: str, backbone: str, include_preprocessing: boo
     for key, value in asked.items():
         if donor.spec[key] != value:
             raise InputError(f"{path} was built with {key}={donor.spec[key]!r}, but {value!r} is asked for.")
-    checkpoints.require_finite(donor, path)
     return donor
 
 
-def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None) -> Skeleton:
+def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None, donor: PoseModel | None) -> Skeleton:
+    """The skeleton that was asked for, else the donor's, else the one that has so many joints."""
     if num_joints is not None and (isinstance(num_joints, bool) or not isinstance(num_joints, int) or num_joints < 1):
         raise InputError(f"num_joints is {num_joints!r}; give a whole number of at least 1.")
+    if skeleton is None and num_joints is None and donor is not None:
+        return donor.skeleton
     if skeleton is None:
-        return skeletons.for_joint_count(17 if num_joints is None else num_joints)
+        skeleton = skeletons.for_joint_count(17 if num_joints is None else num_joints)
     skeleton = skeletons.get(skeleton)
     if num_joints not in (None, skeleton.num_joints):
         raise InputError(
             f"num_joints is {num_joints}, but the skeleton {skeleton.name!r} has {skeleton.num_joints} joints; "
             "leave num_joints out."
         )
+    if donor is not None and donor.skeleton.num_joints != skeleton.num_joints:
+        have, want = donor.skeleton.num_joints, skeleton.num_joints
+        raise InputError(f"The weights file of {donor.name} has {have} joints, but {want} are asked for.")
     return skeleton
 
 
@@ -209,7 +213,9 @@ def _checked_shape(input_shape) -> tuple[int, int, int]:
     except (TypeError, ValueError):
         raise InputError(f"input_shape is {input_shape!r}; give (height, width, 3).") from None
     if channels != 3:
-        raise InputError(f"input_shape {tuple(input_shape)} has {channels} channels; the networks take RGB, 3 channels.")
+        raise InputError(
+            f"input_shape {tuple(input_shape)} has {channels} channels; the networks take RGB, 3 channels."
+        )
     for side, value in (("height", height), ("width", width)):
         if value < STRIDE or value % STRIDE:
             below, above = max(STRIDE, value // STRIDE * STRIDE), max(STRIDE, -(-value // STRIDE) * STRIDE)

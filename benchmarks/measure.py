@@ -1,0 +1,283 @@
+"""What `run.py` measures: the matrix product's peak, the input pipeline, and the networks' steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from keras_mrpose import build, skeletons
+from keras_mrpose.config import Augmentation
+from keras_mrpose.data import coco, lsp, pipeline
+from keras_mrpose.data.people import People
+from keras_mrpose.losses import HeatmapMSE
+
+MADE_PHOTOGRAPHS, MADE_SIZE = 48, (480, 640)
+console = Console()
+console.width = max(console.width, 130)  # the networks' table, also where rich sees no terminal
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Repeated measurements of one number."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        """Median, smallest and largest."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self):
+        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
+        return f"{self.median:.{digits}f}  ({self.low:.{digits}f}..{self.high:.{digits}f})"
+
+
+def seconds(action: Callable[[], object], repetitions: int, warm_up: int = 1) -> list[float]:
+    """Wall time of each repetition, after some that do not count (tracing, caches). The action waits for its result."""
+    times = []
+    for _ in range(warm_up + repetitions):
+        begin = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - begin)
+    return times[warm_up:]
+
+
+def everything(arguments) -> dict:
+    """Measure what is asked for, print a table for each, and return all numbers."""
+    if arguments.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    report = {"machine": machine(arguments.threads)}
+    console.print(", ".join(f"{name} {value}" for name, value in report["machine"].items()), style="dim")
+    if arguments.what in ("all", "pipeline"):
+        report["pipeline"] = measure_pipeline(arguments)
+    if arguments.what in ("all", "networks"):
+        report["networks"] = [measure_networks(arguments, precision) for precision in arguments.precision]
+    return report
+
+
+def machine(threads: int) -> dict:
+    """What the numbers depend on."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads or "one per core",
+        "gpu": ", ".join(gpus) or "none",
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else "unknown",
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+# --- input pipeline
+
+
+def measure_pipeline(arguments) -> dict:
+    """Crops per second that come out of the training and the evaluation pipeline."""
+    height, width = arguments.input_size
+    with tempfile.TemporaryDirectory() as folder:
+        people = _people(arguments.data, Path(folder))
+        table = Table(title=f"Input pipeline to {height}x{width}")
+        table.add_column("pipeline")
+        table.add_column("files")
+        table.add_column("images/s (min..max)", justify="right")
+        rates = {}
+        batch_size = min(arguments.batch_size, len(people))
+        steps = max(arguments.steps, math.ceil(64 / batch_size))
+        for name, augmentation in (("training", Augmentation()), ("evaluation", None)):
+            data = pipeline.batches(people, (height, width), batch_size, augmentation=augmentation)
+            iterator = iter(data.repeat())
+            # the first, uncounted measurement starts threads and fills the prefetch buffer
+            times = seconds(lambda: [next(iterator) for _ in range(steps)], arguments.repetitions)  # noqa: B023
+            rates[name] = Spread.of([steps * batch_size / t for t in times])
+            table.add_row(name, people.source, str(rates[name]))
+    console.print(table)
+    facts = {"data": people.source, "people": len(people), "input_size": [height, width], "batch_size": batch_size}
+    return {**facts, "images_per_second": {name: asdict(rate) for name, rate in rates.items()}}
+
+
+def _people(data: str | None, folder: Path) -> People:
+    if data is None:
+        return _made_photographs(folder)
+    if (Path(data) / "annotations").is_dir():
+        splits = [split for split in ("train", "val") if list(Path(data).glob(f"annotations/*_{split}*.json"))]
+        return coco.load(data, splits[0] if splits else "train")
+    return lsp.load(data)
+
+
+def _made_photographs(folder: Path) -> People:
+    """JPEG files of COCO's usual size and about its bytes per pixel, with a box and seventeen joints in each."""
+    rng = np.random.default_rng(0)
+    height, width = MADE_SIZE
+    paths = []
+    for number in range(MADE_PHOTOGRAPHS):
+        # coarse and fine structure, as photographs have
+        image = sum(
+            cv2.resize(
+                rng.uniform(0, 255 / 5, (height // s, width // s, 3)), (width, height), interpolation=cv2.INTER_CUBIC
+            )
+            for s in (160, 80, 32, 16, 8)
+        )
+        paths.append(str(folder / f"{number}.jpg"))
+        cv2.imwrite(paths[-1], (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8))
+    index = np.arange(MADE_PHOTOGRAPHS)
+    box = np.array([width * 0.3, height * 0.1, width * 0.35, height * 0.8])
+    joints = box[:2] + rng.random((MADE_PHOTOGRAPHS, 17, 2)) * box[2:]
+    return People(
+        source="made 640x480 photographs",
+        skeleton=skeletons.COCO,
+        image_paths=np.array(paths),
+        image_ids=index,
+        image_index=index,
+        ids=index,
+        boxes=np.tile(box, (MADE_PHOTOGRAPHS, 1)),
+        keypoints=np.concatenate([joints, np.full((MADE_PHOTOGRAPHS, 17, 1), 2)], axis=-1),
+        normalizer=np.full(MADE_PHOTOGRAPHS, math.sqrt(box[2] * box[3])),
+        areas=np.full(MADE_PHOTOGRAPHS, box[2] * box[3]),
+    )
+
+
+# --- networks
+
+
+def measure_networks(arguments, precision: str) -> dict:
+    """Milliseconds per image of a training step and of inference, and the share of the peak that they reach."""
+    peak = measure_peak(precision, arguments)
+    height, width = arguments.input_size
+    table = Table(
+        title=f"{arguments.backbone}, {height}x{width}, {precision}; matrix product peak {peak / 1e9:,.0f} GFLOP/s",
+        caption="ms per image, median (min..max); peak: the median's share of it, training counts as 3 forward passes",
+    )
+    for column in ("network", "parameters", "GFLOP"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    batch = arguments.batch_size
+    for column in (
+        f"training, batch {batch}",
+        "peak",
+        f"inference, batch {batch}",
+        "peak",
+        "inference, batch 1",
+        "peak",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
+    for name in arguments.networks:
+        row = _measure_network(name, arguments, precision)
+        cells = [name, f"{row['parameters']:,}", f"{row['flop_forward'] / 1e9:.3g}"]
+        for key, passes in (("training", 3), ("inference", 1), ("inference_single", 1)):
+            share = passes * row["flop_forward"] / (row[key].median / 1e3) / peak
+            cells += [str(row[key]), f"{share:.0%}"]
+            row[key] = {**asdict(row[key]), "share_of_peak": share}
+        table.add_row(*cells)
+        rows.append(row)
+    console.print(table)
+    facts = {"backbone": arguments.backbone, "input_size": [height, width], "batch_size": batch, "jit": arguments.jit}
+    return {**facts, "precision": precision, "gemm_flop_per_second": peak, "networks": rows}
+
+
+def measure_peak(precision: str, arguments) -> float:
+    """The best rate, in FLOP/s, of a product of two square matrices in the precision's compute type."""
+    dtype = keras.DTypePolicy(precision).compute_dtype
+    side = arguments.gemm_side
+    if tf.config.list_physical_devices("GPU") and not arguments.quick:
+        side = max(side, 8192)
+    left, right = (tf.cast(tf.random.normal((side, side)), dtype) for _ in range(2))
+    product = tf.function(lambda: tf.matmul(left, right)[0, 0])
+    return 2 * side**3 / min(seconds(lambda: product().numpy(), max(arguments.repetitions, 5), warm_up=2))
+
+
+def _measure_network(name: str, arguments, precision: str) -> dict:
+    """Times in milliseconds per image on random data that stays the same, so that no pipeline takes part."""
+    keras.utils.set_random_seed(0)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = build(name, backbone=arguments.backbone, input_shape=(*arguments.input_size, 3))
+    finally:
+        keras.config.set_dtype_policy(before)
+    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
+    optimizer.build(model.trainable_variables)
+    images, target = _random_batch(arguments.batch_size, arguments.input_size, model.skeleton.num_joints)
+
+    @tf.function(jit_compile=arguments.jit)
+    def train():
+        with tf.GradientTape() as tape:
+            value = loss(target, model(images, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(value, variables), variables)
+        return value
+
+    @tf.function(jit_compile=arguments.jit)
+    def predict(images):
+        return model(images, training=False)
+
+    def milliseconds(step, batch_size, steps):
+        def run():
+            for result in [step() for _ in range(steps)]:
+                result.numpy()  # waits
+
+        return Spread.of([1e3 * t / (steps * batch_size) for t in seconds(run, arguments.repetitions, warm_up=2)])
+
+    steps, single = arguments.steps, images[:1]
+    row = {
+        "network": name,
+        "parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        "flop_forward": flop(model),
+        "inference": milliseconds(lambda: predict(images), arguments.batch_size, steps),
+        "inference_single": milliseconds(lambda: predict(single), 1, 4 * steps),
+        "training": milliseconds(train, arguments.batch_size, steps),
+    }
+    keras.backend.clear_session()
+    return row
+
+
+def _random_batch(batch_size: int, size: tuple[int, int], joints: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images ``(batch, H, W, 3)`` and target ``(batch, joints, 4)``."""
+    rng = np.random.default_rng(0)
+    height, width = size
+    points = rng.uniform(0, (width / 4, height / 4), (batch_size, joints, 2))
+    target = np.concatenate([points, np.ones((batch_size, joints, 1)), np.full((batch_size, joints, 1), 30)], axis=-1)
+    return tf.constant(rng.uniform(0, 255, (batch_size, *size, 3)), tf.float32), tf.constant(target, tf.float32)
+
+
+def flop(model: keras.Model) -> int:
+    """Floating point operations of one image's forward pass: two for each multiplication of the convolutions.
+
+    A transposed convolution multiplies every input pixel with the whole kernel, also where the border is cut off.
+    """
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += flop(layer)
+        elif isinstance(layer, keras.layers.Conv2DTranspose):
+            total += 2 * math.prod(layer.input.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            total += 2 * math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Dense):
+            total += 2 * math.prod(layer.kernel.shape)
+    return total

@@ -1,0 +1,91 @@
+"""Measure the input pipeline and the five networks on this machine: `python benchmarks/run.py --help`.
+
+Run by hand on a quiet machine; README.md beside this file says what is measured and how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+NETWORKS = ("simplebaseline", "mrheatnet1", "mrheatnet2", "mrfeanet1", "mrfeanet2")
+QUICK = {
+    "backbone": "tiny_v1b",
+    "input_size": (64, 64),
+    "batch_size": 4,
+    "repetitions": 3,
+    "steps": 1,
+    "gemm_side": 512,
+}
+FULL = {
+    "backbone": "resnet50",
+    "input_size": (256, 192),
+    "batch_size": 16,
+    "repetitions": 5,
+    "steps": 2,
+    "gemm_side": 2048,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks"), default="all")
+    top.add_argument(
+        "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
+    )
+    top.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers and the machine's facts here")
+    top.add_argument(
+        "--data", metavar="DIR", help="LSP or COCO-format folder for the pipeline (default: made photographs)"
+    )
+    top.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME", help=", ".join(NETWORKS)
+    )
+    top.add_argument("--backbone", help=f"default {FULL['backbone']}")
+    top.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="default 256 192")
+    top.add_argument("--batch-size", type=int, metavar="N", help=f"default {FULL['batch_size']}")
+    top.add_argument("--precision", nargs="+", choices=("float32", "mixed_bfloat16"), default=["float32"])
+    top.add_argument(
+        "--repetitions", type=int, metavar="N", help=f"measurements of each number, default {FULL['repetitions']}"
+    )
+    top.add_argument("--steps", type=int, metavar="N", help=f"batches in one measurement, default {FULL['steps']}")
+    top.add_argument(
+        "--gemm-side", type=int, metavar="N", help=f"of the peak's matrices, default {FULL['gemm_side']} (GPU: 8192)"
+    )
+    top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
+    top.add_argument("--jit", action="store_true", help="compile the network steps with XLA")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; 0, or 2 for a user's mistake."""
+    arguments = parser().parse_args(argv)
+    for name, value in (QUICK if arguments.quick else FULL).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    for name in ("batch_size", "repetitions", "steps", "gemm_side"):
+        if getattr(arguments, name) < 1:
+            parser().error(f"--{name.replace('_', '-')} must be at least 1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # imported here, so that --help answers at once
+    import measure
+
+    from keras_mrpose import InputError
+
+    try:
+        report = measure.everything(arguments)
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+            print(f"wrote {arguments.json}")
+    except (InputError, OSError) as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

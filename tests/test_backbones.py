@@ -1,0 +1,49 @@
+"""Backbones: sizes, momentum, names, and that images and weights need not be square."""
+
+import keras
+import pytest
+
+from keras_mrpose.errors import InputError
+from keras_mrpose.models.backbones import BACKBONES, LEVELS, build_backbone, list_backbones, pick
+
+LIGHT = ("tiny_v1b", "small_v1b", "mobilenetv2", "efficientnetv2b0")
+HEAVY = tuple(name for name in BACKBONES if name not in LIGHT)
+
+
+@pytest.mark.parametrize("name", LIGHT + tuple(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY))
+def test_feature_maps_have_strides_4_to_32(name):
+    image = keras.Input((96, 64, 3))
+    model, features = build_backbone(name, image)
+    assert tuple(features) == LEVELS
+    sizes = [tuple(features[level].shape[1:3]) for level in LEVELS]
+    assert sizes == [(24, 16), (12, 8), (6, 4), (3, 2)]
+    assert features["C5"] is model.output  # every layer of the backbone, and so every pretrained weight, is in use
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms and all(layer.momentum == 0.9 for layer in norms)
+    # A tap is the last output of its stride: no later residual sum (or ReLU after one) that it would miss.
+    ends = [layer for layer in model.layers if layer.name.endswith(("_add", "_out", "_relu"))]
+    for level, tap in zip(LEVELS[:3], BACKBONES[name].taps, strict=False):
+        same = [layer.name for layer in ends if layer.output.shape == features[level].shape]
+        assert same[-1] == tap
+
+
+def test_v1b_layers_are_called_as_torchvision_modules():
+    model, _ = build_backbone("tiny_v1b", keras.Input((64, 32, 3)))
+    names = {layer.name for layer in model.layers if layer.weights}
+    block = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample_0", "downsample_1")
+    assert names == {"conv1", "bn1"} | {f"layer{s}_0_{part}" for s in (1, 2, 3, 4) for part in block}
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert all(layer.epsilon == 1e-5 for layer in norms)
+    convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert not any(layer.use_bias for layer in convs)
+    strided = {layer.name for layer in convs if layer.strides == (2, 2)}
+    assert strided == {"conv1"} | {f"layer{s}_0_{part}" for s in (2, 3, 4) for part in ("conv2", "downsample_0")}
+
+
+def test_list_and_lookup():
+    assert list_backbones()[0] == "resnet50" and set(LIGHT) < set(list_backbones())
+    assert pick("backbone", "MobileNetV2", BACKBONES) == "mobilenetv2"
+    with pytest.raises(InputError, match=r"backbone 'resnet5O'.*Did you mean resnet50.*efficientnetv2b0"):
+        pick("backbone", "resnet5O", BACKBONES)
+    with pytest.raises(InputError, match="backbone None"):
+        pick("backbone", None, BACKBONES)

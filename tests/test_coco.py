@@ -1,0 +1,224 @@
+"""COCO annotations: the published selection, in the published order, and one sentence for what is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_mrpose import data, geometry
+from keras_mrpose.data import coco
+from keras_mrpose.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return json.loads((shared / "golden" / "coco_db.json").read_text())
+
+
+def annotations(**changes):
+    """A file's content: one image of 100x80 and one person, changed."""
+    person = {
+        "id": 7,
+        "image_id": 3,
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": 500.0,
+        "bbox": [10.0, 20.0, 30.0, 40.0],
+        "keypoints": [11, 22, 2] + [15, 25, 1] + [0, 0, 0] * 15,
+    }
+    person = {key: value for key, value in {**person, **changes}.items() if value is not ...}
+    image = {"id": 3, "file_name": "three.jpg", "width": 100, "height": 80}
+    return {"images": [image], "annotations": [person]}
+
+
+def write(root, content, split="val2017", images="val2017"):
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / images).mkdir(parents=True, exist_ok=True)
+    (root / images / "three.jpg").touch()
+    file = root / "annotations" / f"person_keypoints_{split}.json"
+    file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return file
+
+
+# --- published ----------------------------------------------------------------------------------------------------
+
+
+def compare(people, records, size_wh):
+    """Boxes, order, joints; and that the crop windows are the published ones (golden scale: float32, 200 px)."""
+    assert people.ids.tolist() == [record["ann_id"] for record in records]
+    assert people.image_ids[people.image_index].tolist() == [record["image_id"] for record in records]
+    np.testing.assert_allclose(people.boxes, [record["clean_bbox"] for record in records], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(people.keypoints[..., 2] > 0, [record["vis"] for record in records])
+    labelled = people.keypoints[..., 2] > 0
+    joints = np.array([record["joints_xy"] for record in records])
+    np.testing.assert_array_equal(people.keypoints[..., :2][labelled], joints[labelled])
+    centre, width = geometry.crop_window(people.boxes, size_wh[::-1])
+    np.testing.assert_allclose(centre, [record["center"] for record in records], rtol=1e-6)
+    np.testing.assert_allclose(width, [200 * record["scale"][0] for record in records], rtol=1e-6)
+
+
+def test_real_records_are_the_published_ones(golden, shared):
+    content = json.loads((shared / "golden" / golden["annotation_file"]).read_text())
+    people = coco.parse(content, "golden", shared)
+    assert len(people) == len(golden["records"]) == 174
+    compare(people, golden["records"], golden["image_size_wh"])
+    area = {annotation["id"]: annotation["area"] for annotation in content["annotations"]}
+    np.testing.assert_array_equal(people.areas, [area[number] for number in people.ids])
+    np.testing.assert_allclose(people.normalizer**2, people.areas)
+    flags = {annotation["id"]: annotation["keypoints"][2::3] for annotation in content["annotations"]}
+    np.testing.assert_array_equal(people.keypoints[..., 2], [flags[number] for number in people.ids])
+
+
+@pytest.mark.parametrize("size_wh", [(192, 256), (256, 256)], ids=["192x256", "256x256"])
+def test_difficult_boxes_are_the_published_ones(golden, size_wh):
+    """All but the two whose boxes measure one pixel: published with scale 0, which no crop can have."""
+    records = golden[f"edge_records_{size_wh[0]}x{size_wh[1]}"]
+    points = [record["ann_id"] for record in records if record["scale"] == [0, 0]]
+    assert points == [472, 437]
+    people = coco.parse(golden["edge_annotations"], "golden", "images")
+    compare(people, [record for record in records if record["ann_id"] not in points], size_wh)
+
+
+def test_real_folder(shared):
+    for split, count in (("train", 143), ("val", 174)):
+        people = data.load(shared / "data" / "coco", split)
+        assert len(people) == count
+        assert people.paths()[0].startswith(str(shared / "data" / "coco" / f"{split}2017"))
+
+
+# --- made up ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", ["val2017", "images/val2017"])
+def test_both_image_layouts_and_names_of_the_split(images, tmp_path):
+    write(tmp_path, annotations(), images=images)
+    for split in ("val", "val2017"):
+        people = data.load(tmp_path, split)
+        assert people.paths().tolist() == [str(tmp_path / images / "three.jpg")]
+        assert people.boxes.tolist() == [[10, 20, 29, 39]]
+        assert people.keypoints[0, :3].tolist() == [[11, 22, 2], [15, 25, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"iscrowd": 1}, False),
+        ({"iscrowd": 1, "keypoints": []}, False),  # not even looked at
+        ({"category_id": 2}, False),
+        ({"area": 0}, False),
+        ({"keypoints": [0] * 51}, False),
+        ({"keypoints": [5, 5, 0] * 17}, True),  # as published: coordinates count, not the flags
+        ({"bbox": [100, 20, 30, 40]}, False),
+        ({"bbox": [99, 79, 30, 40]}, False),
+        ({"bbox": [99, 70, 30, 40]}, True),
+        ({"bbox": [10, 20, -5, 40]}, True),  # one side is left, and sets the crop
+        ({"bbox": [10, 20, 1, 1]}, False),
+    ],
+)
+def test_who_is_kept(change, kept):
+    assert len(coco.parse(annotations(**change), "file", "images")) == kept
+
+
+def test_order_is_that_of_the_images_then_of_the_annotations():
+    content = annotations()
+    image, person = content["images"][0], content["annotations"][0]
+    content["images"] = [{**image, "id": number} for number in (9, 4, 6)]
+    content["annotations"] = [
+        {**person, "id": place, "image_id": number} for place, number in enumerate((6, 4, 9, 6, 9))
+    ]
+    people = coco.parse(content, "file", "images")
+    assert people.ids.tolist() == [2, 4, 1, 0, 3]
+    assert people.image_index.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_nobody_is_an_empty_table(tmp_path):
+    content = annotations()
+    content["annotations"] = []
+    write(tmp_path, content)
+    assert len(data.load(tmp_path, "val")) == 0
+
+
+# --- wrong --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keypoints": [1, 2, 2] * 14}, "keypoints .*, expected 17 joints of x, y, v: 51 finite numbers"),
+        ({"keypoints": ...}, "keypoints None"),
+        ({"keypoints": ["a"] * 51}, "keypoints"),
+        ({"keypoints": [float("nan"), 1, 2] * 17}, "keypoints"),
+        ({"keypoints": [1, 2, 3] * 17}, "joint flag other than 0, 1 or 2"),
+        ({"bbox": [1, 2, 3]}, r"bbox \[1, 2, 3\], expected 4 finite number"),
+        ({"bbox": [float("nan"), 2, 30, 40]}, "bbox"),
+        ({"bbox": [1, 2, float("inf"), 40]}, "bbox"),
+        ({"bbox": ...}, "bbox None"),
+        ({"area": ...}, "area None"),
+        ({"area": float("nan")}, "area nan, expected 1 finite number"),
+        ({"image_id": 99}, "image_id 99, which is not among the file's images"),
+        ({"image_id": ...}, "image_id None, expected int"),
+        ({"category_id": ...}, "category_id None"),
+        ({"iscrowd": ...}, "iscrowd None"),
+    ],
+)
+def test_wrong_fields_are_named(change, message, tmp_path):
+    file = write(tmp_path, annotations(**change))
+    with pytest.raises(InputError, match=message) as caught:
+        coco.load(tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"{file}: ")
+    assert "annotation 7" in said or "record 7" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("field", ["id", "file_name", "width", "height"])
+def test_wrong_images_are_named(field, tmp_path):
+    content = annotations()
+    del content["images"][0][field]
+    write(tmp_path, content)
+    with pytest.raises(InputError, match=f"image 0 has {field} None, expected"):
+        coco.load(tmp_path)
+
+
+def test_annotations_that_are_no_records_are_named(tmp_path):
+    content = annotations()
+    content["annotations"] = [content["annotations"][0], "person"]
+    write(tmp_path, content)
+    with pytest.raises(InputError, match="annotation 1 has id None"):
+        coco.load(tmp_path)
+    del content["annotations"][0]["id"]
+    write(tmp_path, content)
+    with pytest.raises(InputError, match="annotation 0 has id None"):
+        coco.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b'{"images": [', "cannot be read as JSON"),
+        (b"\xff\xfe\xfa", "cannot be read as JSON"),
+        ([], "has no list 'images'"),
+        ({"images": []}, "has no list 'annotations'"),
+        ({"images": {}, "annotations": []}, "has no list 'images'"),
+    ],
+)
+def test_wrong_files_are_named(content, message, tmp_path):
+    file = write(tmp_path, content)
+    with pytest.raises(InputError, match=message) as caught:
+        coco.load(tmp_path)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_file_image_split_and_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"holds neither joints\.mat .* nor annotations/"):
+        data.load(tmp_path, "val")
+    with pytest.raises(InputError, match="nowhere is not there"):
+        data.load(tmp_path / "nowhere", "val")
+    write(tmp_path, annotations())
+    with pytest.raises(InputError, match=r"person_keypoints_test\.json is not there"):
+        data.load(tmp_path, "test")
+    (tmp_path / "val2017" / "three.jpg").unlink()
+    with pytest.raises(InputError, match=r"image .*three\.jpg is missing \(1 of 1 are\)"):
+        data.load(tmp_path, "val")

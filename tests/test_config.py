@@ -1,0 +1,123 @@
+"""Experiments: published defaults, values that cannot be are refused, files are read back or explained."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.errors import InputError
+
+ODD = Experiment(
+    name="odd",
+    model="mrheatnet1",
+    backbone="resnet50_v1b",
+    skeleton="mpii",
+    input_size=(256, 320),
+    sigma=1.5,
+    augmentation=Augmentation(scale=0.25, rotation=30, rotation_probability=0.5, flip_probability=0),
+    recipe=Recipe(3, 5, 2e-3, "cosine", (0.25, 0.75), 0.1, "mixed_bfloat16", 7),
+    backbone_weights="weights.npz",
+)
+
+
+def test_defaults_are_the_published_coco_recipe():
+    recipe, augmentation = Recipe(), Augmentation()
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.schedule) == (170, 64, 1e-3, "step")
+    assert [share * 170 for share in recipe.milestones] == pytest.approx([120, 150])
+    assert dataclasses.astuple(augmentation) == (0.3, 40, 0.6, 0.5)
+    assert (Experiment("x").input_size, Experiment("x").sigma) == ((256, 192), 2.0)
+
+
+@pytest.mark.parametrize("experiment", [Experiment("plain"), ODD], ids=lambda experiment: experiment.name)
+def test_file_round_trip(experiment, tmp_path):
+    experiment.save(tmp_path / "config.json")
+    again = Experiment.load(tmp_path / "config.json")
+    assert again == experiment
+    assert hash(again) == hash(experiment)
+
+
+def test_every_field_is_saved_with_its_own_value(tmp_path):
+    """No field of ODD has its default, so a field that got lost on the way would show in the round trip."""
+    plain = Experiment("plain")
+    for part, default in ((ODD, plain), (ODD.recipe, plain.recipe), (ODD.augmentation, plain.augmentation)):
+        for field in dataclasses.fields(part):
+            assert getattr(part, field.name) != getattr(default, field.name), field.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (Augmentation, "scale", -0.1),
+        (Augmentation, "scale", 1.0),
+        (Augmentation, "rotation", 181),
+        (Augmentation, "rotation", math.nan),
+        (Augmentation, "rotation_probability", 1.1),
+        (Augmentation, "flip_probability", -1),
+        (Recipe, "epochs", 0),
+        (Recipe, "epochs", 1.5),
+        (Recipe, "batch_size", -1),
+        (Recipe, "learning_rate", 0.0),
+        (Recipe, "learning_rate", math.inf),
+        (Recipe, "learning_rate", math.nan),
+        (Recipe, "schedule", "linear"),
+        (Recipe, "precision", "float8"),
+        (Recipe, "warmup", 1.0),
+        (Recipe, "milestones", (0.9, 0.5)),
+        (Recipe, "milestones", (0.5, 1.0)),
+        (Recipe, "seed", -1),
+        (Recipe, "seed", 2**32),
+        (Recipe, "seed", 0.5),
+        (Experiment, "input_size", (100, 128)),
+        (Experiment, "input_size", (0, 128)),
+        (Experiment, "input_size", (128, 128, 3)),
+        (Experiment, "sigma", 0.0),
+        (Experiment, "sigma", math.nan),
+    ],
+)
+def test_impossible_values_are_refused(kind, field, value):
+    name = {"name": "x"} if kind is Experiment else {}
+    with pytest.raises(InputError, match=f"^The {kind.__name__.lower()}'s {field} is .*; give .*\\.$"):
+        kind(**name, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("sigma"), "missing or unknown: sigma"),
+        (lambda values: values.pop("name"), "missing or unknown: name"),
+        (lambda values: values.pop("recipe"), "'recipe'"),
+        (lambda values: values["recipe"].pop("epochs"), "missing or unknown: epochs"),
+        (lambda values: values.update(colour="red"), "missing or unknown: colour"),
+        (lambda values: values["augmentation"].update(shear=1), "missing or unknown: shear"),
+        (lambda values: values.update(recipe=None), "config of a run"),
+        (lambda values: values.update(input_size=128), "config of a run"),
+        (lambda values: values["recipe"].update(learning_rate="fast"), "config of a run"),
+        (lambda values: values["recipe"].update(epochs=0), "epochs is 0"),
+    ],
+)
+def test_wrong_files_are_explained(change, message, tmp_path):
+    file = tmp_path / "config.json"
+    ODD.save(file)
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=message) as caught:
+        Experiment.load(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"name": ', b"[1, 2]", b"\xff\xfe\xfa", b"null"])
+def test_files_that_are_no_config_are_explained(content, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="not the config of a run"):
+        Experiment.load(file)
+
+
+def test_missing_file_and_folder_are_explained(tmp_path):
+    with pytest.raises(InputError, match="is not there"):
+        Experiment.load(tmp_path / "config.json")
+    with pytest.raises(InputError, match="not the config of a run"):
+        Experiment.load(tmp_path)

@@ -1,0 +1,320 @@
+"""The codec against the published numbers, against loops in float64, and its invariants."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_mrpose import geometry
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.skeletons import COCO
+
+SIZE = (16, 12)  # height, width
+PUBLISHED = GaussianCodec()
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    def load(name):
+        return dict(np.load(shared / "golden" / f"{name}.npz"))
+
+    return load
+
+
+def channels_last(heatmaps_njhw):
+    return np.moveaxis(heatmaps_njhw, 1, -1)
+
+
+def encode(points, weights, size, codec=PUBLISHED):
+    return tuple(np.asarray(part) for part in codec.encode(points, weights, size))
+
+
+def decode(heatmaps, codec=PUBLISHED):
+    return tuple(np.asarray(part) for part in codec.decode(heatmaps))
+
+
+def some_points(count=5, joints=17, size=SIZE, seed=0):
+    """Positions on and around the map, none so near to half a pixel that float32 and float64 could differ."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-10, np.array(size[::-1]) + 10, (count, joints, 2))
+    points += 1e-3 * (abs(points % 1 - 0.5) < 1e-3)
+    return points, rng.choice([0.0, 0.3, 0.7, 1.0], (count, joints))
+
+
+def reference_encode(points, weights, size, sigma):
+    """Cell by cell in float64."""
+    count, joints = weights.shape
+    heatmaps, weights = np.zeros((count, *size, joints)), weights.copy()
+    reach = 3 * sigma
+    for n, j in np.ndindex(count, joints):
+        cx, cy = (math.trunc(value + 0.5) for value in points[n, j])
+        if cx - reach >= size[1] or cy - reach >= size[0] or cx + reach + 1 < 0 or cy + reach + 1 < 0:
+            weights[n, j] = 0
+        if weights[n, j] > 0.5:
+            for y, x in np.ndindex(*size):
+                if abs(x - cx) <= reach and abs(y - cy) <= reach:
+                    heatmaps[n, y, x, j] = math.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2))
+    return heatmaps, weights
+
+
+def reference_decode(heatmaps):
+    """Map by map in float64."""
+    count, height, width, joints = heatmaps.shape
+    points, scores = np.zeros((count, joints, 2)), np.zeros((count, joints))
+    for n, j in np.ndindex(count, joints):
+        one = heatmaps[n, :, :, j].astype(np.float64)
+        y, x = divmod(int(one.argmax()), width)  # the first in row-major order
+        scores[n, j] = one[y, x]
+        if one[y, x] > 0:
+            points[n, j] = x, y
+            if 1 < x < width - 1 and 1 < y < height - 1:
+                points[n, j] += 0.25 * np.sign((one[y, x + 1] - one[y, x - 1], one[y + 1, x] - one[y - 1, x]))
+    return points, scores
+
+
+# --- published numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma"), [("coco_192x256", 2), ("mpii_256x256", 2), ("coco_288x384", 3)], ids=lambda value: str(value)
+)
+def test_encode_is_the_published_one(golden, name, sigma):
+    """Values to 1e-6, weights exact. Left out: joints placed 1e-9 before half a cell, which float32 cannot tell."""
+    facts = {key.removeprefix(f"{name}_"): value for key, value in golden("targets").items() if key.startswith(name)}
+    wanted = np.zeros(facts["target_shape_NJHW"], np.float32)
+    wanted.flat[np.cumsum(facts["nz_step"])] = facts["values"][facts["nz_code"]]
+    cells = facts["joints_xy"] / 4
+    told = ((np.trunc(cells + 0.5)) == np.trunc(cells.astype(np.float32) + np.float32(0.5))).all(axis=-1)
+    assert (~told).sum() <= 6
+    heatmaps, weights = encode(cells, facts["vis"], wanted.shape[2:], GaussianCodec(sigma))
+    assert heatmaps.dtype == weights.dtype == np.float32
+    np.testing.assert_allclose(np.moveaxis(heatmaps, -1, 1)[told], wanted[told], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(weights[told], facts["target_weight"][told])
+    empty = (facts["target_weight"] > 0) & (wanted.max(axis=(2, 3)) == 0)
+    assert empty.any()  # the quirk is among the facts: weight kept, nothing drawn
+
+
+@pytest.mark.parametrize("name", ["coco", "mpii"])
+def test_decode_is_the_published_one(golden, name):
+    facts = golden("decode")
+    heatmaps = channels_last(facts[f"{name}_heatmaps_njhw"])
+    size = heatmaps.shape[1:3]
+    points, scores = decode(heatmaps)
+    np.testing.assert_array_equal(scores, facts[f"{name}_maxvals"])
+    moved = abs(points - facts[f"{name}_argmax_xy"])
+    assert set(np.unique(moved)) <= {0, 0.25}
+    for person, (centre, scale) in enumerate(zip(facts[f"{name}_center"], facts[f"{name}_scale"], strict=True)):
+        back = geometry.inverse(geometry.crop_matrix(centre.astype(np.float64), 200.0 * scale[0], size))
+        for found, key in ((points, "final_xy"), (facts[f"{name}_argmax_xy"], "final_xy_no_shift")):
+            image_points = geometry.transform(back, found[person].astype(np.float64))
+            np.testing.assert_allclose(image_points, facts[f"{name}_{key}"][person], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["coco", "mpii"])
+@pytest.mark.parametrize("shift", [True, False], ids=["shift", "noshift"])
+def test_merge_is_the_published_one(golden, name, shift):
+    """Exact: a mean of two float32 numbers has one rounding, however it is done."""
+    facts = golden("decode")
+    mirrored = np.arange(facts[f"{name}_ft_out"].shape[1])
+    for left, right in facts[f"{name}_pairs"]:
+        mirrored[[left, right]] = right, left
+    codec = GaussianCodec(flip_shift=shift)
+    merged = codec.merge_flipped(
+        channels_last(facts[f"{name}_ft_out"]), channels_last(facts[f"{name}_ft_out_of_mirrored"]), mirrored
+    )
+    key = f"{name}_ft_{'shift' if shift else 'noshift'}"
+    np.testing.assert_array_equal(merged, channels_last(facts[f"{key}_merged_njhw"]))
+    points, scores = decode(merged, codec)
+    wanted = facts[f"{key}_preds_xyv"]
+    np.testing.assert_array_equal(scores, wanted[..., 2])
+    for n, (centre, scale) in enumerate(zip(facts[f"{name}_ft_center"], facts[f"{name}_ft_scale"], strict=True)):
+        matrix = geometry.crop_matrix(centre.astype(np.float64), 200.0 * scale[0], merged.shape[1:3])
+        image_points = geometry.transform(geometry.inverse(matrix), points[n].astype(np.float64))
+        np.testing.assert_allclose(image_points, wanted[n, :, :2], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["coco", "mpii"])
+def test_mirroring_back_is_the_published_one(golden, name):
+    """Twice the mean of nothing and the map is the mirrored map itself."""
+    facts = golden("decode")
+    given = channels_last(facts[f"{name}_flip_in_njhw"])
+    mirrored = np.arange(given.shape[-1])
+    for left, right in facts[f"{name}_pairs"]:
+        mirrored[[left, right]] = right, left
+    found = 2 * np.asarray(GaussianCodec(flip_shift=False).merge_flipped(np.zeros_like(given), given, mirrored))
+    np.testing.assert_array_equal(found, channels_last(facts[f"{name}_flip_back_njhw"]))
+
+
+# --- float64 reference --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [1, 1.5, 2, 3])
+def test_encode_cell_by_cell(sigma):
+    """A product of two float32 exponentials of size 1 is good to about 3 * 6e-8."""
+    points, weights = some_points()
+    heatmaps, kept = encode(points, weights, SIZE, GaussianCodec(sigma))
+    wanted, wanted_weights = reference_encode(points, weights, SIZE, sigma)
+    np.testing.assert_allclose(heatmaps, wanted, rtol=0, atol=3e-7)
+    np.testing.assert_allclose(kept, wanted_weights, rtol=1e-7)
+    assert 0 < (kept > 0).sum() < (weights > 0).sum()  # both cases are among the points
+
+
+def test_decode_map_by_map():
+    rng = np.random.default_rng(0)
+    heatmaps = rng.integers(-3, 4, (6, *SIZE, 17)).astype(np.float32)  # few values: ties everywhere
+    heatmaps[0] = -1
+    heatmaps[1, ..., :9] = 0
+    heatmaps[2] = 1
+    for y in (0, 1, 2, 14, 15):  # a peak at each distance from each border
+        for j, x in enumerate((0, 1, 2, 9, 10, 11)):
+            heatmaps[3 + y % 3, y, x, j] = 9
+    points, scores = decode(heatmaps)
+    wanted_points, wanted_scores = reference_decode(heatmaps)
+    np.testing.assert_array_equal(points, wanted_points)
+    np.testing.assert_array_equal(scores, wanted_scores)
+
+
+# --- invariants ---------------------------------------------------------------------------------------------------
+
+
+def inside_points(count=40):
+    rng = np.random.default_rng(1)
+    return rng.uniform(-0.49, np.array(SIZE[::-1]) - 0.51, (count, 17, 2))
+
+
+def test_decode_undoes_encode_within_half_a_pixel():
+    """Encoding rounds to the nearest pixel; its maps are symmetric, so decoding adds no quarter."""
+    points = inside_points()
+    found, scores = decode(encode(points, np.ones(points.shape[:2]), SIZE)[0])
+    assert abs(found - points).max() <= 0.5 + 1e-6
+    np.testing.assert_array_equal(found, np.rint(found))
+    np.testing.assert_array_equal(scores, 1)
+
+
+def test_decode_of_true_gaussians_is_off_by_a_quarter_at_most():
+    """The nearest pixel is off by up to 1/2; a step of 1/4 towards the higher side leaves at most 1/4."""
+    points = np.random.default_rng(2).uniform(2, np.array(SIZE[::-1]) - 3, (40, 17, 2))
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]][..., None]
+    x, y = points[:, None, None, :, 0], points[:, None, None, :, 1]
+    found, _ = decode(np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8).astype(np.float32))
+    assert abs(found - points).max() <= 0.25 + 1e-6
+
+
+def test_one_by_one_eager_and_traced_agree():
+    points, weights = some_points()
+    heatmaps, kept = encode(points, weights, SIZE)
+    spoiled = (heatmaps + np.random.default_rng(3).normal(size=heatmaps.shape)).astype(np.float32)
+    found, scores = decode(spoiled)
+    for n in range(len(points)):
+        one, one_kept = encode(points[n : n + 1], weights[n : n + 1], SIZE)
+        np.testing.assert_array_equal(one[0], heatmaps[n])
+        np.testing.assert_array_equal(one_kept[0], kept[n])
+        one_found, one_score = decode(spoiled[n : n + 1])
+        np.testing.assert_array_equal(one_found[0], found[n])
+        np.testing.assert_array_equal(one_score[0], scores[n])
+    traced = tf.function(lambda points, weights: PUBLISHED.encode(points, weights, SIZE))(points, weights)
+    np.testing.assert_allclose(traced[0], heatmaps, atol=2e-7)
+    signature = tf.TensorSpec((None, *SIZE, 17))
+    np.testing.assert_array_equal(tf.function(PUBLISHED.decode, input_signature=[signature])(spoiled)[0], found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision_maps_decode_to_float32(dtype):
+    points = inside_points(3)
+    heatmaps = tf.cast(encode(points, np.ones((3, 17)), SIZE)[0], dtype)
+    found, scores = PUBLISHED.decode(heatmaps)
+    assert found.dtype == scores.dtype == tf.float32
+    assert abs(np.asarray(found) - points).max() <= 0.5 + 1e-6
+
+
+def test_far_and_senseless_points_weigh_nothing():
+    points = np.array([[[1e9, 5], [-1e30, 5], [5, np.inf], [np.nan, 5], [5, 5]]])
+    heatmaps, weights = encode(points, np.ones((1, 5)), SIZE)
+    np.testing.assert_array_equal(weights, [[0, 0, 0, 0, 1]])
+    assert np.isfinite(heatmaps).all()
+    assert heatmaps[..., :4].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "drawn"),
+    [(-7.4, 1, True), (-7.5, 1, False), (-8.4, 1, False), (-8.5, 0, False), (17.4, 1, True), (17.5, 0, False)],
+)
+def test_weight_at_the_border_is_one_cell_generous_on_the_left(x, weight, drawn):
+    """Reach 6: the patch around -6 still has column 0, the one around -7 none, yet it keeps its weight, as published.
+
+    Truncation puts -7.4 at -6 and -8.4 at -7. On the right of a map of width 12, 17 is the last centre to touch.
+    """
+    heatmaps, kept = encode(np.array([[[x, 5.0]]]), np.ones((1, 1)), SIZE)
+    assert (kept[0, 0], heatmaps.any()) == (weight, drawn)
+
+
+# --- flip test ----------------------------------------------------------------------------------------------------
+
+
+def test_why_the_mirrored_maps_are_shifted():
+    """Image column x = 4 c is 4 W - 1 - x in the mirror image: after mirroring the map back, c - 3/4, with any c."""
+    width = SIZE[1]
+    for c in np.linspace(0, width - 1, 23):
+        in_mirror = (4 * width - 1 - 4 * c) / 4
+        assert in_mirror == pytest.approx(width - 1 / 4 - c)
+        assert width - 1 - in_mirror == pytest.approx(c - 3 / 4)
+
+
+def both_views(pixels):
+    """Target maps of joints at crop pixels, and of the same joints in the mirrored crop."""
+    ones = np.ones(pixels.shape[:2])
+    there = pixels * (-1, 1) + (4 * SIZE[1] - 1, 0)
+    return encode(pixels / 4, ones, SIZE)[0], encode(there[:, COCO.mirrored] / 4, ones, SIZE)[0]
+
+
+def test_shifted_mirrored_targets_equal_the_targets_of_whole_pixels():
+    """Except column 0, which keeps its own value."""
+    pixels = np.random.default_rng(4).integers(16, np.array(SIZE[::-1]) * 4 - 16, (20, 17, 2)).astype(float)
+    heatmaps, of_mirrored = both_views(pixels)
+    merged = np.asarray(PUBLISHED.merge_flipped(heatmaps, of_mirrored, COCO.mirrored))
+    np.testing.assert_array_equal(merged[:, :, 1:], heatmaps[:, :, 1:])
+    back = of_mirrored[:, :, ::-1][..., COCO.mirrored]
+    np.testing.assert_array_equal(merged[:, :, 0], (heatmaps[:, :, 0] + back[:, :, 0]) / 2)
+
+
+def test_unshifted_mirrored_targets_lie_to_the_left():
+    pixels = np.random.default_rng(5).uniform(8, np.array(SIZE[::-1]) * 4 - 8, (60, 17, 2))
+    heatmaps, of_mirrored = both_views(pixels)
+    back = 2 * np.asarray(GaussianCodec(flip_shift=False).merge_flipped(0 * heatmaps, of_mirrored, COCO.mirrored))
+    off = decode(back)[0][..., 0] - decode(heatmaps)[0][..., 0]
+    assert off.mean() == pytest.approx(-3 / 4, abs=5 * float(off.std()) / math.sqrt(off.size))
+    assert set(np.unique(off)) == {-1, 0}
+
+
+def test_flip_twice_is_nothing():
+    given = np.random.default_rng(6).normal(size=(2, *SIZE, 17)).astype(np.float32)
+    codec = GaussianCodec(flip_shift=False)
+
+    def flip(heatmaps):
+        return 2 * np.asarray(codec.merge_flipped(np.zeros_like(heatmaps), heatmaps, COCO.mirrored))
+
+    np.testing.assert_array_equal(flip(flip(given)), given)
+    assert (flip(given) != given).any()
+
+
+# --- as an object -------------------------------------------------------------------------------------------------
+
+
+def test_config_equality_and_serialization():
+    codec = GaussianCodec(1.5, flip_shift=False)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(codec))
+    assert again == codec
+    assert hash(again) == hash(codec)
+    assert codec != GaussianCodec(1.5)
+    assert codec != GaussianCodec(2, flip_shift=False)
+    assert GaussianCodec.from_config(codec.get_config()) == codec
+    assert repr(codec) == "GaussianCodec(sigma=1.5, flip_shift=False)"
+
+
+@pytest.mark.parametrize("sigma", [0, -1, math.nan])
+def test_impossible_sigma_is_refused(sigma):
+    with pytest.raises(InputError, match=r"sigma is .*; give a positive number"):
+        GaussianCodec(sigma)

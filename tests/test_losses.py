@@ -1,0 +1,115 @@
+"""The loss and its gradient against the published numbers and float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.losses import HeatmapMSE
+
+SIZE = (16, 12)
+
+
+class GivenHeatmaps(GaussianCodec):
+    """Encodes nothing: gives what it was made with, so that the loss sees exactly the golden target."""
+
+    def __init__(self, heatmaps, weights):
+        super().__init__()
+        self.given = heatmaps, weights
+
+    def encode(self, points, weights, size):
+        assert size == self.given[0].shape[1:3]
+        return self.given
+
+
+def sample(seed=0, people=4, joints=5):
+    rng = np.random.default_rng(seed)
+    target = np.zeros((people, joints, 4), np.float32)
+    target[..., :2] = rng.uniform(0, SIZE[::-1], (people, joints, 2))
+    target[..., 2] = rng.integers(0, 2, (people, joints))
+    target[..., 3] = 7
+    return target, rng.normal(0, 0.5, (people, *SIZE, joints)).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
+def test_loss_and_gradient_are_the_published_ones(shared, case, weighted):
+    facts = np.load(shared / "golden" / "loss.npz")
+    output, wanted = (np.moveaxis(facts[f"case{case}_{key}_njhw"], 1, -1) for key in ("output", "target"))
+    weights = facts[f"case{case}_weight_nj"] if weighted else np.ones_like(facts[f"case{case}_weight_nj"])
+    loss = HeatmapMSE(GivenHeatmaps(tf.constant(wanted), tf.constant(weights)))
+    heatmaps = tf.constant(output)
+    with tf.GradientTape() as tape:
+        tape.watch(heatmaps)
+        value = loss(np.zeros((*weights.shape, 4)), heatmaps)
+    name = "weighted" if weighted else "unweighted"
+    np.testing.assert_allclose(value, facts[f"case{case}_{name}_loss"], rtol=1e-6)
+    gradient = np.moveaxis(tape.gradient(value, heatmaps).numpy(), -1, 1)
+    wanted_gradient = facts[f"case{case}_{name}_grad_njhw"]
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-5, atol=1e-6 * abs(wanted_gradient).max())
+
+
+def test_per_sample_in_float64():
+    """A mean of 960 float32 terms: 1e-6 relative is generous."""
+    target, heatmaps = sample()
+    wanted, weights = (
+        np.asarray(part, np.float64) for part in GaussianCodec().encode(target[..., :2], target[..., 2], SIZE)
+    )
+    expected = []
+    for n in range(len(target)):
+        total = 0.0
+        for j in range(target.shape[1]):
+            total += weights[n, j] ** 2 * ((heatmaps[n, :, :, j].astype(np.float64) - wanted[n, :, :, j]) ** 2).sum()
+        expected.append(0.5 * total / heatmaps[n].size)
+    np.testing.assert_allclose(HeatmapMSE().call(target, tf.constant(heatmaps)), expected, rtol=1e-6)
+    np.testing.assert_allclose(HeatmapMSE()(target, heatmaps), np.mean(expected), rtol=1e-6)
+
+
+def test_perfect_maps_cost_nothing_and_unlabelled_joints_do_not_count():
+    target, noise = sample()
+    wanted, _ = GaussianCodec().encode(target[..., :2], target[..., 2], SIZE)
+    unlabelled = target[:, None, None, :, 2] == 0
+    assert float(HeatmapMSE()(target, wanted + np.where(unlabelled, 100 * noise, 0))) == 0
+    assert float(HeatmapMSE()(target, wanted + np.where(unlabelled, 0, 0.1 * noise))) > 0
+    elsewhere = target.copy()
+    elsewhere[..., 3] = 1e6
+    elsewhere[target[..., 2] == 0, :2] = 1e6
+    np.testing.assert_array_equal(
+        HeatmapMSE().call(elsewhere, tf.constant(noise)), HeatmapMSE().call(target, tf.constant(noise))
+    )
+
+
+def test_codec_decides_the_target():
+    target, _ = sample()
+    target[..., 2] = 1
+    codec = GaussianCodec(sigma=1)
+    wanted, _ = codec.encode(target[..., :2], target[..., 2], SIZE)
+    assert float(HeatmapMSE(codec)(target, wanted)) == 0
+    assert float(HeatmapMSE()(target, wanted)) > 0
+
+
+def test_low_precision_output_is_compared_in_float32():
+    target, heatmaps = sample()
+    low = tf.cast(heatmaps, "bfloat16")
+    value = HeatmapMSE()(target, low)
+    assert value.dtype == tf.float32
+    np.testing.assert_array_equal(value, HeatmapMSE()(target, tf.cast(low, "float32")))
+
+
+def test_fit_learns_and_reports_the_mean_over_samples():
+    """Six people in batches of 4 and 2: Keras' average is that of the people, not of the batches."""
+    target, heatmaps = sample(people=6)
+    constant = keras.Sequential([keras.layers.Input((*SIZE, 5)), keras.layers.Identity()])
+    constant.compile(loss=HeatmapMSE(), optimizer="sgd", jit_compile=False)
+    reported = constant.evaluate(heatmaps, target, batch_size=4, verbose=0)
+    assert reported == pytest.approx(float(np.mean(HeatmapMSE().call(target, tf.constant(heatmaps)))), rel=1e-6)
+
+
+def test_config_and_serialization():
+    loss = HeatmapMSE(GaussianCodec(3, flip_shift=False), name="mine", reduction="sum")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert isinstance(again, HeatmapMSE)
+    assert (again.codec, again.name, again.reduction) == (loss.codec, "mine", "sum")
+    assert keras.losses.deserialize(keras.losses.serialize(loss)).get_config() == loss.get_config()
+    assert HeatmapMSE().codec == GaussianCodec()

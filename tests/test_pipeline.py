@@ -1,0 +1,259 @@
+"""The pipeline: what it yields, in which order, the same again, and what it says of a broken image."""
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_mrpose import geometry
+from keras_mrpose.config import Augmentation
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import Skeleton
+
+SIZE = (64, 48)  # height, width
+THREE = Skeleton("three", ("nose", "left_eye", "right_eye"), ((1, 2),))
+SIZES = ((70, 90), (81, 60), (50, 100))  # of the images: height, width
+STRONG = Augmentation(scale=0.3, rotation=40, rotation_probability=0.8, flip_probability=0.5)
+SEEN = [[2, 1, 2], [2, 2, 0], [0, 2, 1], [2, 2, 2], [1, 1, 1], [0, 0, 0], [2, 0, 2]]  # flags of seven people
+
+
+def blobs(size, places):
+    """A red, a green and a blue blob, between pixels."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return (
+        np.stack([250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8) for x, y in places], axis=-1)
+        .round()
+        .astype(np.uint8)
+    )
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Seven people in three images that are not square; PNG, so that pixels are exact."""
+    folder = tmp_path_factory.mktemp("images")
+    keypoints, paths = np.zeros((7, 3, 3)), []
+    for number, (height, width) in enumerate(SIZES):
+        places = np.array([[0.45, 0.4], [0.6, 0.3], [0.35, 0.55]]) * (width, height) + 0.3
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(blobs((height, width), places)).save(paths[-1])
+        keypoints[number::3, :, :2] = places
+    keypoints[..., 2] = SEEN
+    image = np.arange(7) % 3
+    sides = np.array(SIZES)[image, ::-1]
+    boxes = np.concatenate([0.15 * sides, 0.6 * sides], axis=1) + np.arange(7)[:, None] * (0.5, 0.3, 1, 0.7)
+    return People(
+        source="seven blobs",
+        skeleton=THREE,
+        image_paths=paths,
+        image_ids=range(3),
+        image_index=image,
+        ids=range(100, 107),
+        boxes=boxes,
+        keypoints=keypoints,
+        normalizer=np.linspace(20, 50, 7),
+        areas=np.linspace(20, 50, 7) ** 2,
+    )
+
+
+def taken(dataset, count):
+    """The first batches as two arrays."""
+    images, targets = zip(*dataset.take(count).as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(targets)
+
+
+def training(people, batch_size=3, **options):
+    return pipeline.batches(people, SIZE, batch_size, augmentation=STRONG, **options)
+
+
+# --- what it yields -----------------------------------------------------------------------------------------------
+
+
+def test_still_batches_hold_everybody_once_in_order(people):
+    """Joints and lengths in heatmap pixels, against float64; float32 positions are good to 1e-4."""
+    batches = list(pipeline.batches(people, SIZE, 3))
+    assert [images.shape for images, _ in batches] == [(n, *SIZE, 3) for n in (3, 3, 1)]
+    assert all(images.dtype == targets.dtype == tf.float32 for images, targets in batches)
+    targets = np.concatenate([targets for _, targets in batches])
+    centres, widths = geometry.crop_window(people.boxes, SIZE)
+    for person, matrix in enumerate(geometry.crop_matrix(centres, widths, SIZE)):
+        labelled = people.keypoints[person, :, 2] > 0
+        points = geometry.transform(matrix, people.keypoints[person, :, :2]) / 4
+        np.testing.assert_allclose(targets[person, :, :2], points * labelled[:, None], atol=1e-4)
+        np.testing.assert_array_equal(targets[person, :, 2], labelled)
+        np.testing.assert_allclose(
+            targets[person, :, 3], people.normalizer[person] * 48 / widths[person] / 4, rtol=1e-6
+        )
+
+
+def test_batches_of_four_are_four_batches_of_one(people):
+    together, alone = (taken(pipeline.batches(people, SIZE, size), count) for size, count in ((4, 2), (1, 7)))
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_joints_sit_on_their_pixels(people, augmented):
+    """In every crop the centroid of each joint's colour is at the target; a mirrored one shows blue as the left eye.
+
+    A blob reaches 8 px around its joint; those that leave the crop have no whole centroid and are left out. The
+    centroid is good to 0.05 crop pixels, see test_augment.
+    """
+    dataset = training(people) if augmented else pipeline.batches(people, SIZE, 3)
+    images, targets = taken(dataset, 14 if augmented else 3)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    checked = mirrored = 0
+    for image, target in zip(images.astype(np.float64), targets, strict=True):
+        mass = image.sum(axis=(0, 1))
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).max(axis=0)
+        centroids = np.stack([np.tensordot(columns, image, 2), np.tensordot(rows, image, 2)], axis=-1) / mass[:, None]
+        if (edge > 0).any() or not target[:, 2].any():
+            continue
+        error = {
+            order: abs(centroids[list(order)] / 4 - target[:, :2])[target[:, 2] > 0].max()
+            for order in ((0, 1, 2), (0, 2, 1))
+        }
+        assert min(error.values()) < 0.05 / 4
+        checked += 1
+        mirrored += error[0, 2, 1] < 0.05 / 4 < error[0, 1, 2]
+    assert checked >= (8 if augmented else 3)
+    assert bool(mirrored) == augmented
+
+
+def test_unlabelled_joints_stay_zero(people):
+    _, targets = taken(training(people), 20)
+    unlabelled = targets[..., 2] == 0
+    assert unlabelled.any() and not unlabelled.all()
+    assert not targets[unlabelled][:, :3].any()
+    assert (targets[..., 3] > 0).all()
+
+
+def test_labelled_joints_outside_the_crop_keep_their_place(people):
+    """The codec takes them out of the loss; the metrics count them as missed."""
+    aside = People(**{**vars(people), "boxes": people.boxes + np.array([100, 0, 0, 0])})
+    _, targets = taken(pipeline.batches(aside, SIZE, 7), 1)
+    np.testing.assert_array_equal(targets[..., 2], people.keypoints[..., 2] > 0)
+    assert (targets[targets[..., 2] > 0][:, 0] < 0).all()
+
+
+# --- the same again -----------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_batches(people):
+    first, again, other = (taken(training(people, seed=seed), 5) for seed in (4, 4, 5))
+    for one, same, different in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert (one != different).any()
+
+
+def test_going_on_from_an_epoch_continues_exactly(people):
+    """Seven people in batches of three: two steps an epoch."""
+    from_start = taken(training(people, seed=1), 8)
+    for epoch in (1, 3):
+        for one, other in zip(
+            from_start, taken(training(people, seed=1, first_epoch=epoch), 8 - 2 * epoch), strict=True
+        ):
+            np.testing.assert_array_equal(one[6 * epoch :], other)
+
+
+def perimeter(points, length):
+    """Of the triangle of joints, in units of the normalizer: no crop changes it, so it tells who somebody is."""
+    return sum(np.linalg.norm(points[..., i, :] - points[..., i - 1, :], axis=-1) for i in range(3)) / length
+
+
+def test_every_epoch_is_another_one(people):
+    """In order, in who sits it out, and in how the same person is cropped."""
+    everybody = People(**{**vars(people), "keypoints": np.where([0, 0, 1], 2, people.keypoints)})
+    known = perimeter(everybody.keypoints[..., :2], everybody.normalizer)
+    assert np.diff(np.sort(known)).min() > 1e-2
+    crops, orders = {}, []
+    images, targets = taken(training(everybody), 2 * 12)
+    for image, target in zip(images, targets, strict=True):
+        name = int(np.argmin(abs(perimeter(target[:, :2], target[0, 3]) - known)))
+        crops.setdefault(name, []).append(image.tobytes())
+        orders.append(name)
+    orders = [tuple(orders[begin : begin + 6]) for begin in range(0, 72, 6)]
+    assert all(len(set(order)) == 6 for order in orders)  # nobody twice in an epoch
+    assert len(set(orders)) == 12
+    assert set(crops) == set(range(7))  # everybody has a turn
+    assert all(len(set(images)) == len(images) for images in crops.values())
+
+
+# --- wrong --------------------------------------------------------------------------------------------------------
+
+
+def with_image(people, path):
+    return People(**{**vars(people), "image_paths": [*people.image_paths[:2], str(path)]})
+
+
+def failure(people):
+    with pytest.raises(tf.errors.OpError) as caught:
+        list(pipeline.batches(people, SIZE, 3))
+    return pipeline.explain_failure(people, caught.value)
+
+
+def jpeg(size=(83, 61), seed=0):
+    """A JPEG whose sides are no multiple of its blocks, colours at half resolution."""
+    smooth = cv2.GaussianBlur(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8), (0, 0), 3)
+    return cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [jpeg()[: len(jpeg()) // 2], jpeg()[:100], b"", b"<html>not found</html>", b"GIF89a"],
+    ids=["half", "head", "empty", "html", "gif"],
+)
+def test_a_broken_image_is_named(people, content, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(content)
+    broken = with_image(people, tmp_path / "broken.jpg")
+    explained = failure(broken)
+    assert isinstance(explained, InputError)
+    assert str(explained).startswith(f"The image {tmp_path / 'broken.jpg'} cannot be read (")
+    assert "\n" not in str(explained)
+
+
+def test_an_image_that_vanished_is_named(people, tmp_path):
+    explained = failure(with_image(people, tmp_path / "gone.jpg"))
+    assert isinstance(explained, InputError)
+    assert f"The image {tmp_path / 'gone.jpg'} cannot be read" in str(explained)
+
+
+def test_a_failure_of_another_kind_stays_what_it_is(people):
+    """A bug of ours must not be told to the user as a mistake of theirs."""
+    error = tf.errors.InvalidArgumentError(None, None, "shapes do not fit")
+    assert pipeline.explain_failure(people, error) is error
+
+
+def test_too_few_people_are_refused(people):
+    with pytest.raises(InputError, match="seven blobs has no people"):
+        pipeline.batches(people.take([]), SIZE, 3)
+    with pytest.raises(InputError, match="7 people, less than one batch of 8"):
+        training(people, batch_size=8)
+    assert taken(pipeline.batches(people, SIZE, 8), 1)[0].shape[0] == 7
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_jpeg_is_read_bit_for_bit_as_by_opencv_and_pillow(tmp_path):
+    for seed, size in enumerate([(83, 61), (64, 100), (7, 9)]):
+        path = tmp_path / "image.jpg"
+        path.write_bytes(jpeg(size, seed))
+        image = pipeline.read_image(tf.constant(str(path))).numpy()
+        np.testing.assert_array_equal(image, cv2.imread(str(path))[..., ::-1])
+        np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "jpg"), ("L", "png"), ("P", "png"), ("RGBA", "png"), ("RGB", "png")]
+)
+def test_every_kind_of_picture_becomes_three_channels(mode, suffix, tmp_path):
+    path = tmp_path / f"image.{suffix}"
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (20, 31, 3)).astype(np.uint8)).convert(mode)
+    picture.save(path)
+    image = pipeline.read_image(tf.constant(str(path)))
+    assert (image.dtype, image.shape) == (tf.uint8, (20, 31, 3))
+    np.testing.assert_array_equal(image, np.asarray(Image.open(path).convert("RGB")))
