@@ -6,19 +6,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import keras_mrpose
+import configs
 import numpy as np
+from PIL import Image
+
+import keras_mrpose
 from keras_mrpose import data, visualize
 from keras_mrpose.data import synthetic
 from keras_mrpose.data.people import People
 from keras_mrpose.predictor import read_picture
-from PIL import Image
-
-import configs
 
 PICTURES = {"train2017": 3600, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
 UNSEEN = 500  # people of test2017 that the demo is judged by
-TRAINING_SECONDS = 225  # on a slow machine the epoch running then is the last, so that the demo ends in time
+TRAINING_SECONDS = 270  # on a slow machine the epoch running then is the last, so that the demo ends in time
 
 
 def main(run: Path, quick: bool, report) -> None:
@@ -38,9 +38,7 @@ def main(run: Path, quick: bool, report) -> None:
     experiment = configs.DEMO
     if quick:
         experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
-    history = keras_mrpose.train(
-        experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS
-    )
+    history = keras_mrpose.train(experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS)
 
     predictor = keras_mrpose.Predictor(run)
     result = keras_mrpose.evaluate(predictor, unseen)

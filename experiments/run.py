@@ -28,15 +28,26 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as refused:
+        print(f"error: {refused.filename}: {refused.strerror}.", file=sys.stderr)  # where results should go
+        return 2
     except KeyboardInterrupt:
         print("stopped; finished epochs are saved", file=sys.stderr)
         return 130
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """One whose complaint is one line, as all others are."""
+
+    def error(self, message: str):
+        """Say it and exit."""
+        self.exit(2, f"error: {message}; see: {self.prog} --help\n")
+
+
+def parser() -> Parser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="run.py",
         description="Multi-resolution human pose estimation in Keras 3. Without a command: demo.",
         epilog="`run.py COMMAND --help` lists a command's options.",
@@ -52,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(demo)
     sub.add_argument("--quick", action="store_true", help="a minute instead of five: see that everything works")
-    sub.add_argument("--run", type=_run_folder, metavar="NAME", default=SAVED / "demo", help="run folder (default: demo)")
+    sub.add_argument(
+        "--run", type=_run_folder, metavar="NAME", default=SAVED / "demo", help="run folder (default: demo)"
+    )
 
     sub = command(train)
     sub.add_argument("experiment", help="a name from `run.py list`, such as lsp-mrfeanet2")
@@ -92,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
         help="a person, in pixels; repeat for more people (default: the whole picture is one person's box)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", default="predictions", help="folder for the drawings and joints")
-    sub.add_argument("--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure")
+    sub.add_argument(
+        "--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure"
+    )
     sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
 
     sub = command(draw)
@@ -120,7 +135,7 @@ def _import_quietly() -> None:
 
 def _run_folder(name: str) -> Path:
     """A bare name is a folder of saved_models, a path is itself."""
-    return Path(name) if os.sep in name else SAVED / name
+    return Path(name) if os.sep in name or name in ("", ".", "..") else SAVED / name
 
 
 def demo(options) -> None:
@@ -134,11 +149,11 @@ def train(options) -> None:
     """Train an experiment on a data set; the run folder gets checkpoints, history and TensorBoard logs."""
     from dataclasses import replace
 
+    import configs
+
     import keras_mrpose
     from keras_mrpose import data
     from keras_mrpose.models.backbones import pick
-
-    import configs
 
     experiment = configs.EXPERIMENTS[pick("experiment", options.experiment, configs.EXPERIMENTS)]
     if options.quick:
@@ -158,7 +173,8 @@ def train(options) -> None:
         overwrite=options.overwrite,
         time_limit=options.time_limit and options.time_limit * 60,
     )
-    print(f"curves:   tensorboard --logdir {run}\nnumbers:  python experiments/run.py evaluate {run} --data {options.data}")
+    print(f"curves:   tensorboard --logdir {run}")
+    print(f"numbers:  python experiments/run.py evaluate {run} --data {options.data}")
 
 
 def evaluate(options) -> None:
@@ -180,11 +196,14 @@ def predict(options) -> None:
     """Find the joints of people in pictures, draw them, and write them down."""
     import json
 
-    from keras_mrpose.predictor import Predictor, check_boxes, read_picture
     from PIL import Image
 
-    from keras_mrpose import visualize
+    from keras_mrpose import InputError, visualize
+    from keras_mrpose.predictor import Predictor, check_boxes, read_picture
 
+    names = [f"{Path(path).stem}_joints" for path in options.pictures]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"Two pictures would both be written to {min(twice)}.png; predict them one by one.")
     pictures = [(Path(path), read_picture(path)) for path in options.pictures]
     for _, image in pictures:
         if options.box:
@@ -204,8 +223,12 @@ def predict(options) -> None:
 
 def draw(options) -> None:
     """Draw people into a new COCO-format folder: pictures and exact joints, the same for the same seed."""
+    from keras_mrpose import InputError
     from keras_mrpose.data import synthetic
 
+    for name in ("train", "val"):  # before the first picture is drawn
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}; give a number of at least 1.")
     for split, count, first in (("train2017", options.train, 0), ("val2017", options.val, options.train)):
         synthetic.write(options.folder, count, seed=options.seed, split=split, first_index=first)
     print(f"{options.train} + {options.val} pictures of drawn people in {options.folder}")
@@ -213,11 +236,11 @@ def draw(options) -> None:
 
 def list_(options) -> None:
     """List the experiments, networks and backbones."""
-    import keras_mrpose
+    import configs
     from rich.console import Console
     from rich.table import Table
 
-    import configs
+    import keras_mrpose
 
     table = Table(title="experiments")
     for heading in ("experiment", "model", "backbone", "input", "joints", "epochs", "batch"):

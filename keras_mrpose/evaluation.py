@@ -41,13 +41,14 @@ class Result:
     predictions: np.ndarray
 
     def save(self, path: str | Path) -> None:
-        """Write everything but the predictions as JSON."""
+        """Write everything but the predictions as JSON; the folder is made if it is missing."""
         numbers = {
             f"PCK@{self.threshold:g}": {"mean": self.mean, **self.pck},
             "people": self.people,
             "people_without_torso": self.skipped,
             "protocol": self.protocol,
         }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(numbers, indent=2) + "\n")
 
 
@@ -73,13 +74,15 @@ def evaluate(predictor: Predictor, people: People, threshold: float = 0.2) -> Re
         )
     if skeleton.torso is None:
         raise InputError(f"Skeleton {skeleton.name} has no right hip and left shoulder, which PCK's torso needs.")
-    found = predict_people(predictor, people)
+    if not threshold > 0:
+        raise InputError(f"The PCK threshold is {threshold}; give a positive share of the torso, such as 0.2.")
     truth, labelled = people.keypoints[..., :2], people.keypoints[..., 2] > 0
     hip, shoulder = skeleton.torso
     torso = np.linalg.norm(truth[:, hip] - truth[:, shoulder], axis=-1) * (labelled[:, hip] & labelled[:, shoulder])
     counted = labelled & (torso > 0)[:, None]
     if not counted.any():
-        raise InputError(f"{people.source} has nobody with right hip and left shoulder labelled, which PCK's torso needs.")
+        raise InputError(f"{people.source} has nobody with right hip and left shoulder labelled, PCK's torso.")
+    found = predict_people(predictor, people)
     error = np.linalg.norm(found[..., :2] - truth, axis=-1)
     hits = (counted & (error <= threshold * torso[:, None])).sum(axis=0)
     labels = counted.sum(axis=0)
@@ -110,7 +113,7 @@ def predict_people(predictor: Predictor, people: People) -> np.ndarray:
 
 def protocol(predictor: Predictor, people: People) -> dict:
     """How a result was made, for whoever compares it with another."""
-    annotations = np.ascontiguousarray(np.concatenate([people.boxes, people.keypoints.reshape(len(people), -1)], axis=1))
+    annotations = np.concatenate([people.boxes, people.keypoints.reshape(len(people), -1)], axis=1)
     return {
         "data": Path(people.source).parent.name + "/" + Path(people.source).name,
         "data_sha256": hashlib.sha256(annotations.tobytes()).hexdigest(),

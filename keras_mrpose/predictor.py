@@ -7,13 +7,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from keras_mrpose import geometry
 from keras_mrpose.data import augment
 from keras_mrpose.data.pipeline import STRIDE
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import zoo
+from keras_mrpose.models import checkpoints, zoo
 
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
 
@@ -41,6 +41,8 @@ class Predictor:
             raise InputError(f"{source} is a Keras model, but not one made by keras_mrpose.build.")
         self.skeleton, self.codec = self.model.skeleton, self.model.codec
         self.input_size = tuple(self.model.input_shape[1:3])
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
         self.flip_test, self.batch_size = flip_test, batch_size
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
@@ -48,7 +50,8 @@ class Predictor:
 
         Args:
             image: ``(h, w, 3)`` uint8 RGB.
-            boxes: ``(people, 4)`` x, y, w, h in image pixels; None takes the whole picture as one person's box.
+            boxes: ``(people, 4)`` x, y, w, h in image pixels, also none at all, ``(0, 4)``; None takes the whole
+                picture as one person's box.
 
         Returns:
             ``(people, joints, 3)`` float64: x, y in image pixels, and the height of the heatmap's peak (about 0..1).
@@ -60,7 +63,7 @@ class Predictor:
             )
         boxes = check_boxes([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes, image.shape)
         matrices = crop_matrices(boxes, self.input_size)
-        found = []
+        found = [(np.zeros((0, self.skeleton.num_joints, 2)), np.zeros((0, self.skeleton.num_joints)))]
         for begin in range(0, len(boxes), self.batch_size):
             chunk = matrices[begin : begin + self.batch_size]
             crops = tf.stack([augment.warp(image, tf.constant(m, tf.float32), self.input_size) for m in chunk])
@@ -69,7 +72,7 @@ class Predictor:
         return np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
 
     def heatmaps(self, crops) -> np.ndarray:
-        """Heatmaps of crops ``(n, height, width, 3)`` 0..255: ``(n, height / 4, width / 4, joints)``, flip test included."""
+        """Heatmaps ``(n, height / 4, width / 4, joints)``, flip test included, of crops ``(n, height, width, 3)``."""
         crops = np.asarray(crops)
         heatmaps = self.model.predict_on_batch(crops)
         if self.flip_test:
@@ -95,11 +98,7 @@ def load_model(source: str | Path) -> keras.Model:
         path = found[0]
     if not path.exists():
         raise InputError(f"The model {path} is not there; give a .keras file or the folder of a run.")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a file that it cannot read
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} cannot be loaded as a Keras model ({reason}); it is damaged or not ours.") from error
+    return checkpoints.read_keras(path)
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -113,20 +112,23 @@ def read_picture(path: str | Path) -> np.ndarray:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"The picture {path} is not there.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow raises many kinds for a file that it cannot read
         raise InputError(f"The picture {path} cannot be read ({error}); it is damaged or not a picture.") from error
 
 
 def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
     """Boxes as ``(n, 4)`` float64; an empty, non-finite or outside one is an `InputError` that names it."""
-    boxes = np.asarray(boxes, np.float64)
-    if boxes.size == 0 or boxes.ndim != 2 or boxes.shape[1] != 4:
+    try:
+        boxes = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"The boxes {boxes!r} are not a table of numbers; give (people, 4): x, y, w, h.") from None
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"Boxes have shape {boxes.shape}; give (people, 4): x, y, width, height in pixels.")
     height, width = image_shape[:2]
     for box in boxes:
         x, y, w, h = box
         if not np.isfinite(box).all() or w <= 0 or h <= 0:
-            raise InputError(f"The box {box.tolist()} has no area; give x y width height in pixels, width and height > 0.")
+            raise InputError(f"The box {box.tolist()} has no area; give x y w h in pixels, w and h above 0.")
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise InputError(f"The box {box.tolist()} lies outside the picture of {width}x{height} pixels.")
     return boxes
@@ -139,6 +141,6 @@ def crop_matrices(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_image(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-    """Points ``(n, joints, 2)`` in crop pixels back to image pixels, by the matrices ``(n, 2, 3)`` that made the crops."""
+    """Points ``(n, joints, 2)`` in crop pixels to image pixels, by the matrices ``(n, 2, 3)`` that made the crops."""
     back = geometry.inverse(matrices)
     return np.einsum("nij,nkj->nki", back[..., :2], points) + back[:, None, :, 2]

@@ -78,7 +78,7 @@ def train(
     validation_data = pipeline.batches(validation, experiment.input_size, recipe.batch_size)
 
     keras.utils.set_random_seed(recipe.seed)
-    model = keras.models.load_model(run / LAST) if start else build(experiment, people, steps)
+    model = _restored(run, start, steps) if start else build(experiment, people, steps)
     if not start and (run / LAST).exists():  # to be replaced, now that the new network stands
         shutil.rmtree(run)
     new = not run.exists()
@@ -95,7 +95,11 @@ def train(
             callbacks=_callbacks(run, history, model, validation_data, recipe.batch_size * steps, time_limit),
         )
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
-        raise pipeline.explain_failure(people, error) from error
+        for table in (people, validation):
+            explained = pipeline.explain_failure(table, error)
+            if explained is not error:
+                raise explained from error
+        raise
     finally:
         if new and not (run / LAST).exists():  # nothing was trained: leave nothing behind
             shutil.rmtree(run)
@@ -141,7 +145,8 @@ def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningR
     """The learning rate over all steps of a recipe, `steps` per epoch."""
     total = recipe.epochs * steps
     if recipe.schedule == "step":
-        borders = [max(1, round(share * recipe.epochs)) * steps for share in recipe.milestones]
+        # Keras steps after a border, the published schedule at an epoch's first step. The last border is never crossed.
+        borders = [max(1, round(share * recipe.epochs)) * steps - 1 for share in recipe.milestones] + [total]
         rates = [recipe.learning_rate * 0.1**i for i in range(len(borders) + 1)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(borders, rates)
     warmup = math.ceil(recipe.warmup * total)
@@ -157,8 +162,9 @@ def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningR
 def _open_run(run: Path, experiment: Experiment, resume: bool, overwrite: bool) -> dict[str, list[float]]:
     """The history to go on with: empty for a new run."""
     if resume:
-        if not (run / LAST).exists():
-            raise InputError(f"{run} has no {LAST} to go on from; start without --resume.")
+        for name in (LAST, HISTORY):
+            if not (run / name).exists():
+                raise InputError(f"{run} has no {name} to go on from; start without --resume.")
         if Experiment.load(run / CONFIG) != experiment:
             raise InputError(f"{run / CONFIG} says that the run was started otherwise; give --resume the same options.")
         return json.loads((run / HISTORY).read_text())
@@ -167,28 +173,39 @@ def _open_run(run: Path, experiment: Experiment, resume: bool, overwrite: bool) 
     return {}
 
 
+def _restored(run: Path, epochs: int, steps: int) -> keras.Model:
+    """The compiled network as it was after so many epochs."""
+    try:
+        model = keras.models.load_model(run / LAST)
+    except Exception as error:  # Keras raises many kinds for a file that it cannot read
+        raise InputError(f"{run / LAST} cannot be loaded; start again with --overwrite.") from error
+    done = int(model.optimizer.iterations)
+    # mixed_float16 leaves steps out, and does not count them, when the gradients overflow
+    if done != epochs * steps and not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise InputError(
+            f"{run} took {done} steps in {epochs} epochs, with these people it would be {epochs * steps}; "
+            "give --resume the same people."
+        )
+    return model
+
+
 def _callbacks(run, history, model, validation_data, images_per_epoch, time_limit) -> list[keras.callbacks.Callback]:
     monitor = "val_pck" if model.skeleton.torso else "val_oks_ap"
     return [
         Throughput(images_per_epoch),
         StopOnNaN(),
-        keras.callbacks.ModelCheckpoint(
-            run / BEST,
-            monitor=monitor,
-            mode="max",
-            save_best_only=True,
-            initial_value_threshold=max(history.get(monitor, ()), default=None),
-        ),
-        keras.callbacks.ModelCheckpoint(run / LAST),
+        RunFiles(run, history, monitor),
         Pictures(run / LOGS / "pictures", validation_data),
         keras.callbacks.TensorBoard(run / LOGS, write_graph=False, profile_batch=0),
-        HistoryFile(run / HISTORY, history),
         TimeLimit(time_limit),
     ]
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds ``images_per_second`` of training (validation not counted) to the epoch's logs; stands before those who read them."""
+    """Adds ``images_per_second`` of training, without validation, to the epoch's logs.
+
+    Stands before those who read them.
+    """
 
     def __init__(self, images_per_epoch: int):
         super().__init__()
@@ -208,7 +225,10 @@ class Throughput(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer a number, with a sentence that says where and what to do."""
+    """Ends a training whose values are no longer numbers, with a sentence that says where and what to do.
+
+    Stands before those who write files.
+    """
 
     def on_train_batch_end(self, batch, logs=None):
         """Look at the running loss."""
@@ -218,21 +238,45 @@ class StopOnNaN(keras.callbacks.Callback):
                 "(the checkpoints of earlier epochs are whole)."
             )
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the validation too: the last step may have spoilt the weights after its loss was taken."""
+        for name, value in logs.items():
+            if not np.isfinite(value):
+                raise InputError(
+                    f"After epoch {epoch + 1}, {name} is {value}; lower the learning rate "
+                    "(the checkpoints of earlier epochs are whole)."
+                )
 
-class HistoryFile(keras.callbacks.Callback):
-    """Appends each epoch's values to a JSON file, replaced in one piece."""
 
-    def __init__(self, path: Path, history: dict[str, list[float]]):
+class RunFiles(keras.callbacks.Callback):
+    """Writes the checkpoints and the history after each epoch, each replaced in one piece.
+
+    Keras' `ModelCheckpoint` writes over the old file (a training that is killed then has none to go on from) and
+    forgets the best score when a training goes on.
+
+    Args:
+        run: the run folder.
+        history: of the epochs before; each epoch appends its values, and the learning rate after it.
+        monitor: the higher this value, the better the epoch.
+    """
+
+    def __init__(self, run: Path, history: dict[str, list[float]], monitor: str):
         super().__init__()
-        self.path, self.history = path, history
+        self.run, self.history, self.monitor = run, history, monitor
 
     def on_epoch_end(self, epoch, logs=None):
-        """Append and write."""
+        """Save; the history and ``last.keras``, which belong together, move into place at the end."""
+        is_best = logs[self.monitor] > max(self.history.get(self.monitor, ()), default=-math.inf)
         for name, value in {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}.items():
             self.history.setdefault(name, []).append(float(value))
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.history, indent=1) + "\n")
-        os.replace(part, self.path)
+        part = {name: self.run / f"part-{name}" for name in (BEST, LAST, HISTORY)}
+        self.model.save(part[LAST])
+        part[HISTORY].write_text(json.dumps(self.history, indent=1) + "\n")
+        if is_best:
+            shutil.copyfile(part[LAST], part[BEST])
+            os.replace(part[BEST], self.run / BEST)
+        for name in (LAST, HISTORY):
+            os.replace(part[name], self.run / name)
 
 
 class TimeLimit(keras.callbacks.Callback):
@@ -249,7 +293,7 @@ class TimeLimit(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Shows TensorBoard what the network sees: input, target and predicted heatmaps, overlay, for some validation people."""
+    """Shows TensorBoard what the network makes of some validation people: input, both heatmaps, overlay."""
 
     def __init__(self, folder: Path, validation_data: tf.data.Dataset, people: int = 4):
         super().__init__()

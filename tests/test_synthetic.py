@@ -36,9 +36,10 @@ def standing_person(yaw, number=0, place=(160.0, 120.0), stature=180.0):
         shoulders = body.points[LEFT_SHOULDER] - body.points[RIGHT_SHOULDER]
         trunk_yaw = np.degrees(np.arctan2(-shoulders[2], shoulders[0]))
         low = body.points[[9, 10], 1].min() > -0.1  # both wrists below the waist
+        upright = body.points[[13, 14], 1].min() > 0.2  # both knees well below the hips
         near = all(abs((angle - yaw + 180) % 360 - 180) < 15 for angle in (head_yaw, trunk_yaw))
         looks = sample_looks(np.random.default_rng(seed), np.full(3, 128.0))
-        if near and low and not body.sits and not looks.long_hair:
+        if near and low and upright and not body.sits and not looks.long_hair:
             return Person(body, looks, stature, np.array(place), number)
     raise AssertionError(f"no pose with yaw {yaw}")
 

@@ -80,7 +80,7 @@ def sample(rng: np.random.Generator) -> Figure:
     """A random body in a random pose, seen from a random side."""
     u, n = rng.uniform, rng.normal
     bone = np.exp(n(0, 0.05, 9))  # individual bone lengths
-    pose = rng.choice(("stand", "walk", "lunge", "crouch", "sit"), p=(0.34, 0.28, 0.12, 0.12, 0.14))
+    pose = rng.choice(("stand", "walk", "lunge", "crouch", "sit"), p=(0.38, 0.32, 0.10, 0.09, 0.11))
     p: dict[str, np.ndarray] = {}
 
     lean = {"crouch": u(10, 45), "sit": u(-5, 25), "lunge": u(0, 30)}.get(pose, n(3, 8))
@@ -120,7 +120,7 @@ def sample(rng: np.random.Generator) -> Figure:
 
 def _yaw(rng: np.random.Generator) -> float:
     """Degrees about the vertical: 0 faces the viewer, 180 shows the back, +-90 a profile."""
-    middle, spread = ((0, 28), (180, 28), (90, 20), (-90, 20))[int(np.searchsorted((0.56, 0.78, 0.89), rng.random()))]
+    middle, spread = ((0, 28), (180, 28), (90, 20), (-90, 20))[int(np.searchsorted((0.74, 0.88, 0.94), rng.random()))]
     return rng.normal(middle, spread)
 
 
@@ -141,12 +141,12 @@ def _leg_angles(rng: np.random.Generator, pose: str) -> tuple[tuple[float, ...],
 def _arm_angles(rng: np.random.Generator) -> tuple[float, float, float, float]:
     """(shoulder flexion, spread, inward twist, elbow flexion) in degrees of one arm."""
     u, kind = rng.uniform, rng.random()
-    if kind < 0.40:  # hanging or swinging
+    if kind < 0.50:  # hanging or swinging
         return rng.normal(5, 18), u(4, 22), u(0, 40), u(2, 50)
-    if kind < 0.55:  # hand towards the hip
+    if kind < 0.62:  # hand towards the hip
         return u(-25, 5), u(25, 50), u(50, 90), u(70, 115)
-    if kind < 0.72:  # forward
+    if kind < 0.74:  # forward
         return u(35, 95), u(0, 25), u(-10, 50), u(5, 100)
-    if kind < 0.85:  # sideways
+    if kind < 0.86:  # sideways
         return u(-10, 20), u(55, 105), u(-95, 40), u(0, 90)
     return u(-10, 30), u(115, 170), u(-90, 30), u(0, 80)  # raised

@@ -11,7 +11,7 @@ from keras_mrpose.data.canvas import OBJECT, Canvas
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """(h, w, 3) uint8: a smooth gradient, perhaps a floor, patterns, clutter and noise of several scales."""
     height, width = size
-    palette = rng.uniform(10, 245, (6, 3))
+    palette = _muted(rng.uniform(10, 245, (1, 6, 3)))[0]
     corners = np.clip(palette[0] + rng.normal(0, 30, (2, 2, 3)), 0, 255).astype(np.uint8)
     image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.6:  # a floor
@@ -23,8 +23,13 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         _stripes(rng, image, palette[2])
     for _ in range(rng.integers(3, 16)):
         _clutter(rng, image, palette[rng.integers(1, 6)] + rng.normal(0, 15, 3))
-    weight = rng.uniform(0.1, 0.7)
-    return cv2.addWeighted(image, 1.0, _noise(rng, size), weight, -127.5 * weight)
+    weight = rng.uniform(0.1, 0.5)
+    return cv2.addWeighted(image, 1.0, _muted(_noise(rng, size)), weight, -127.5 * weight)
+
+
+def _muted(colours: np.ndarray) -> np.ndarray:
+    """Colours (h, w, 3) nearer to grey, as places are, next to what people wear."""
+    return cv2.transform(colours, np.full((3, 3), 0.2) + 0.4 * np.eye(3))
 
 
 def film(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = (240, 320)) -> Drawing:
             seat = hips + np.array((0, 0.17 * person.stature))
             scenery.block(canvas, seat, 0.3 * person.stature, 0.24 * person.stature, rng.uniform(20, 230, 3))
         person.paint(canvas)
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             middle = person.joints[rng.integers(5, 17)] + rng.normal(0, 0.05, 2) * person.stature
             scenery.stand_before(rng, canvas, middle, rng.uniform(0.3, 0.6) * person.stature)
     truth = [_annotate(person, canvas.surface) for person in people]

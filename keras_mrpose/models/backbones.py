@@ -150,7 +150,7 @@ BACKBONES = {
         "EfficientNetV2B0",
         "torchvision",
     ),
-    "small_v1b": _v1b((2, 2, 2, 2), base=16, width=32),
+    "small_v1b": _v1b((1, 1, 1, 1), base=16, width=32),
     "tiny_v1b": _v1b((1, 1, 1, 1), base=8, width=16),
 }
 

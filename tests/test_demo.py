@@ -1,0 +1,26 @@
+"""The demo, whole, on a tenth of its pictures."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+sys.path.insert(0, str(ROOT / "experiments"))
+import run  # noqa: E402
+
+
+@pytest.mark.slow
+def test_quick_demo_leaves_numbers_and_pictures(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    assert run.main(["demo", "--quick", "--run", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "run.py predict" in told and "run.py train lsp-mrfeanet2" in told
+    result = json.loads((folder / "result.json").read_text())
+    assert result["people"] > 30
+    assert 0.0 < result["PCK@0.2"]["mean"] < 1.0  # one epoch on 600 people: something, not much
+    overlays = Image.open(folder / "overlays.png")
+    assert overlays.size == (4 * 320, 3 * 240)
+    assert Image.open(folder / "loss_curve.png").size[0] > 300
+    assert not any(part.name.startswith("drawn") for part in folder.iterdir())  # pictures lie beside, for the next run

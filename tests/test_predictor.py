@@ -1,0 +1,325 @@
+"""Predictions: joints come out where they are in the picture, whatever the box; sources and mistakes."""
+
+import shutil
+
+import dots
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_mrpose
+from keras_mrpose import geometry
+from keras_mrpose.errors import InputError
+from keras_mrpose.predictor import Predictor, check_boxes, crop_matrices, read_picture, to_image
+
+SIZE = (96, 64)  # height, width of the crops
+PICTURE = (170, 330)
+# Boxes of four people far from each other: small and large, wide and tall, the last two partly outside.
+BOXES = np.array([[20, 30, 40, 60], [120.5, 20.25, 60, 110], [-12, 100, 50, 45], [230, 40, 120, 70.5]])
+
+
+def people(seed=0):
+    """(4, 3, 2) dots at sub-pixel places, in the inner part of each box's visible piece."""
+    low = np.maximum(BOXES[:, :2], 0)
+    high = np.minimum(BOXES[:, :2] + BOXES[:, 2:], (PICTURE[1], PICTURE[0]))
+    share = np.random.default_rng(seed).uniform(0.25, 0.75, (4, 3, 2))
+    return low[:, None] + share * (high - low)[:, None]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return dots.network(SIZE)
+
+
+@pytest.fixture(scope="module")
+def random_model():
+    """A real network for COCO's joints, whose heatmaps differ from zero: the head's first weights are tiny."""
+    keras.utils.set_random_seed(0)
+    model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
+    for weight in model.trainable_weights:
+        if weight.path.endswith("kernel") and np.std(weight) < 0.005:
+            weight.assign(weight * 100)
+    return model
+
+
+# --- geometry -----------------------------------------------------------------------------------------------------
+
+
+def test_crop_and_back_is_the_identity():
+    matrices = crop_matrices(BOXES, SIZE)
+    points = np.random.default_rng(0).uniform(-50, 400, (4, 7, 2))
+    crop = np.stack([geometry.transform(matrix, p) for matrix, p in zip(matrices, points, strict=True)])
+    np.testing.assert_allclose(to_image(crop, matrices), points, atol=1e-10)
+
+
+def test_the_crop_shows_the_box():
+    """The box's centre is in the middle of the crop, its filled side takes 1 / 1.25 of it."""
+    for box, matrix in zip(BOXES, crop_matrices(BOXES, SIZE), strict=True):
+        x, y, w, h = box
+        np.testing.assert_allclose(geometry.transform(matrix, np.array([x + w / 2, y + h / 2])), (32, 48))
+        corners = geometry.transform(matrix, np.array([[x, y], [x + w, y + h]]))
+        assert max((corners[1] - corners[0]) * 1.25 / (64, 96)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_dots_are_found_where_they_are(network, flip_test):
+    """In heatmap pixels a peak moved by a quarter is off by at most 1/4 in x and in y, for symmetric dots.
+
+    The mirror image's maps are 1/4 too far right (`GaussianCodec.flip_shift`), their mean with the others 1/8: then
+    at most 3/8 in x. The crops' interpolation adds less than 0.02.
+    """
+    predictor = Predictor(network, flip_test=flip_test)
+    scale = geometry.scale_of(crop_matrices(BOXES, SIZE)) / 4
+    errors = []
+    for seed in range(5):
+        truth = people(seed)
+        joints = predictor(dots.picture(PICTURE, truth), BOXES)
+        assert joints.shape == (4, 3, 3) and joints.dtype == np.float64
+        errors.append((joints[..., :2] - truth) * scale[:, None, None])
+        assert (joints[..., 2] > 0.2).all() and (joints[..., 2] <= 1).all()
+    bound = np.array([3 / 8 if flip_test else 1 / 4, 1 / 4]) + 0.02
+    assert (np.abs(errors) <= bound).all(), np.abs(errors).max(axis=(0, 1, 2))
+    assert np.abs(errors).max() > 0.15  # the bound is not idle
+
+
+def test_scores_are_the_heights_of_the_peaks(network):
+    predictor = Predictor(network, flip_test=False)
+    picture = dots.picture(PICTURE, people())
+    strong, weak = predictor(picture, BOXES), predictor(picture // 2, BOXES)
+    np.testing.assert_allclose(weak[..., 2], strong[..., 2] / 2, atol=0.5 / 255)  # // rounds by half a level on average
+
+
+def test_nothing_to_see_gives_no_score(network):
+    joints = Predictor(network)(np.zeros((*PICTURE, 3), np.uint8), BOXES)
+    assert (joints[..., 2] == 0).all() and np.isfinite(joints).all()
+
+
+def test_batches_change_nothing(network):
+    picture = dots.picture(PICTURE, people())
+    together = Predictor(network, batch_size=32)(picture, BOXES)
+    predictor, sizes = Predictor(network, batch_size=3), []
+    joints = predictor.joints
+    predictor.joints = lambda crops: sizes.append(len(crops)) or joints(crops)
+    np.testing.assert_allclose(predictor(picture, BOXES), together, atol=1e-6)
+    assert sizes == [3, 1]
+    alone = [predictor(picture, BOXES[i : i + 1]) for i in range(4)]
+    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-6)
+
+
+def test_without_a_box_the_picture_is_the_box(network):
+    truth = np.array([[[30.3, 40.6], [80.2, 60.1], [60.7, 110.4]]])
+    picture = dots.picture((150, 110), truth)
+    predictor = Predictor(network)
+    whole = predictor(picture)
+    np.testing.assert_array_equal(whole, predictor(picture, [[0, 0, 110, 150]]))
+    assert np.abs(whole[..., :2] - truth).max() < 3  # of 110 x 150 in a crop of 64 x 96
+
+
+def test_nobody_gives_nobody(network):
+    assert Predictor(network)(np.zeros((*PICTURE, 3), np.uint8), np.zeros((0, 4))).shape == (0, 3, 3)
+
+
+# --- flip test ----------------------------------------------------------------------------------------------------
+
+
+def test_flip_test_is_the_mean_with_the_mirror_image(random_model):
+    """Mirrored back, left and right joints swapped, moved one column to the right: written out in NumPy."""
+    crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
+    plain = Predictor(random_model, flip_test=False)
+    direct, mirrored = plain.heatmaps(crops), plain.heatmaps(crops[:, :, ::-1])
+    assert direct.shape == (2, 24, 16, 17)
+    expected = np.empty_like(direct)
+    names = random_model.skeleton.joints
+    for j, name in enumerate(names):
+        side = {"left": "right", "right": "left"}.get(name.split("_")[0])
+        other = names.index(name.replace(name.split("_")[0], side)) if side else j
+        for column in range(16):
+            source = mirrored[:, :, 15 - max(column - 1, 0), other]
+            expected[:, :, column, j] = (direct[:, :, column, j] + source) / 2
+    np.testing.assert_allclose(Predictor(random_model).heatmaps(crops), expected, atol=1e-7)
+    assert np.abs(expected - direct).max() > 1e-4
+
+
+def test_joints_are_the_decoded_heatmaps(random_model):
+    crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
+    predictor = Predictor(random_model)
+    points, scores = predictor.joints(crops)
+    expected, heights = predictor.codec.decode(predictor.heatmaps(crops))
+    np.testing.assert_array_equal(points, np.asarray(expected) * 4.0)
+    np.testing.assert_array_equal(scores, heights)
+
+
+# --- sources ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(random_model, tmp_path_factory):
+    """A run folder with both checkpoints, of which the last one is other than the best."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "run").mkdir()
+    random_model.save(folder / "run" / "best.keras")
+    other = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
+    other.save(folder / "run" / "last.keras")
+    return folder
+
+
+def test_a_model_its_file_and_its_run_predict_the_same(random_model, files):
+    picture = dots.picture(PICTURE, people())
+    expected = Predictor(random_model)(picture, BOXES)
+    for source in (files / "run" / "best.keras", str(files / "run")):
+        predictor = Predictor(source)
+        assert (predictor.skeleton, predictor.input_size) == (random_model.skeleton, SIZE)
+        np.testing.assert_allclose(predictor(picture, BOXES), expected, atol=1e-6)
+
+
+def test_a_run_without_a_best_network_gives_its_last(files, tmp_path):
+    shutil.copy(files / "run" / "last.keras", tmp_path)
+    one, other = Predictor(tmp_path).model, Predictor(files / "run" / "last.keras").model
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_sources_that_are_no_network_of_ours(files, tmp_path):
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes((files / "run" / "best.keras").read_bytes()[:3000])
+    foreign = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    foreign.save(tmp_path / "foreign.keras")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 photo")
+    (tmp_path / "folder").mkdir()
+    for source, words in (
+        (tmp_path / "gone.keras", "is not there; give a .keras file or the folder of a run"),
+        (tmp_path / "folder", "has none of best.keras, last.keras"),
+        (broken, "cannot be loaded|can be loaded"),
+        (tmp_path / "photo.jpg", "cannot be loaded|can be loaded"),
+        (tmp_path / "foreign.keras", "not one made by keras_mrpose.build"),
+        (foreign, "not one made by keras_mrpose.build"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            Predictor(source)
+        assert "\n" not in str(caught.value)
+        if source is not foreign:
+            assert str(source) in str(caught.value)
+
+
+def test_batches_of_none_are_refused(network):
+    with pytest.raises(InputError, match="batch_size is 0"):
+        Predictor(network, batch_size=0)
+
+
+# --- pictures and boxes that cannot be ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((20, 30), np.uint8),
+        np.zeros((20, 30, 4), np.uint8),
+        np.zeros((1, 20, 30, 3), np.uint8),
+        np.zeros((20, 30, 3), np.float32),
+        np.zeros((20, 30, 3), bool),
+    ],
+    ids=["grey", "alpha", "batch", "float", "bool"],
+)
+def test_other_pictures_are_refused(network, image):
+    with pytest.raises(InputError, match=r"The picture has shape \(.*; give \(height, width, 3\) uint8 RGB"):
+        Predictor(network)(image)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[10, 10, 0, 20]], r"\[10.0, 10.0, 0.0, 20.0\] has no area"),
+        ([[10, 10, 20, 20], [10, 10, 20, -1]], r"\[10.0, 10.0, 20.0, -1.0\] has no area"),
+        ([[10, np.nan, 20, 20]], "has no area"),
+        ([[10, 10, np.inf, 20]], "has no area"),
+        ([[330, 10, 20, 20]], "lies outside the picture of 330x170 pixels"),
+        ([[10, 170, 20, 20]], "lies outside the picture of 330x170 pixels"),
+        ([[-20, 10, 20, 20]], "lies outside"),
+        ([[10, -20, 20, 20]], "lies outside"),
+        ([10, 10, 20, 20], r"shape \(4,\); give \(people, 4\)"),
+        ([[10, 10, 20]], r"shape \(1, 3\)"),
+        ([], r"shape \(0,\)"),
+        ([[10, 10, 20, 20], [10, 10, 20]], "not a table of numbers"),
+        ([["a", 10, 20, 20]], "not a table of numbers"),
+    ],
+)
+def test_other_boxes_are_refused(network, boxes, words):
+    with pytest.raises(InputError, match=words) as caught:
+        Predictor(network)(np.zeros((*PICTURE, 3), np.uint8), boxes)
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_that_touch_the_picture_are_taken():
+    boxes = [[329, 169, 5, 5], [-4, -4, 5, 5], [-100, -100, 900, 900]]
+    assert check_boxes(boxes, (*PICTURE, 3)).dtype == np.float64
+
+
+# --- picture files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
+
+
+def test_exif_orientation_is_respected(noise, tmp_path):
+    """The tag says how the stored rows lie; all eight ways, against NumPy's turns (the tag's own table)."""
+    upright = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a),
+    }
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(noise).save(path)
+    stored = np.asarray(Image.open(path))
+    for orientation, turn in upright.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(noise).save(path, exif=exif)
+        np.testing.assert_array_equal(read_picture(path), turn(stored), err_msg=str(orientation))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
+def test_every_kind_of_picture_becomes_rgb(noise, mode, tmp_path):
+    Image.fromarray(noise).convert(mode).save(tmp_path / "picture.png")
+    picture = read_picture(tmp_path / "picture.png")
+    assert (picture.shape, picture.dtype) == ((30, 50, 3), np.uint8)
+    np.testing.assert_array_equal(picture, Image.open(tmp_path / "picture.png").convert("RGB"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_damaged_pictures_are_named(noise, suffix, tmp_path):
+    """Cut anywhere: a sentence with the file's name, or (cut behind the last pixel) the picture."""
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    Image.fromarray(noise).save(whole)
+    content = whole.read_bytes()
+    refused = 0
+    for length in range(0, len(content), max(1, len(content) // 60)):
+        path.write_bytes(content[:length])
+        try:
+            assert read_picture(path).shape == (30, 50, 3)
+        except InputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    for name, words in (("gone.jpg", "is not there"), ("page.jpg", "cannot be read"), ("", "cannot be read")):
+        with pytest.raises(InputError, match=words) as caught:
+            read_picture(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_pictures_too_large_to_be_meant_are_refused(noise, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    Image.fromarray(noise).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_picture(tmp_path / "bomb.png")

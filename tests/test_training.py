@@ -1,0 +1,408 @@
+"""Training: what a run folder holds, the schedule, going on exactly, and that a mistake leaves nothing half-written.
+
+The mechanics are tested on a network of two convolutions, `micro`; a real one is trained in test_run.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_mrpose import data, training
+from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.models import zoo
+from keras_mrpose.skeletons import COCO, LSP
+
+EXPERIMENT = Experiment(
+    name="micro",
+    backbone="tiny_v1b",
+    input_size=(96, 64),
+    sigma=1.5,
+    augmentation=Augmentation(scale=0.1, rotation=10.0),
+    recipe=Recipe(epochs=2, batch_size=4, learning_rate=3e-3, epsilon=1e-10, schedule="cosine", warmup=0.1),
+)
+STEPS = 4  # 19 drawn people in batches of 4
+
+
+def micro(name, *, backbone, input_shape, skeleton, backbone_weights, codec):
+    """In place of `zoo.build`: quick to trace, yet with everything that has a state."""
+    image = keras.Input(input_shape)
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Conv2D(8, 4, 4, use_bias=False)(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    x = keras.layers.Conv2D(skeleton.num_joints, 1, dtype="float32")(x)
+    return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
+
+
+@pytest.fixture(scope="module")
+def people(drawn):
+    return data.load(drawn, "train")
+
+
+@pytest.fixture(scope="module")
+def validation(drawn):
+    return data.load(drawn, "val")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def micro_networks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.zoo, "build", micro)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(people, validation, tmp_path_factory):
+    """Two epochs in one go."""
+    run = tmp_path_factory.mktemp("runs") / "{finished}"  # no name that a path can have is special
+    before = keras.config.dtype_policy()
+    history = training.train(EXPERIMENT, people, validation, run)
+    assert keras.config.dtype_policy() == before
+    return SimpleNamespace(run=run, history=history)
+
+
+@pytest.fixture(scope="module")
+def half(people, validation, tmp_path_factory):
+    """The same, stopped after its first epoch."""
+    run = tmp_path_factory.mktemp("runs") / "half"
+    history = training.train(EXPERIMENT, people, validation, run, time_limit=0.0)
+    assert {len(values) for values in history.values()} == {1}
+    return run
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the run folder -----------------------------------------------------------------------------------------------
+
+
+def test_run_folder(finished):
+    names = {path.name for path in finished.run.iterdir()}
+    assert names == {"config.json", "best.keras", "last.keras", "history.json", "logs"}
+    assert Experiment.load(finished.run / "config.json") == EXPERIMENT
+
+
+def test_history_has_one_number_per_epoch(finished):
+    history = json.loads((finished.run / "history.json").read_text())
+    assert history == finished.history
+    assert set(history) == {
+        *("loss", "val_loss", "pck", "val_pck", "oks_ap", "val_oks_ap", "learning_rate", "images_per_second")
+    }
+    assert {len(values) for values in history.values()} == {2}
+    assert history["loss"][1] < history["loss"][0] and history["val_loss"][1] < history["val_loss"][0]
+    assert min(history["images_per_second"]) > 0
+    rates = training.schedule(EXPERIMENT.recipe, STEPS)
+    assert history["learning_rate"] == [pytest.approx(float(rates(STEPS * epoch))) for epoch in (1, 2)]
+
+
+def test_validation_values_are_those_of_the_saved_networks(finished, validation):
+    """`last.keras` is compiled, `best.keras` is the epoch with the best score; float32 sums of 8 people."""
+    best = int(np.argmax(finished.history["val_pck"]))
+    for name, epoch in (("last.keras", 1), ("best.keras", best)):
+        model = keras.models.load_model(finished.run / name)
+        batches = training.pipeline.batches(validation, EXPERIMENT.input_size, EXPERIMENT.recipe.batch_size)
+        values = model.evaluate(batches, verbose=0, return_dict=True)
+        for key in ("loss", "pck", "oks_ap"):
+            assert values[key] == pytest.approx(finished.history[f"val_{key}"][epoch], rel=1e-5), (name, key)
+        assert int(model.optimizer.iterations) == (epoch + 1) * STEPS
+        assert (model.skeleton, model.codec) == (COCO, GaussianCodec(1.5))
+
+
+def events(folder):
+    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return {
+        tag: [tf.make_ndarray(event.tensor_proto) for event in accumulator.Tensors(tag)]
+        for tag in accumulator.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_has_curves_and_pictures(finished):
+    curves = events(finished.run / "logs" / "train")
+    for name in ("loss", "pck", "oks_ap", "learning_rate", "images_per_second"):
+        np.testing.assert_allclose(curves[f"epoch_{name}"], finished.history[name], rtol=1e-6, err_msg=name)
+    curves = events(finished.run / "logs" / "validation")
+    for name in ("loss", "pck", "oks_ap"):
+        np.testing.assert_allclose(curves[f"epoch_{name}"], finished.history[f"val_{name}"], rtol=1e-6, err_msg=name)
+    ((name, pictures),) = events(finished.run / "logs" / "pictures").items()
+    assert name == "input, target, prediction, overlay"
+    assert len(pictures) == 2  # one summary per epoch: width, height, and a PNG of each of four people
+    for width, height, *images in pictures:
+        assert len(images) == 4
+        for image in images:
+            decoded = tf.io.decode_png(image)
+            assert decoded.shape == (int(height), int(width), 3)
+            assert len(np.unique(decoded)) > 20
+
+
+# --- the schedule -------------------------------------------------------------------------------------------------
+
+
+def test_step_schedule_is_the_published_one():
+    """1e-3 in the epochs 0..119, 1e-4 in 120..149, 1e-5 in 150..169: new rates from an epoch's first step on."""
+    steps = 7
+    rates = training.schedule(Recipe(), steps)
+    for epoch in range(170):
+        for step in (0, steps - 1):
+            expected = 1e-3 if epoch < 120 else 1e-4 if epoch < 150 else 1e-5
+            assert float(rates(epoch * steps + step)) == pytest.approx(expected, rel=1e-6), (epoch, step)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_step_schedule_of_few_epochs(epochs):
+    """Borders may fall together; the rate never rises, and starts at the top."""
+    rates = training.schedule(Recipe(epochs=epochs), 5)
+    values = [float(rates(step)) for step in range(5 * epochs)]
+    assert values[0] == pytest.approx(1e-3)
+    assert values == sorted(values, reverse=True)
+    constant = training.schedule(Recipe(epochs=epochs, milestones=()), 5)
+    assert {float(constant(step)) for step in range(5 * epochs)} == {np.float32(1e-3)}
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])
+def test_cosine_schedule(warmup):
+    """Linear from zero, then half a cosine down to 1 %; float32 against float64."""
+    recipe = Recipe(epochs=20, learning_rate=2e-3, schedule="cosine", warmup=warmup)
+    steps = 13
+    total = 20 * steps
+    rises = int(np.ceil(warmup * total))
+    rates = training.schedule(recipe, steps)
+    for step in range(total):
+        if step < rises:
+            expected = 2e-3 * step / rises
+        else:
+            expected = 2e-3 * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * (step - rises) / (total - rises))))
+        assert float(rates(step)) == pytest.approx(expected, rel=1e-5, abs=1e-9), step
+
+
+# --- going on -----------------------------------------------------------------------------------------------------
+
+
+def test_going_on_gives_what_one_go_gives(finished, half, people, validation, tmp_path):
+    """Order, augmentation, weights, moments and schedule continue; only the clock differs.
+
+    Both do the same operations in the same order, and on most machines the results are equal to the bit. Threads may
+    split a sum differently, though: float32 sums of 2**12 terms then differ by 1e-6 of their size, and Adam's division
+    carries that into the weights.
+    """
+    run = shutil.copytree(half, tmp_path / "run")
+    history = training.train(EXPERIMENT, people, validation, run, resume=True)
+    assert history == json.loads((run / "history.json").read_text())
+    for name in set(history) - {"images_per_second"}:
+        np.testing.assert_allclose(history[name], finished.history[name], rtol=1e-5, err_msg=name)
+    for name in ("last.keras", "best.keras"):
+        one, other = (keras.models.load_model(folder / name) for folder in (run, finished.run))
+        for a, b in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=f"{name} {a.path}")
+    for a, b in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=a.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "small_v1b"},
+        {"sigma": 2.0},
+        {"augmentation": Augmentation()},
+        {"recipe": dataclasses.replace(EXPERIMENT.recipe, learning_rate=1e-3)},
+    ],
+)
+def test_going_on_otherwise_is_refused(half, people, validation, change):
+    before = content(half)
+    with pytest.raises(InputError, match=r"config\.json says that the run was started otherwise"):
+        training.train(dataclasses.replace(EXPERIMENT, **change), people, validation, half, resume=True)
+    assert content(half) == before
+
+
+def test_going_on_with_other_people_is_refused(half, people, validation):
+    """The schedule and the order of the people would be others."""
+    before = content(half)
+    with pytest.raises(InputError, match="took 4 steps in 1 epochs, with these people it would be 2"):
+        training.train(EXPERIMENT, people.take(slice(8)), validation, half, resume=True)
+    assert content(half) == before
+
+
+@pytest.mark.parametrize("name", ["last.keras", "history.json", "config.json"])
+def test_going_on_needs_whole_files(half, people, validation, name, tmp_path):
+    run = shutil.copytree(half, tmp_path / "run")
+    (run / name).unlink()
+    with pytest.raises(InputError, match=name):
+        training.train(EXPERIMENT, people, validation, run, resume=True)
+
+
+def test_going_on_from_a_damaged_checkpoint(half, people, validation, tmp_path):
+    run = shutil.copytree(half, tmp_path / "run")
+    (run / "last.keras").write_bytes((run / "last.keras").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"last\.keras cannot be loaded"):
+        training.train(EXPERIMENT, people, validation, run, resume=True)
+
+
+def test_going_on_from_nothing_is_refused(people, validation, tmp_path):
+    with pytest.raises(InputError, match=r"has no last\.keras to go on from"):
+        training.train(EXPERIMENT, people, validation, tmp_path / "run", resume=True)
+    assert not files(tmp_path)
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_files(tmp_path):
+    """The callback in a run with scores 0.3 and 0.5 behind it."""
+    history = {name: [0.3, 0.5] for name in ("val_pck", "loss", "learning_rate")}
+    callback = training.RunFiles(tmp_path, history, "val_pck")
+    callback.set_model(training.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS))
+    return callback
+
+
+def test_best_score_is_remembered(run_files, tmp_path):
+    """0.5, of an earlier session, has to be surpassed; being equal is not better."""
+    for score, best in ((0.4, False), (0.5, False), (0.6, True)):
+        run_files.on_epoch_end(2, {"val_pck": score, "loss": 0.1})
+        assert (tmp_path / "best.keras").exists() == best
+    first_best = (tmp_path / "best.keras").read_bytes()
+    run_files.on_epoch_end(2, {"val_pck": 0.55, "loss": 0.1})
+    assert (tmp_path / "best.keras").read_bytes() == first_best
+    assert json.loads((tmp_path / "history.json").read_text())["val_pck"] == [0.3, 0.5, 0.4, 0.5, 0.6, 0.55]
+    assert files(tmp_path) == ["best.keras", "history.json", "last.keras"]
+
+
+def test_a_save_that_dies_leaves_the_files_whole(run_files, tmp_path, monkeypatch):
+    run_files.on_epoch_end(2, {"val_pck": 0.6, "loss": 0.1})
+    before = content(tmp_path)
+
+    def dies(path, **options):
+        path.write_bytes(b"PK half a file")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(run_files.model, "save", dies)
+    with pytest.raises(OSError, match="No space"):
+        run_files.on_epoch_end(3, {"val_pck": 0.7, "loss": 0.1})
+    after = content(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+def test_values_that_are_no_numbers_end_the_training():
+    callback = training.StopOnNaN()
+    callback.on_train_batch_end(6, {"loss": 0.1})
+    callback.on_epoch_end(1, {"loss": 0.1, "val_loss": 0.2})
+    for loss in (np.nan, np.inf):
+        with pytest.raises(InputError, match=r"The loss became (nan|inf) at batch 7 .* lower the learning rate"):
+            callback.on_train_batch_end(6, {"loss": loss})
+        with pytest.raises(InputError, match=r"After epoch 2, val_loss is (nan|inf); lower the learning rate"):
+            callback.on_epoch_end(1, {"loss": 0.1, "val_loss": loss})
+
+
+# --- build --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_build_keeps_the_precision_to_itself(precision):
+    experiment = dataclasses.replace(
+        EXPERIMENT, skeleton="lsp", recipe=dataclasses.replace(EXPERIMENT.recipe, precision=precision)
+    )
+    model = training.build(experiment, SimpleNamespace(skeleton=LSP), STEPS)
+    assert keras.config.dtype_policy().name == "float32"
+    assert {layer.dtype_policy.name for layer in model.layers if "conv2d" in layer.name} == {precision, "float32"}
+    assert isinstance(model.loss, HeatmapMSE) and model.loss.codec == model.codec == GaussianCodec(1.5)
+    assert getattr(model.optimizer, "inner_optimizer", model.optimizer).epsilon == 1e-10
+
+
+def test_precision_is_restored_when_building_fails(monkeypatch):
+    def refuse(*arguments, **options):
+        raise InputError("no such network")
+
+    monkeypatch.setattr(training.zoo, "build", refuse)
+    recipe = dataclasses.replace(EXPERIMENT.recipe, precision="mixed_bfloat16")
+    with pytest.raises(InputError, match="no such network"):
+        training.build(dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO), STEPS)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+# --- wrong --------------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_in_use_is_refused(half, people, validation):
+    before = content(half)
+    with pytest.raises(InputError, match="holds a run; go on with --resume, replace it with --overwrite"):
+        training.train(EXPERIMENT, people, validation, half)
+    assert content(half) == before
+
+
+def test_a_run_is_kept_until_its_successor_stands(half, people, validation, monkeypatch):
+    """A typing error in a file name must not cost a trained network."""
+    monkeypatch.undo()
+    before = content(half)
+
+    def refuse(*arguments, **options):
+        raise InputError("weights.npz: there is no such weights file.")
+
+    monkeypatch.setattr(training.zoo, "build", refuse)
+    with pytest.raises(InputError, match="no such weights file"):
+        training.train(EXPERIMENT, people, validation, half, overwrite=True)
+    assert content(half) == before
+
+
+def test_other_joints_are_refused(people, validation, tmp_path):
+    lsp = dataclasses.replace(EXPERIMENT, skeleton="lsp")
+    with pytest.raises(InputError, match="has coco joints, but experiment 'micro' is for lsp"):
+        training.train(lsp, people, validation, tmp_path / "run")
+    with pytest.raises(InputError, match="less than one batch of 4"):
+        training.train(EXPERIMENT, people.take(slice(3)), validation, tmp_path / "run")
+    with pytest.raises(InputError, match="has no people"):
+        training.train(EXPERIMENT, people, validation.take([]), tmp_path / "run")
+    assert not files(tmp_path)
+
+
+def spoilt(people, row, path):
+    """The same people, one of them in half a JPEG."""
+    whole = Path(people.paths()[row]).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    paths = people.image_paths.tolist()
+    paths[people.image_index[row]] = str(path)
+    return People(**{**vars(people), "image_paths": paths})
+
+
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_a_broken_image_is_named_and_nothing_stays(people, validation, which, tmp_path):
+    broken = tmp_path / "half.jpg"
+    if which == "training":
+        people = spoilt(people, 0, broken)
+    else:
+        validation = spoilt(validation, len(validation) - 1, broken)  # found after the epoch
+    with pytest.raises(InputError, match=rf"The image {broken} cannot be read"):
+        training.train(EXPERIMENT, people, validation, tmp_path / "run")
+    assert files(tmp_path) == ["half.jpg"]
+
+
+def test_exploding_training_leaves_no_run(people, validation, tmp_path):
+    """With this learning rate the first step's weights overflow, the second step's loss is no number."""
+    wild = dataclasses.replace(EXPERIMENT, recipe=Recipe(epochs=2, batch_size=4, learning_rate=1e30))
+    with pytest.raises(InputError, match=r"The loss became (nan|inf) at batch [234] of this epoch"):
+        training.train(wild, people, validation, tmp_path / "run")
+    assert not files(tmp_path)
+
+
+def test_overwriting_replaces_the_whole_folder(half, people, validation, tmp_path, monkeypatch):
+    run = shutil.copytree(half, tmp_path / "run")
+    (run / "result.json").write_text("of the old network")
+    found = []
+    monkeypatch.setattr(zoo.PoseModel, "fit", lambda *arguments, **options: found.extend(files(run)))
+    training.train(EXPERIMENT, people, validation, run, overwrite=True)
+    assert found == ["config.json"]
