@@ -243,12 +243,12 @@ def list_(options) -> None:
     import keras_mrpose
 
     table = Table(title="experiments")
-    for heading in ("experiment", "model", "backbone", "input", "joints", "epochs", "batch"):
+    for heading in ("experiment", "model", "backbone", "input", "epochs", "batch"):  # as wide as a terminal of 80
         table.add_column(heading, no_wrap=True)
     for name, row in configs.EXPERIMENTS.items():
         size = f"{row.input_size[0]}x{row.input_size[1]}"
         recipe = row.recipe
-        table.add_row(name, row.model, row.backbone, size, row.skeleton, str(recipe.epochs), str(recipe.batch_size))
+        table.add_row(name, row.model, row.backbone, size, str(recipe.epochs), str(recipe.batch_size))
     console = Console()
     console.print(table)
     console.print("models:   ", ", ".join(keras_mrpose.list_models()))

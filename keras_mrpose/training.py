@@ -138,6 +138,7 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
         metrics=metrics,
         jit_compile="auto" if on_gpu else False,
     )
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
 
 

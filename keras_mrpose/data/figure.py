@@ -80,7 +80,7 @@ def sample(rng: np.random.Generator) -> Figure:
     """A random body in a random pose, seen from a random side."""
     u, n = rng.uniform, rng.normal
     bone = np.exp(n(0, 0.05, 9))  # individual bone lengths
-    pose = rng.choice(("stand", "walk", "lunge", "crouch", "sit"), p=(0.38, 0.32, 0.10, 0.09, 0.11))
+    pose = rng.choice(("stand", "walk", "lunge", "crouch", "sit"), p=(0.42, 0.34, 0.08, 0.07, 0.09))
     p: dict[str, np.ndarray] = {}
 
     lean = {"crouch": u(10, 45), "sit": u(-5, 25), "lunge": u(0, 30)}.get(pose, n(3, 8))
@@ -115,7 +115,7 @@ def sample(rng: np.random.Generator) -> Figure:
 
     view = np.diag((1.0, -1.0, 1.0)) @ turn(0, u(-5, 20)) @ turn(2, n(0, 4)) @ turn(1, _yaw(rng))
     points = np.stack([p[name] for name in POINTS]) @ view.T
-    return Figure(points, view @ head, girth=u(0.85, 1.25), sits=pose == "sit")
+    return Figure(points, view @ head, girth=u(1.0, 1.35), sits=pose == "sit")
 
 
 def _yaw(rng: np.random.Generator) -> float:

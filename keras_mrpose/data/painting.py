@@ -36,6 +36,10 @@ _SPHERE = np.array(
 _SCALP = _SPHERE[_SPHERE @ (0.0, 0.75, -0.66) > 0.12]
 
 
+# What legs wear: blues, greys, browns and black, as in any street.
+DENIMS = np.array(((38, 52, 96), (70, 96, 150), (30, 30, 36), (92, 92, 98), (84, 62, 44), (190, 180, 156)), np.float64)
+
+
 @dataclass(frozen=True)
 class Looks:
     """Colours (3,) 0..255 and clothes of one person; `sleeves`: 0 none, 1 short, 2 long."""
@@ -55,25 +59,30 @@ class Looks:
 def sample_looks(rng: np.random.Generator, ground: Colour) -> Looks:
     """Random looks; clothes keep their distance from `ground`, the mean colour behind the person."""
 
-    def cloth() -> Colour:
-        colours = rng.uniform(15, 245, (4, 3))
+    def cloth(colours: np.ndarray) -> Colour:
         far = np.abs(colours - ground).mean(axis=1)
-        return colours[np.argmax(far > 45) if (far > 45).any() else np.argmax(far)]
+        return colours[np.argmax(far > 60) if (far > 60).any() else np.argmax(far)]
 
     light, dark = np.array((242, 204, 178)), np.array((96, 62, 44))
     hairs = np.array(((35, 26, 22), (92, 58, 34), (178, 138, 82), (150, 148, 146), (140, 62, 32)))
     return Looks(
         skin=light + rng.random() * (dark - light) + rng.normal(0, 5, 3),
         hair=np.clip(hairs[rng.integers(len(hairs))] + rng.normal(0, 8, 3), 5, 250),
-        shirt=cloth(),
+        shirt=cloth(_bright(rng, 4)),
         accent=rng.uniform(0, 255, 3),
-        trousers=cloth(),
-        shoes=rng.uniform(10, 235, 3),
-        sleeves=int(rng.integers(3)),
+        trousers=cloth(DENIMS[rng.permutation(len(DENIMS))] + rng.normal(0, 10, 3)).clip(5, 250),
+        shoes=rng.choice((25.0, 235.0)) + rng.normal(0, 12, 3),
+        sleeves=int(np.searchsorted((0.45, 0.9), rng.random())),
         shorts=bool(rng.random() < 0.25),
         pattern=("plain", "hoops", "stripes", "yoke")[rng.integers(4)],
         long_hair=bool(rng.random() < 0.22),
     )
+
+
+def _bright(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 3) vivid colours: one channel high, one low, one anywhere."""
+    channels = np.stack([rng.uniform(190, 250, count), rng.uniform(10, 110, count), rng.uniform(10, 250, count)], -1)
+    return rng.permuted(channels, axis=1)
 
 
 class Person:

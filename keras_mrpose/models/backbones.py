@@ -24,9 +24,9 @@ import keras
 from keras import layers
 
 from keras_mrpose.errors import InputError
+from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 
 LEVELS = ("C2", "C3", "C4", "C5")
-BN_MOMENTUM = 0.9
 
 # What `keras.layers.Rescaling` does to RGB 0..255, per channel: (scale, offset). It belongs to the weights.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -78,12 +78,16 @@ def application(name: str, *, weights: str | None = None, **kwargs) -> keras.Mod
 
 
 def _application_on(image, name: str) -> keras.Model:
-    """That network with random weights on an image tensor, with the momentum of this library."""
-    model = application(name, input_tensor=image)
-    for layer in model.layers:
+    """That network with random weights on an image tensor, with the batch norms of this library."""
+
+    def own(layer):
+        config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BN_MOMENTUM
-    return model
+            return BatchNorm.from_config({**config, "momentum": BN_MOMENTUM})
+        return type(layer).from_config(config)
+
+    model = application(name, input_shape=tuple(image.shape[1:]))
+    return keras.models.clone_model(model, input_tensors=image, clone_function=own)
 
 
 def _keras_resnet(name: str, last_blocks: tuple[int, int, int, int]) -> Backbone:
@@ -102,7 +106,7 @@ def _conv_bn(x, filters: int, size: int, stride: int, conv: str, bn: str):
         x = layers.ZeroPadding2D(size // 2, name=f"{conv}_pad")(x)
     init = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     x = layers.Conv2D(filters, size, stride, use_bias=False, kernel_initializer=init, name=conv)(x)
-    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=1e-5, name=bn)(x)
+    return BatchNorm(momentum=BN_MOMENTUM, epsilon=1e-5, name=bn)(x)
 
 
 def _bottleneck(x, filters: int, stride: int, name: str):

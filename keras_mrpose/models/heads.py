@@ -13,7 +13,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_mrpose.models.backbones import BN_MOMENTUM
+from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 
 _FLOAT32 = "float32"
 
@@ -30,7 +30,7 @@ def _bare_deconv(x, filters: int, name: str, dtype=None):
 
 
 def _bn_relu(x, name: str, first: int, dtype=None):
-    x = layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=1e-5, name=f"{name}_{first}", dtype=dtype)(x)
+    x = BatchNorm(momentum=BN_MOMENTUM, epsilon=1e-5, name=f"{name}_{first}", dtype=dtype)(x)
     return layers.ReLU(name=f"{name}_{first + 1}", dtype=dtype)(x)
 
 
@@ -120,4 +120,4 @@ def _project(x, width: int):
     if x.shape[-1] == width:
         return x
     x = layers.Conv2D(width, 1, use_bias=False, name="c2_projection_0")(x)
-    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=1e-5, name="c2_projection_1")(x)
+    return BatchNorm(momentum=BN_MOMENTUM, epsilon=1e-5, name="c2_projection_1")(x)

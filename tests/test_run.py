@@ -1,0 +1,341 @@
+"""The command line: from drawing to predicting in one go, and one clear sentence for each mistake."""
+
+import importlib.util
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dots
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+import keras_mrpose
+from keras_mrpose.config import Experiment
+from keras_mrpose.predictor import Predictor, read_picture
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "experiments" / "run.py"
+SMALL = ("--backbone", "tiny_v1b", "--input-size", "96", "64", "--batch-size", "4", "--epochs", "1", "--people", "8")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """`experiments/run.py` as a module; its neighbours can be imported as when it is started."""
+    spec = importlib.util.spec_from_file_location("experiments_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        spec.loader.exec_module(module)
+        yield module
+
+
+def call(run, *arguments):
+    """The exit code; a mistake that argparse finds exits by itself."""
+    try:
+        return run.main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        return done.code
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def drawn_by_command(run, work):
+    assert call(run, "draw", work / "drawn", "--train", 6, "--val", 3, "--seed", 3) == 0
+    return work / "drawn"
+
+
+@pytest.fixture(scope="module")
+def trained(run, work, drawn_by_command):
+    """A network trained for an epoch, over an older run."""
+    folder = work / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "last.keras").write_text("old")
+    (folder / "result.json").write_text("old")
+    options = ("--precision", "mixed_bfloat16", "--run", folder, "--overwrite")
+    assert call(run, "train", "coco-simplebaseline", "--data", drawn_by_command, *SMALL, *options) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(drawn_by_command):
+    return drawn_by_command / "val2017" / "000000000007.jpg"
+
+
+# --- what works ---------------------------------------------------------------------------------------------------
+
+
+def test_help_answers_at_once():
+    """Nothing heavy is imported; the whole process takes less than a second of processor time."""
+    check = (
+        "import runpy, sys\nsys.argv = ['run.py', '--help']\n"
+        f"try:\n    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit as done:\n    assert not done.code\n"
+        "print([name for name in ('tensorflow', 'keras', 'numpy', 'keras_mrpose') if name in sys.modules])"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("demo", "train", "evaluate", "predict", "draw", "list"):
+        assert re.search(rf"^    {command} +\w", done.stdout, re.MULTILINE), command
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "draw", "list"])
+def test_every_command_has_its_help(run, command, capsys):
+    assert call(run, command, "--help") == 0
+    assert f"run.py {command}" in capsys.readouterr().out
+
+
+def test_list_names_everything(run, capsys, monkeypatch):
+    """On a terminal of 80 columns nothing is cut short."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(run, "list") == 0
+    text = capsys.readouterr().out
+    for name in (*keras_mrpose.list_models(), *keras_mrpose.list_backbones()):
+        assert name in text
+        if name in keras_mrpose.list_models():
+            assert f"lsp-{name}" in text and f"coco-{name}" in text
+    assert "demo" in text and "…" not in text
+
+
+def test_training_by_options(trained):
+    """The options are in the run's config, the rest is the experiment's; the older run is gone."""
+    experiment = Experiment.load(trained / "config.json")
+    assert (experiment.name, experiment.model, experiment.backbone) == (
+        "coco-simplebaseline",
+        "simplebaseline",
+        "tiny_v1b",
+    )
+    assert (experiment.input_size, experiment.recipe.batch_size, experiment.recipe.epochs) == ((96, 64), 4, 1)
+    assert (experiment.recipe.precision, experiment.recipe.learning_rate) == ("mixed_bfloat16", 1e-3)
+    names = {path.name for path in trained.iterdir()}
+    assert names - {"result.json"} == {"config.json", "best.keras", "last.keras", "history.json", "logs"}
+    assert {len(values) for values in json.loads((trained / "history.json").read_text()).values()} == {1}
+    model = keras_mrpose.Predictor(trained).model
+    assert {layer.dtype_policy.name for layer in model.layers} == {"mixed_bfloat16", "float32"}
+    assert model.predict_on_batch(np.zeros((1, 96, 64, 3))).dtype == np.float32
+
+
+def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
+    import configs
+
+    found = []
+    monkeypatch.setattr(keras_mrpose, "train", lambda experiment, *rest, **options: found.append((experiment, options)))
+    options = ("--quick", "--batch-size", 2, "--time-limit", 3, "--run", work / "quick")
+    assert call(run, "train", "COCO-MRHeatNet1", "--data", drawn_by_command, *options) == 0
+    ((experiment, passed),) = found
+    assert experiment.model == "mrheatnet1"
+    assert experiment.recipe == configs.QUICK.__class__(**{**vars(configs.QUICK), "batch_size": 2})
+    assert passed == {"resume": False, "overwrite": False, "time_limit": 180.0}
+
+
+def test_evaluate(run, trained, drawn_by_command, capsys):
+    assert call(run, "evaluate", trained, "--data", drawn_by_command, "--people", 3, "--threshold", 0.5) == 0
+    text = capsys.readouterr().out
+    assert "PCK@0.5" in text and "right_ankle" in text and "with flip test" in text
+    result = json.loads((trained / "result.json").read_text())
+    assert result["people"] == 3 and set(result["PCK@0.5"]) == {"mean", *keras_mrpose.skeletons.COCO.joints}
+    assert result["protocol"]["data"] == "annotations/person_keypoints_val2017.json"
+
+
+def test_evaluate_options(run, trained, drawn_by_command, work, capsys):
+    out = work / "elsewhere" / "result.json"
+    options = ("--split", "train2017", "--people", 2, "--no-flip", "--out", out)
+    assert call(run, "evaluate", trained / "last.keras", "--data", drawn_by_command, *options) == 0
+    assert "without flip test" in capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert result["protocol"]["data"].endswith("train2017.json") and not result["protocol"]["flip_test"]
+
+
+def test_predict(run, trained, photo, work, capsys):
+    out = work / "predictions"
+    boxes = [[20, 30, 100, 180], [150.5, 10, 120, 200]]
+    options = [part for box in boxes for part in ("--box", *box)]
+    assert call(run, "predict", trained, photo, *options, "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["000000000007_joints.json", "000000000007_joints.png"]
+    image = read_picture(photo)
+    drawing = read_picture(out / "000000000007_joints.png")
+    assert drawing.shape == image.shape and (drawing != image).any()
+    content = json.loads((out / "000000000007_joints.json").read_text())
+    assert content["image"] == str(photo)
+    expected = Predictor(trained)(image, boxes)
+    assert [list(person) for person in content["people"]] == [list(keras_mrpose.skeletons.COCO.joints)] * 2
+    found = np.array([list(person.values()) for person in content["people"]])
+    np.testing.assert_allclose(found, expected, atol=6e-4)  # written to three decimals
+    assert "of 34 joints sure" in capsys.readouterr().out
+
+
+def test_predict_finds_dots_in_several_pictures(run, tmp_path):
+    """A network that works, on whole pictures of two sizes: 8 and 3.6 pixels are half a heatmap pixel."""
+    dots.network().save(tmp_path / "dots.keras")
+    truth = {"wide": [[60, 30], [130, 40], [90, 60]], "tall": [[30, 50], [60, 90], [40, 20]]}
+    for name, size in (("wide", (90, 200)), ("tall", (120, 90))):
+        Image.fromarray(dots.picture(size, [truth[name]])).save(tmp_path / f"{name}.png")
+    pictures = [tmp_path / f"{name}.png" for name in truth]
+    assert call(run, "predict", tmp_path / "dots.keras", *pictures, "--no-flip", "--out", tmp_path) == 0
+    for name, joints in truth.items():
+        (person,) = json.loads((tmp_path / f"{name}_joints.json").read_text())["people"]
+        assert list(person) == list(dots.DOTS.joints)
+        found = np.array(list(person.values()))
+        assert np.abs(found[:, :2] - joints).max() < {"wide": 8, "tall": 3.6}[name]
+        before, after = (read_picture(tmp_path / file) for file in (f"{name}.png", f"{name}_joints.png"))
+        assert before.shape == after.shape
+        for x, y in joints:
+            assert (after[y, x] != before[y, x]).any()  # something is drawn there
+
+
+def test_predict_on_a_real_photo(run, trained, shared, work):
+    photo = shared / "data" / "lspet" / "images" / "im03201.jpg"
+    if not photo.exists():
+        pytest.skip("no real photo here")
+    assert call(run, "predict", trained, photo, "--no-flip", "--out", work / "real") == 0
+    assert read_picture(work / "real" / "im03201_joints.png").shape == read_picture(photo).shape
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mistakes(work, trained, drawn_by_command, photo):
+    """Files and folders with something wrong; placeholders of the table below."""
+    (work / "cut.jpg").write_bytes(photo.read_bytes()[:3000])
+    (work / "noise.npz").write_text("not a weights file")
+    (work / "cut.keras").write_bytes((trained / "best.keras").read_bytes()[:3000])
+    (work / "file").write_text("a file, no folder")
+    (work / "a").mkdir()
+    shutil.copy(photo, work / "a")
+    lsp = work / "lsp"
+    (lsp / "images").mkdir(parents=True)
+    for number in range(1, 11):
+        shutil.copy(photo, lsp / "images" / f"im{number:05d}.jpg")
+    points = np.random.default_rng(0).uniform(10, 100, (14, 3, 10))
+    points[:, 2] = 1
+    savemat(lsp / "joints.mat", {"joints": points})
+    torn = shutil.copytree(drawn_by_command, work / "torn")
+    (torn / "val2017" / photo.name).unlink()
+    return {
+        "WORK": work,
+        "RUN": trained,
+        "DATA": drawn_by_command,
+        "LSP": lsp,
+        "PHOTO": photo,
+        "NEW": work / "new",
+    }
+
+
+TRAIN = ("train", "coco-simplebaseline", "--data", "DATA", *SMALL, "--run", "NEW/run")
+PREDICT = ("predict", "RUN", "PHOTO", "--out", "NEW/out")
+MISTAKES = {
+    "command": (("fly",), r"invalid choice: 'fly'"),
+    "option": ((*TRAIN, "--speed", "9"), r"unrecognized arguments: --speed 9"),
+    "no data option": (("train", "coco-simplebaseline"), r"required: --data"),
+    "epochs in words": ((*TRAIN, "--epochs", "many"), r"--epochs: invalid int value: 'many'"),
+    "experiment": (("train", "coco-mrfeanet3", "--data", "DATA"), r"'coco-mrfeanet3'\. Did you mean coco-mrfeanet"),
+    "backbone": ((*TRAIN, "--backbone", "resnet51"), r"'resnet51'\. Did you mean resnet"),
+    "input size": ((*TRAIN, "--input-size", "100", "64"), r"\(100, 64\); give .* multiples of 32"),
+    "no people": ((*TRAIN, "--people", "0"), r"--people is 0; give a number of at least 1"),
+    "too few people": ((*TRAIN, "--people", "3"), r"3 people, less than one batch of 4"),
+    "no epochs": ((*TRAIN, "--epochs", "0"), r"epochs is 0; give a positive whole number"),
+    "learning rate": ((*TRAIN, "--learning-rate", "nan"), r"learning_rate is nan; give a positive number"),
+    "schedule": ((*TRAIN, "--schedule", "linear"), r"schedule is 'linear'; give step or cosine"),
+    "precision": ((*TRAIN, "--precision", "int8"), r"precision is 'int8'; give float32"),
+    "sigma": ((*TRAIN, "--sigma", "0"), r"sigma is 0\.0; give a positive number"),
+    "weights": ((*TRAIN, "--backbone-weights", "WORK/noise.npz"), r"noise\.npz"),
+    "weights missing": ((*TRAIN, "--backbone-weights", "WORK/gone.npz"), r"gone\.npz: there is no such weights file"),
+    "data": (("train", "coco-simplebaseline", "--data", "WORK/gone"), r"data folder .*gone is not there"),
+    "data of another kind": (("train", "coco-simplebaseline", "--data", "WORK/a"), r"holds neither joints\.mat"),
+    "data image": (("train", "coco-simplebaseline", "--data", "WORK/torn"), r"image .*000000000007\.jpg is missing"),
+    "joint count": (
+        ("train", "coco-simplebaseline", "--data", "LSP", "--run", "NEW/run"),
+        r"has lsp joints, but .* coco",
+    ),
+    "run in use": (
+        ("train", "coco-simplebaseline", "--data", "DATA", *SMALL, "--run", "RUN"),
+        r"holds a run; go on with",
+    ),
+    "resume of nothing": ((*TRAIN, "--resume"), r"has no last\.keras to go on from"),
+    "evaluate run": (("evaluate", "WORK/gone", "--data", "DATA"), r"gone is not there; give a \.keras file"),
+    "evaluate empty run": (("evaluate", "WORK/a", "--data", "DATA"), r"has none of best\.keras, last\.keras"),
+    "evaluate data": (("evaluate", "RUN", "--data", "WORK/gone"), r"data folder .*gone is not there"),
+    "evaluate joint count": (("evaluate", "RUN", "--data", "LSP"), r"has 14 joints \(lsp\), the network makes 17"),
+    "evaluate split": (("evaluate", "RUN", "--data", "DATA", "--split", "x"), r"person_keypoints_x\.json"),
+    "evaluate threshold": (("evaluate", "RUN", "--data", "DATA", "--threshold", "0"), r"threshold is 0\.0"),
+    "evaluate people": (("evaluate", "RUN", "--data", "DATA", "--people", "-1"), r"--people is -1"),
+    "evaluate out": (("evaluate", "RUN", "--data", "DATA", "--people", "1", "--out", "WORK/file/r.json"), r"file"),
+    "predict run": (("predict", "WORK/gone", "PHOTO", "--out", "NEW"), r"gone is not there; give a \.keras file"),
+    "predict damaged": (("predict", "WORK/cut.keras", "PHOTO", "--out", "NEW"), r"cut\.keras .*load"),
+    "picture missing": (("predict", "RUN", "PHOTO", "WORK/gone.jpg", "--out", "NEW"), r"gone\.jpg is not there"),
+    "picture cut": (("predict", "RUN", "PHOTO", "WORK/cut.jpg", "--out", "NEW"), r"cut\.jpg cannot be read"),
+    "picture twice": (("predict", "RUN", "PHOTO", "WORK/a/000000000007.jpg", "--out", "NEW"), r"both be written to"),
+    "box without area": ((*PREDICT, "--box", "5", "5", "0", "9"), r"\[5\.0, 5\.0, 0\.0, 9\.0\] has no area"),
+    "box of nan": ((*PREDICT, "--box", "5", "5", "nan", "9"), r"has no area"),
+    "box outside": ((*PREDICT, "--box", "320", "5", "9", "9"), r"lies outside the picture of 320x240 pixels"),
+    "box of three": ((*PREDICT, "--box", "5", "5", "9"), r"--box: expected 4 arguments"),
+    "predict out": (("predict", "RUN", "PHOTO", "--out", "WORK/file"), r"file"),
+    "draw none": (("draw", "NEW", "--train", "3", "--val", "0"), r"--val is 0; give a number of at least 1"),
+    "draw seed": (("draw", "NEW", "--train", "3", "--val", "1", "--seed", "-1"), r"seed is -1"),
+    "draw over others": (("draw", "DATA", "--train", "2", "--val", "1"), r"is already there and was drawn with"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(run, mistakes, name, capfd):
+    arguments, words = MISTAKES[name]
+    for placeholder, path in mistakes.items():
+        arguments = [re.sub(rf"^{placeholder}(?=/|$)", str(path), argument) for argument in arguments]
+    work = mistakes["WORK"]
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    folders = {path for path in work.rglob("*") if path.is_dir()}
+    capfd.readouterr()
+    assert call(run, *arguments) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n"), errors
+    assert re.search(words, errors), errors
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
+    assert {path for path in work.rglob("*") if path.is_dir()} == folders
+
+
+def test_a_bug_keeps_its_traceback(run, drawn_by_command, monkeypatch):
+    """Only mistakes of the user are told in one sentence."""
+
+    def bug(*arguments, **options):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(keras_mrpose, "train", bug)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        call(run, "train", "coco-simplebaseline", "--data", drawn_by_command)
+
+
+def test_ctrl_c_is_no_bug(run, drawn_by_command, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras_mrpose, "train", stop)
+    assert call(run, "train", "coco-simplebaseline", "--data", drawn_by_command) == 130
+    assert capsys.readouterr().err == "stopped; finished epochs are saved\n"
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path):
+    """TensorFlow's start-up adds no line to it."""
+    command = [sys.executable, SCRIPT, "predict", "run", "gone.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: The picture gone.jpg is not there.\n"
+    assert not done.stdout and not list(tmp_path.iterdir())
+
+
+def test_run_names(run, tmp_path):
+    assert run._run_folder("mine") == ROOT / "saved_models" / "mine"
+    for path in (str(tmp_path / "mine"), "./mine", ".", ".."):
+        assert run._run_folder(path) == run.Path(path)
