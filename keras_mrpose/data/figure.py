@@ -120,7 +120,7 @@ def sample(rng: np.random.Generator) -> Figure:
 
 def _yaw(rng: np.random.Generator) -> float:
     """Degrees about the vertical: 0 faces the viewer, 180 shows the back, +-90 a profile."""
-    middle, spread = ((0, 28), (180, 28), (90, 20), (-90, 20))[int(np.searchsorted((0.74, 0.88, 0.94), rng.random()))]
+    middle, spread = ((0, 24), (180, 24), (90, 20), (-90, 20))[int(np.searchsorted((0.79, 0.92, 0.96), rng.random()))]
     return rng.normal(middle, spread)
 
 
@@ -141,12 +141,12 @@ def _leg_angles(rng: np.random.Generator, pose: str) -> tuple[tuple[float, ...],
 def _arm_angles(rng: np.random.Generator) -> tuple[float, float, float, float]:
     """(shoulder flexion, spread, inward twist, elbow flexion) in degrees of one arm."""
     u, kind = rng.uniform, rng.random()
-    if kind < 0.50:  # hanging or swinging
+    if kind < 0.56:  # hanging or swinging
         return rng.normal(5, 18), u(4, 22), u(0, 40), u(2, 50)
-    if kind < 0.62:  # hand towards the hip
+    if kind < 0.66:  # hand towards the hip
         return u(-25, 5), u(25, 50), u(50, 90), u(70, 115)
-    if kind < 0.74:  # forward
+    if kind < 0.76:  # forward
         return u(35, 95), u(0, 25), u(-10, 50), u(5, 100)
-    if kind < 0.86:  # sideways
+    if kind < 0.88:  # sideways
         return u(-10, 20), u(55, 105), u(-95, 40), u(0, 90)
     return u(-10, 30), u(115, 170), u(-90, 30), u(0, 80)  # raised

@@ -68,7 +68,7 @@ def draw(seed: int, index: int, size: tuple[int, int] = (240, 320)) -> Drawing:
             seat = hips + np.array((0, 0.17 * person.stature))
             scenery.block(canvas, seat, 0.3 * person.stature, 0.24 * person.stature, rng.uniform(20, 230, 3))
         person.paint(canvas)
-        if rng.random() < 0.2:
+        if rng.random() < 0.15:
             middle = person.joints[rng.integers(5, 17)] + rng.normal(0, 0.05, 2) * person.stature
             scenery.stand_before(rng, canvas, middle, rng.uniform(0.3, 0.6) * person.stature)
     truth = [_annotate(person, canvas.surface) for person in people]
@@ -158,13 +158,13 @@ def _crowd(rng: np.random.Generator, image: np.ndarray) -> list[Person]:
     """People with their places in the picture, the farthest (smallest) first."""
     height, width = image.shape[:2]
     others = int(np.searchsorted((0.45, 0.8), rng.random()))
-    statures = np.append(rng.uniform(0.3, 0.8, others), rng.uniform(0.6, 1.0)) * min(height, 1.6 * width)
+    statures = np.append(rng.uniform(0.4, 0.8, others), rng.uniform(0.6, 1.0)) * min(height, 1.6 * width)
     people, taken = [], []
     for number, stature in reversed(list(enumerate(np.sort(statures)))):
         body = figure.sample(rng)
         reach = body.project(stature)
         low, high = reach.min(axis=0) - 0.06 * stature, reach.max(axis=0) + 0.06 * stature
-        tries = [_place(rng, high - low, (width, height)) for _ in range(4)]
+        tries = [_place(rng, high - low, (width, height)) for _ in range(8)]
         box = min(tries, key=lambda box: sum(_covered(box, nearer) for nearer in taken))
         taken.append(box)
         x0, y0, x1, y1 = np.clip(box, 0, (width - 1, height - 1) * 2).astype(int)
@@ -176,7 +176,7 @@ def _crowd(rng: np.random.Generator, image: np.ndarray) -> list[Person]:
 def _place(rng: np.random.Generator, extent: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(4,) x0, y0, x1, y1 for a box of (w, h) = extent: inside if it fits, rather low, some cut by an edge."""
     corner = rng.uniform(0, 1, 2) ** (1, 0.5) * np.maximum(size - extent, 0)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         corner += rng.uniform(-0.3, 0.3, 2) * extent
     return np.concatenate([corner, corner + extent])
 
