@@ -27,7 +27,7 @@ DEMO = Experiment(
     backbone="small_v1b",
     input_size=(128, 96),
     augmentation=Augmentation(scale=0.1, rotation=0.0),  # what is drawn varies enough
-    recipe=Recipe(epochs=9, batch_size=16, learning_rate=6e-3, epsilon=1e-10, schedule="cosine"),
+    recipe=Recipe(epochs=8, batch_size=16, learning_rate=6e-3, epsilon=1e-10, schedule="cosine"),
 )
 
 

@@ -16,7 +16,7 @@ from keras_mrpose.data import synthetic
 from keras_mrpose.data.people import People
 from keras_mrpose.predictor import read_picture
 
-PICTURES = {"train2017": 2400, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
+PICTURES = {"train2017": 3000, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
 UNSEEN = 500  # people of test2017 that the demo is judged by
 TRAINING_SECONDS = 285  # on a slow machine the epoch running then is the last, so that the demo ends in time
 

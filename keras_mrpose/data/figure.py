@@ -120,7 +120,7 @@ def sample(rng: np.random.Generator) -> Figure:
 
 def _yaw(rng: np.random.Generator) -> float:
     """Degrees about the vertical: 0 faces the viewer, 180 shows the back, +-90 a profile."""
-    middle, spread = ((0, 24), (180, 24), (90, 20), (-90, 20))[int(np.searchsorted((0.79, 0.92, 0.96), rng.random()))]
+    middle, spread = ((0, 24), (180, 24), (90, 20), (-90, 20))[int(np.searchsorted((0.82, 0.94, 0.97), rng.random()))]
     return rng.normal(middle, spread)
 
 
