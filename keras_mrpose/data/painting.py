@@ -37,7 +37,9 @@ _SCALP = _SPHERE[_SPHERE @ (0.0, 0.75, -0.66) > 0.12]
 
 
 # What legs wear: blues, greys, browns and black, as in any street.
-DENIMS = np.array(((38, 52, 96), (70, 96, 150), (30, 30, 36), (92, 92, 98), (84, 62, 44), (190, 180, 156)), np.float64)
+TROUSERS = np.array(
+    ((38, 52, 96), (70, 96, 150), (30, 30, 36), (92, 92, 98), (84, 62, 44), (190, 180, 156)), np.float64
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def sample_looks(rng: np.random.Generator, ground: Colour) -> Looks:
         hair=np.clip(hairs[rng.integers(len(hairs))] + rng.normal(0, 8, 3), 5, 250),
         shirt=cloth(_bright(rng, 4)),
         accent=rng.uniform(0, 255, 3),
-        trousers=cloth(DENIMS[rng.permutation(len(DENIMS))] + rng.normal(0, 10, 3)).clip(5, 250),
+        trousers=cloth(TROUSERS[rng.permutation(len(TROUSERS))] + rng.normal(0, 10, 3)).clip(5, 250),
         shoes=rng.choice((25.0, 235.0)) + rng.normal(0, 12, 3),
         sleeves=int(np.searchsorted((0.45, 0.9), rng.random())),
         shorts=bool(rng.random() < 0.25),
