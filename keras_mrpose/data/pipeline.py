@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
-import tensorflow.experimental.numpy as tnp
 
-from keras_mrpose import geometry
 from keras_mrpose import geometry
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import augment
