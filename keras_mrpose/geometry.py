@@ -6,8 +6,7 @@ in NumPy and inside a `tf.data` graph.
 
 Matrices are ``(2, 3)`` and map source pixels to crop pixels; points are ``(x, y)``; pixel i has its centre at i.
 The middle of the window goes to ``(width / 2, height / 2)`` of the crop, as in the published code (not to
-``(width - 1) / 2``), and the crop's width alone sets the scale. (One published quirk is left out: a box whose centre
-lies at exactly x = -1, there the sign of a missing one, gets no padding.)
+``(width - 1) / 2``), and the crop's width alone sets the scale.
 """
 
 from __future__ import annotations
@@ -19,13 +18,15 @@ import numpy as np
 PADDING = 1.25  # the published margin around a person box
 
 
-def crop_window(box, size: tuple[int, int], padding: float = PADDING, xp: ModuleType = np):
+def crop_window(box, size: tuple[int, int], padding: float = PADDING, pad_missing: bool = True, xp: ModuleType = np):
     """Centre and width of the window that is cropped for a box: filled up to the crop's aspect, then padded.
 
     Args:
         box: ``(..., 4)`` x, y, w, h in image pixels.
         size: ``(height, width)`` of the crop; only its aspect matters.
         padding: factor on the window's sides (published: 1.25).
+        pad_missing: pad all boxes. False is the published rule: a box whose centre is at exactly x = -1, which marks a
+            missing centre in MPII's files, gets no padding, whatever file it is from.
         xp: array namespace.
 
     Returns:
@@ -33,7 +34,9 @@ def crop_window(box, size: tuple[int, int], padding: float = PADDING, xp: Module
     """
     height, width = size
     x, y, w, h = box[..., 0], box[..., 1], box[..., 2], box[..., 3]
-    return xp.stack([x + w * 0.5, y + h * 0.5], axis=-1), xp.maximum(w, h * (width / height)) * padding
+    centre, filled = xp.stack([x + w * 0.5, y + h * 0.5], axis=-1), xp.maximum(w, h * (width / height))
+    padded = filled * padding
+    return centre, padded if pad_missing else xp.where(centre[..., 0] == -1, filled, padded)
 
 
 def crop_matrix(centre, width, size: tuple[int, int], rotation=0.0, xp: ModuleType = np):

@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import GaussianCodec, peaks
 
 OKS_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))  # cocodataset.org, keypoint evaluation
 RECALL_STEPS = 100  # precision is read at recall 0, 0.01 .. 1
@@ -114,6 +114,33 @@ def pckh(
     skeleton or to see them with ``axis=0``. Published means weight every joint alike, as ``axis=None`` does.
     """
     return pck(points, target_points, weights, head_sizes, threshold, exclude, axis)
+
+
+def published_accuracy(target_heatmaps, heatmaps):
+    """The accuracy that the published code logs while it trains: a rough PCK between two heatmaps' highest cells.
+
+    A joint is correct within half a tenth of the heatmap's size. The published habits, all kept: heights divide
+    distances in x and widths those in y; joints whose target lies in the first two columns or rows (x <= 1 or y <= 1)
+    do not count, which leaves out undrawn ones, at (0, 0), and some that are drawn; whether a joint is labelled is not
+    asked. Use it to compare logs; `pck` with the target tensor is the sound measure.
+
+    Args:
+        target_heatmaps: ``(batch, height, width, joints)``.
+        heatmaps: ``(batch, height, width, joints)``, predicted.
+
+    Returns:
+        The mean over the joints that have instances (0 if none has), and ``(joints,)`` the share of correct instances
+        of each joint, -1 for a joint without any; float32.
+    """
+    _, height, width, _ = target_heatmaps.shape
+    target, found = peaks(target_heatmaps)[0], peaks(heatmaps)[0]
+    tenth = ops.convert_to_tensor([height / 10, width / 10], "float32")
+    counted = ops.all(target > 1, axis=-1)
+    hits = counted & (distances(found / tenth, target / tenth) < 0.5)
+    instances = _count(counted, axis=0)
+    shares = _share(_count(hits, axis=0), instances)
+    joints = ops.cast(_count(instances > 0), "float32")
+    return ops.sum(shares) / ops.maximum(joints, 1.0), ops.where(instances > 0, shares, -1.0)
 
 
 def oks(points, target_points, weights, sqrt_areas, sigmas):

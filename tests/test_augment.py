@@ -12,6 +12,7 @@ from keras_mrpose import geometry, skeletons
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import augment, pipeline
 from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.models.backbones import PREPROCESSING
 
 SIZE = (96, 64)  # height, width
 DRAWS = 4000
@@ -26,56 +27,83 @@ def outcome(scale=1.0, degrees=0.0, flip=False):
 # --- published samples --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["coco", "mpii"])
-def test_samples_are_the_published_ones(shared, name):
-    """Matrix, joints, weights and heatmap sums.
+PUBLISHED = {"coco": (Augmentation(), (256, 192)), "mpii": (Augmentation(0.25, 30), (256, 256))}
 
-    The golden matrix starts from the mirrored image, ours from the given one. A published window is
-    (centre, 200 * scale); the box that gives it is 1.25 times smaller.
+
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_samples_are_the_published_ones(shared, name, dtype):
+    """From the random numbers to matrix, joints, weights and heatmap sums; float32 is what the pipeline runs in.
+
+    A published window is (centre, 200 * scale); the box that gives it is 1.25 times smaller. The golden matrix starts
+    from the mirrored image, ours from the given one. Joints that are not labelled keep image coordinates in the
+    published sample, or become (0, 0) when it is mirrored; they have no weight, so of these only the weight enters
+    training, here as there, and only the weight is compared.
     """
     prefix = f"{name}_item_"
     facts = np.load(shared / "golden" / "augment.npz")
     facts = {key.removeprefix(prefix): facts[key] for key in facts if key.startswith(prefix)}
-    size = (256, 192) if name == "coco" else (256, 256)
+    augmentation, size = PUBLISHED[name]
     mirrored = skeletons.get(name).mirrored
     assert 0 < facts["flipped"].sum() < len(facts["flipped"])
-    for i, flipped in enumerate(facts["flipped"] > 0):
-        width = facts["image_wh"][i, 0]
-        sides = 200 * facts["in_scale"][i] / 1.25
-        box = np.concatenate([facts["in_center"][i] - sides / 2, sides])
-        drawn = outcome(facts["scale_factor"][i], facts["rotation_deg"][i], bool(flipped))
-        matrix = augment.crop_matrix(tf.constant(box, tf.float32), drawn, tf.constant(int(width)), size)
-        from_given = facts["matrix"][i]
-        if flipped:
-            from_given = geometry.mirror(from_given, width)
-        np.testing.assert_allclose(matrix[:, :2], from_given[:, :2], rtol=1e-5, atol=1e-5)
+    for i in range(len(facts["flipped"])):
+        case = {key: values[i] for key, values in facts.items()}
+        numbers = (tf.constant(case[key], dtype) for key in ("z_scale", "z_rot", "u_rot", "u_flip"))
+        drawn = augment.outcome_of(*numbers, augmentation)
+        assert float(drawn.scale) == pytest.approx(case["scale_factor"], abs=1e-6)
+        assert math.degrees(drawn.rotation) == pytest.approx(case["rotation_deg"], abs=1e-5)
+        assert bool(drawn.flip) == case["flipped"]
 
-        keypoints = np.concatenate([facts["in_joints_xy"][i], facts["in_vis"][i][:, None]], axis=1)
-        joints = augment.move_joints(tf.constant(keypoints, tf.float32), matrix, drawn.flip, mirrored)
-        seen = facts["out_vis"][i] > 0
-        np.testing.assert_array_equal(joints[:, 2], facts["out_vis"][i])
-        np.testing.assert_allclose(joints.numpy()[seen, :2], facts["out_joints_xy"][i][seen], rtol=0, atol=2e-3)
+        sides = 200 * case["in_scale"] / geometry.PADDING
+        box = np.concatenate([case["in_center"] - sides / 2, sides])
+        image_width = case["image_wh"][0]
+        matrix = augment.crop_matrix(tf.constant(box, dtype), drawn, tf.constant(int(image_width)), size)
+        compare_matrices(matrix.numpy(), case, size)
 
-        target = pipeline.target(joints, tf.constant(1.0))[None]
+        keypoints = np.concatenate([case["in_joints_xy"], case["in_vis"][:, None]], axis=1)
+        joints = augment.move_joints(tf.constant(keypoints, dtype), matrix, drawn.flip, mirrored)
+        seen = case["out_vis"] > 0
+        np.testing.assert_array_equal(joints[:, 2], case["out_vis"])
+        np.testing.assert_allclose(joints.numpy()[seen, :2], case["out_joints_xy"][seen], rtol=0, atol=2e-3)
+
+        target = pipeline.target(tf.cast(joints, tf.float32), tf.constant(1.0))[None]
         heatmaps, weights = GaussianCodec().encode(target[..., :2], target[..., 2], (size[0] // 4, size[1] // 4))
-        np.testing.assert_array_equal(weights[0], facts["target_weight"][i])
-        np.testing.assert_allclose(np.sum(heatmaps, axis=(0, 1, 2)), facts["target_sum"][i], atol=1e-4)
+        np.testing.assert_array_equal(weights[0], case["target_weight"])
+        np.testing.assert_allclose(np.sum(heatmaps, axis=(0, 1, 2)), case["target_sum"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["coco", "mpii"])
+def compare_matrices(matrix, case, size):
+    """Matrix, centre and sides of a published window with our matrix, mirrored back where theirs is mirrored.
+
+    The golden matrix is solved from float32 points, see test_geometry: at the origin it is off by up to 2e-3 px.
+    """
+    wanted, centre = case["matrix"], case["out_center"].copy()
+    if case["flipped"]:
+        wanted = geometry.mirror(wanted, case["image_wh"][0])
+        centre[0] = case["image_wh"][0] - 1 - centre[0]
+    np.testing.assert_allclose(matrix[:, :2], wanted[:, :2], rtol=0, atol=1e-5 * abs(wanted[:, :2]).max())
+    np.testing.assert_allclose(matrix[:, 2], wanted[:, 2], rtol=0, atol=2e-3)
+    np.testing.assert_allclose(geometry.transform(matrix, centre), (size[1] / 2, size[0] / 2), rtol=0, atol=2e-4)
+    sides = np.array(size[::-1]) / geometry.scale_of(matrix)
+    np.testing.assert_allclose(sides, 200 * case["out_scale"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_mirroring_is_the_published_one(shared, name):
+    """Exactly, in float64. The published step also multiplies joints by their visibility, as `pipeline.target` does."""
     facts = np.load(shared / "golden" / "augment.npz")
-    identity = np.eye(2, 3)
     for i, width in enumerate(facts[f"{name}_flip_width"]):
         keypoints = np.concatenate(
             [facts[f"{name}_flip_joints_in"][i], facts[f"{name}_flip_vis_in"][i][:, None]], axis=1
         )
-        matrix = tf.constant(geometry.mirror(identity, int(width)), tf.float32)
+        matrix = tf.constant(geometry.mirror(np.eye(2, 3), int(width)))
         joints = augment.move_joints(
-            tf.constant(keypoints, tf.float32), matrix, tf.constant(True), skeletons.get(name).mirrored
-        )
-        target = pipeline.target(joints, tf.constant(1.0)).numpy()
-        np.testing.assert_allclose(target[:, :2] * 4, facts[f"{name}_flip_joints_out"][i], rtol=0, atol=1e-4)
+            tf.constant(keypoints), matrix, tf.constant(True), skeletons.get(name).mirrored
+        ).numpy()
+        np.testing.assert_array_equal(joints[:, :2] * joints[:, 2:], facts[f"{name}_flip_joints_out"][i])
+        np.testing.assert_array_equal(joints[:, 2], facts[f"{name}_flip_vis_out"][i])
+        target = pipeline.target(tf.constant(joints, tf.float32), tf.constant(1.0)).numpy()
+        np.testing.assert_allclose(target[:, :2] * 4, facts[f"{name}_flip_joints_out"][i], rtol=1e-7)
         np.testing.assert_array_equal(target[:, 2], facts[f"{name}_flip_vis_out"][i])
 
 
@@ -120,6 +148,18 @@ def test_draws_follow_the_published_distribution():
         assert abs(share - norm.cdf(z)) <= 5 * math.sqrt(0.25 / len(rotated)), z
     assert abs(degrees).max() == pytest.approx(80)
     assert near(flip.mean(), 0.5)
+
+
+def test_a_uniform_number_of_exactly_the_probability_counts():
+    """As published; yet what has the probability 0 never happens, though 0 is among the numbers that are drawn."""
+    for below, drawn in ((0.0, True), (-1e-7, True), (1e-7, False)):
+        found = augment.outcome_of(
+            tf.constant(0.0), tf.constant(1.0), tf.constant(0.6 + below), tf.constant(0.5 + below), Augmentation()
+        )
+        assert (bool(found.rotation != 0), bool(found.flip)) == (drawn, drawn)
+    zero = [tf.constant(value) for value in (0.0, 1.0, 0.0, 0.0)]
+    never = augment.outcome_of(*zero, Augmentation(rotation_probability=0, flip_probability=0))
+    assert (float(never.rotation), bool(never.flip)) == (0, False)
 
 
 def test_draws_are_independent_of_each_other():
@@ -170,14 +210,30 @@ def reference_warp(image, matrix, size):
 
 
 def test_warp_is_that_of_opencv(shared):
-    """OpenCV 5 rounds to whole grey levels, and it and we round once more inside."""
+    """OpenCV 5 rounds to whole grey levels; OpenCV 4, which the published code used, also positions to 1/32 px.
+
+    1/64 px of error times neighbours that differ by up to 255, in x and in y, could cost 8 levels; 6 are allowed.
+    """
     facts = np.load(shared / "golden" / "warp.npz")
     for i in range(4):
         image = facts[f"src{i}_bgr"]
-        wanted = facts[f"out{i}"].astype(int) + facts[f"cv5_minus_cv4_{i}"]
-        for matrix, out in zip(facts[f"matrix{i}"], wanted, strict=True):
+        for matrix, old, change in zip(facts[f"matrix{i}"], facts[f"out{i}"], facts[f"cv5_minus_cv4_{i}"], strict=True):
             crop = augment.warp(image, tf.constant(matrix, tf.float32), (256, 192)).numpy()
-            assert abs(crop - out).max() <= 1.01
+            assert abs(crop - (old.astype(int) + change)).max() <= 0.51
+            assert abs(crop - old).max() <= 6
+            assert abs(crop - old).mean() <= 0.5
+
+
+def test_normalisation_is_the_published_one(shared):
+    """Mean and scale of the first layer of a network with the published weights.
+
+    The published code keeps the decoder's order, blue, green, red, but the numbers are those of red, green, blue, so
+    that blue gets red's. Our pictures are RGB and so is what the layer makes of them.
+    """
+    facts = np.load(shared / "golden" / "warp.npz")
+    scale, offset = PREPROCESSING["published"]
+    found = facts["norm_in_bgr_uint8"][..., ::-1] * np.array(scale) + np.array(offset)
+    np.testing.assert_allclose(found[..., ::-1], facts["norm_out_hwc"], rtol=0, atol=1e-6)
 
 
 def test_warp_golden_matrices_are_ours(shared):

@@ -135,7 +135,8 @@ def test_result_file(noisy, predictor, tmp_path):
     protocol = content["protocol"]
     assert protocol == result.protocol
     assert protocol["data"].endswith("/truth.json") and protocol["data"].count("/") == 1  # no path of this machine
-    assert protocol["codec"] == {"name": "GaussianCodec", "sigma": 1.0, "flip_shift": True}
+    gaussian = {"sigma": 1.0, "flip_shift": True, "published_border": True}
+    assert protocol["codec"] == {"name": "GaussianCodec", **gaussian}
     assert (protocol["model"], protocol["input_size"], protocol["boxes"]) == ("dots", [96, 64], "annotated")
     assert (protocol["flip_test"], protocol["normalizer"]) == (True, "right hip to left shoulder")
     assert set(protocol["versions"]) == {"keras", "tensorflow", "numpy", "python"}

@@ -1,5 +1,7 @@
 """Metrics against float64 NumPy written out here, and OKS-AP against pycocotools."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -119,6 +121,40 @@ def test_pckh_leaves_out_mpii_pelvis_and_thorax():
     weights, head = np.ones((1, 16)), np.array([10.0])
     assert float(metrics.pckh(points, truth, weights, head)) == pytest.approx(13 / 14)
     assert float(metrics.pckh(points, truth, weights, head, exclude=())) == pytest.approx(13 / 16)
+
+
+def test_published_accuracy_is_the_published_one(shared):
+    facts = np.load(shared / "golden" / "decode.npz")
+    target, output = (np.moveaxis(facts[f"acc_{name}_njhw"], 1, -1) for name in ("target", "output"))
+    mean, shares = metrics.published_accuracy(target, output)
+    np.testing.assert_allclose([mean, *shares], facts["acc_result"], rtol=1e-6)
+    np.testing.assert_allclose([mean, (shares >= 0).numpy().sum()], facts["acc_avg_cnt"], rtol=1e-6)
+    assert (facts["acc_result"] == -1).any()
+
+
+def test_published_accuracy_by_a_loop():
+    """Heights divide x and widths y: in maps of 64 x 48, three cells are within half a tenth in x, two in y."""
+    rng = np.random.default_rng(10)
+    target, found = np.zeros((2, 12, 64, 48, JOINTS), "float32")
+    correct, counted = np.zeros(JOINTS), np.zeros(JOINTS)
+    for n, j in np.ndindex(12, JOINTS - 1):  # the last joint is drawn nowhere
+        x, y = rng.integers(1, 6, 2)
+        to_x, to_y = rng.integers(0, 9, 2)
+        target[n, y, x, j] = found[n, to_y, to_x, j] = 1
+        if x > 1 and y > 1:
+            counted[j] += 1
+            correct[j] += math.hypot((to_x - x) / 6.4, (to_y - y) / 4.8) < 0.5
+    mean, shares = metrics.published_accuracy(target, found)
+    assert 0.1 < correct.sum() / counted.sum() < 0.9
+    np.testing.assert_allclose(shares[:-1], correct[:-1] / counted[:-1], rtol=1e-6)
+    assert float(shares[-1]) == -1
+    assert float(mean) == pytest.approx((correct[:-1] / counted[:-1]).mean(), rel=1e-6)
+
+
+def test_published_accuracy_of_nothing_is_zero():
+    mean, shares = metrics.published_accuracy(np.zeros((2, *SIZE, 3)), np.ones((2, *SIZE, 3)))
+    assert float(mean) == 0
+    np.testing.assert_array_equal(shares, [-1, -1, -1])
 
 
 def test_oks_of_one_joint_off_by_its_own_tolerance():

@@ -28,17 +28,30 @@ STILL = Draw(np.float32(1), np.float32(0), np.bool_(False))
 
 
 def draw(seed: tf.Tensor, augmentation: Augmentation) -> Draw:
-    """The outcome that belongs to a seed of two integers; the distribution is the published one (`Augmentation`)."""
+    """The outcome that belongs to a seed of two integers."""
     seeds = tf.random.split(seed, 2)
     normal = tf.random.stateless_normal((2,), seeds[0])
     uniform = tf.random.stateless_uniform((2,), seeds[1])
-    limit = augmentation.scale
-    degrees = tf.clip_by_value(normal[1] * augmentation.rotation, -2 * augmentation.rotation, 2 * augmentation.rotation)
+    return outcome_of(normal[0], normal[1], uniform[0], uniform[1], augmentation)
+
+
+def outcome_of(scale_normal, rotation_normal, rotation_uniform, flip_uniform, augmentation: Augmentation) -> Draw:
+    """What comes of given random numbers: two standard normal ones and two from [0, 1).
+
+    The distribution is the published one (`Augmentation`). A number of exactly a probability still counts, as
+    published; but never does what has the probability 0.
+    """
+    limit, most, degrees = augmentation.scale, 2 * augmentation.rotation, augmentation.rotation * rotation_normal
+    rotated = _happens(rotation_uniform, augmentation.rotation_probability)
     return Draw(
-        scale=tf.clip_by_value(1 + limit * normal[0], 1 - limit, 1 + limit),
-        rotation=tf.where(uniform[0] < augmentation.rotation_probability, degrees * (np.pi / 180), 0.0),
-        flip=uniform[1] < augmentation.flip_probability,
+        scale=tf.clip_by_value(1 + limit * scale_normal, 1 - limit, 1 + limit),
+        rotation=tf.where(rotated, tf.clip_by_value(degrees, -most, most) * (np.pi / 180), 0.0),
+        flip=_happens(flip_uniform, augmentation.flip_probability),
     )
+
+
+def _happens(uniform, probability: float) -> tf.Tensor:
+    return (uniform <= probability) & (probability > 0)
 
 
 def crop_matrix(box: tf.Tensor, outcome: Draw, image_width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -47,7 +60,7 @@ def crop_matrix(box: tf.Tensor, outcome: Draw, image_width: tf.Tensor, size: tup
     The window's centre is mirrored with the image; the angle is not negated (as published).
     """
     centre, width = geometry.crop_window(box, size, xp=tnp)
-    last = tf.cast(image_width, tf.float32) - 1
+    last = tf.cast(image_width, box.dtype) - 1
     centre = tf.where(outcome.flip, tf.stack([last - centre[0], centre[1]]), centre)
     matrix = geometry.crop_matrix(centre, width * outcome.scale, size, outcome.rotation, xp=tnp)
     return tf.where(outcome.flip, geometry.mirror(matrix, last + 1, xp=tnp), matrix)

@@ -1,0 +1,191 @@
+"""OKS-NMS against the published lists, against loops written out here, and its invariants."""
+
+import math
+
+import numpy as np
+import pytest
+
+from keras_mrpose import nms
+from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import COCO
+
+SIGMAS = COCO.sigmas
+RULES = {
+    "none": {},
+    "quirk": {"joint_threshold": 0.2, "candidate_only": True},
+    "intended": {"joint_threshold": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return dict(np.load(shared / "golden" / "oks_nms.npz"))
+
+
+def groups(facts):
+    """Index, keypoints, areas and scores of each group, without the padding."""
+    for i, count in enumerate(facts["count"]):
+        yield i, *(facts[key][i, :count] for key in ("keypoints", "area", "score"))
+
+
+def people(count=9, joints=5, seed=0):
+    """Some people, each of the first three also found a second and a third time, a little off."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(0, 300, (count, 1, 2)) + rng.uniform(-40, 40, (count, joints, 2))
+    places[3:] = places[np.arange(3, count) % 3] + rng.normal(0, 4, (count - 3, joints, 2))
+    keypoints = np.concatenate([places, rng.uniform(0, 1, (count, joints, 1))], axis=-1)
+    return keypoints, rng.uniform(1000, 9000, count), rng.uniform(0.1, 1, count)
+
+
+def reference_oks(kept, candidate, kept_area, candidate_area, sigmas, which):
+    """Joint by joint, over the joints for which `which(kept's, candidate's confidence)` is true."""
+    total, count = 0.0, 0
+    for j, sigma in enumerate(sigmas):
+        if which(kept[j, 2], candidate[j, 2]):
+            squared = (kept[j, 0] - candidate[j, 0]) ** 2 + (kept[j, 1] - candidate[j, 1]) ** 2
+            total += math.exp(-squared / (2 * (2 * sigma) ** 2 * (kept_area + candidate_area) / 2))
+            count += 1
+    return total / count if count else 0.0
+
+
+# --- published numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_oks_is_the_published_one(golden, rule):
+    assert golden["in_vis_thre"] == 0.2
+    for i, keypoints, areas, _ in list(groups(golden))[:8]:
+        wanted = golden[f"oks_{rule}"][i, : len(areas), : len(areas)]
+        np.testing.assert_allclose(nms.oks_matrix(keypoints, areas, SIGMAS, **RULES[rule]), wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+@pytest.mark.parametrize("rule", RULES)
+def test_kept_people_are_the_published_ones(golden, rule, threshold):
+    kept, found = 0, 0
+    for i, keypoints, areas, scores in groups(golden):
+        wanted = golden[f"keep_{rule}_{threshold}"][i]
+        wanted = wanted[wanted >= 0]
+        indices = nms.oks_nms(keypoints, areas, scores, SIGMAS, threshold, **RULES[rule])
+        np.testing.assert_array_equal(indices, wanted)
+        kept, found = kept + len(wanted), found + len(scores)
+    assert 0 < kept < found
+
+
+def test_the_published_threshold_is_the_default(golden):
+    for i, keypoints, areas, scores in groups(golden):
+        wanted = golden["keep_none_0.9"][i]
+        np.testing.assert_array_equal(nms.oks_nms(keypoints, areas, scores, SIGMAS), wanted[wanted >= 0])
+
+
+# --- float64 reference --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "which"),
+    [
+        ({}, lambda kept, candidate: True),
+        ({"joint_threshold": 0.7}, lambda kept, candidate: kept > 0.7 and candidate > 0.7),
+        ({"joint_threshold": 0.7, "candidate_only": True}, lambda kept, candidate: candidate > 0.7),
+    ],
+    ids=["all joints", "both", "candidate only"],
+)
+def test_oks_joint_by_joint(rule, which):
+    keypoints, areas, _ = people()
+    keypoints[:2, 0, 2] = 0.7  # exactly the threshold is not above it
+    sigmas = (0.03, 0.05, 0.08, 0.06, 0.1)
+    found = nms.oks_matrix(keypoints, areas, sigmas, **rule)
+    wanted = np.zeros_like(found)
+    for i, j in np.ndindex(*found.shape):
+        wanted[i, j] = reference_oks(keypoints[i], keypoints[j], areas[i], areas[j], sigmas, which)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
+    assert (found == found.T).all() == (not rule.get("candidate_only"))
+    assert (np.diag(found) == 0).any() == bool(rule)  # somebody has no joint above the threshold
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
+def test_soft_nms_by_a_loop(threshold):
+    """Bodla's algorithm with lists: take the best out, lower the others, sort again."""
+    keypoints, areas, scores = people()
+    sigmas = (0.05,) * 5
+    left = [(score, person) for person, score in enumerate(scores)]
+    wanted = []
+    while left:
+        left.sort(reverse=True)
+        score, best = left.pop(0)
+        wanted.append((best, score))
+        for place, (score, person) in enumerate(left):
+            oks = reference_oks(keypoints[best], keypoints[person], areas[best], areas[person], sigmas, lambda *_: True)
+            left[place] = score * math.exp(-(oks**2) / threshold), person
+    order, lowered = nms.soft_oks_nms(keypoints, areas, scores, sigmas, threshold)
+    np.testing.assert_array_equal(order, [person for person, _ in wanted])
+    np.testing.assert_allclose(lowered, [score for _, score in wanted], rtol=1e-12)
+    assert (np.diff(lowered) <= 0).all()
+    assert (order != np.argsort(-scores)).any()  # somebody fell behind
+
+
+# --- invariants ---------------------------------------------------------------------------------------------------
+
+
+def test_an_oks_of_exactly_the_threshold_is_kept():
+    """Two joints right, two hopelessly far: OKS 1/2."""
+    keypoints = np.zeros((2, 4, 3))
+    keypoints[1, 2:, 0] = 1e6
+    arguments = keypoints, [100, 100], [0.3, 0.8], (0.1,) * 4
+    assert nms.oks_matrix(*arguments[:2], arguments[3])[0, 1] == 0.5
+    np.testing.assert_array_equal(nms.oks_nms(*arguments, threshold=0.5), [1, 0])
+    np.testing.assert_array_equal(nms.oks_nms(*arguments, threshold=0.49), [1])
+
+
+def test_equal_scores_keep_their_order_and_the_first_of_twins_stays():
+    keypoints = np.zeros((4, 3, 3))
+    keypoints[[1, 3], :, 0] = 500
+    arguments = keypoints, np.full(4, 50.0), np.full(4, 0.5), (0.05,) * 3
+    np.testing.assert_array_equal(nms.oks_nms(*arguments), [0, 1])
+    order, scores = nms.soft_oks_nms(*arguments, threshold=0.9)
+    np.testing.assert_array_equal(order, [0, 1, 2, 3])
+    np.testing.assert_allclose(scores, [0.5, 0.5, 0.5 * math.exp(-1 / 0.9), 0.5 * math.exp(-1 / 0.9)])
+
+
+def test_the_order_of_people_does_not_matter_and_arguments_stay_as_they_are():
+    keypoints, areas, scores = people()
+    before = scores.copy()
+    shuffled = np.random.default_rng(1).permutation(len(scores))
+    for suppress in (nms.oks_nms, lambda *arguments: nms.soft_oks_nms(*arguments)[0]):
+        kept = suppress(keypoints, areas, scores, (0.05,) * 5)
+        again = suppress(keypoints[shuffled], areas[shuffled], scores[shuffled], (0.05,) * 5)
+        np.testing.assert_array_equal(shuffled[again], kept)
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_nobody_and_people_without_area():
+    nobody = np.zeros((0, 17, 3)), [], []
+    assert nms.oks_nms(*nobody, SIGMAS).tolist() == []
+    assert [part.tolist() for part in nms.soft_oks_nms(*nobody, SIGMAS)] == [[], []]
+    points = np.zeros((3, 17, 3))
+    points[2, :, 0] = 1
+    np.testing.assert_array_equal(nms.oks_nms(points, [0, 0, 0], [3, 2, 1], SIGMAS), [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"keypoints": np.zeros((3, 17, 2))}, r"keypoints of shape \(3, 17, 2\); give \(people, joints, 3\)"),
+        ({"areas": [1, 2]}, r"areas of shape \(2,\) .* one number for each person"),
+        ({"scores": [1, 2, 3, 4]}, r"scores of shape \(4,\) .* one number for each person"),
+        ({"sigmas": (0.1,) * 16}, r"sigmas of shape \(16,\) .* one number for each joint"),
+        ({"scores": [1, np.nan, 2]}, "scores that are not finite"),
+        ({"keypoints": np.full((3, 17, 3), np.inf)}, "keypoints that are not finite"),
+    ],
+)
+def test_mistakes_are_told(changed, message):
+    arguments = {"keypoints": np.zeros((3, 17, 3)), "areas": [1, 2, 3], "scores": [1, 2, 3], "sigmas": SIGMAS}
+    for suppress in (nms.oks_nms, nms.soft_oks_nms):
+        with pytest.raises(InputError, match=message):
+            suppress(**{**arguments, **changed})
+
+
+@pytest.mark.parametrize("threshold", [0, -1, math.nan])
+def test_impossible_soft_threshold_is_refused(threshold):
+    with pytest.raises(InputError, match=r"threshold of soft OKS-NMS is .*; give a positive number"):
+        nms.soft_oks_nms(*people(), (0.05,) * 5, threshold)
