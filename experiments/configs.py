@@ -1,11 +1,23 @@
 """The named experiments: one row each.
 
 `python experiments/run.py train NAME --data DIR` runs one; options change single values, `--quick` the recipe.
+
+- `coco-*` and `mpii-*` are the paper's: one for each row of its COCO and MPII tables that is one of the five networks,
+  named after data, network and, from ResNet-101 on, depth (`coco-mrfeanet2`, `mpii-mrfeanet2-r152`). `paper.TABLES` has
+  the published numbers, `paper.COCO_VAL2017.of(experiment)` those of an experiment. Their backbones are the `v1b`
+  variant, the ResNet that the paper's networks are made of: stride on the 3x3, no bias. `resnet50` of
+  `keras.applications` strides on the first 1x1, which is another network, with other features from the same file.
+  The paper starts from torchvision's ImageNet weights. Where these lie is the user's to say, `--backbone-weights FILE`:
+  without it an experiment starts from random weights, and the published numbers are out of reach.
+- `lsp-*`, for which nothing is published, have the default backbone, for which Keras has ImageNet weights.
+- `demo` is small enough for two CPU cores.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+import paper
 
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.models import list_models
@@ -14,7 +26,11 @@ from keras_mrpose.models import list_models
 COCO = Recipe(epochs=170, batch_size=64, milestones=(120 / 170, 150 / 170))
 COCO_SIMPLEBASELINE = Recipe(epochs=140, batch_size=128, milestones=(90 / 140, 120 / 140))
 MPII = Recipe(epochs=140, batch_size=64, milestones=(90 / 140, 120 / 140))
+COCO_AUGMENTATION = Augmentation(scale=0.3, rotation=40.0)
 MPII_AUGMENTATION = Augmentation(scale=0.25, rotation=30.0)
+
+# What the name of an experiment of the paper ends in.
+DEPTHS = {"resnet50_v1b": "", "resnet101_v1b": "-r101", "resnet152_v1b": "-r152"}
 
 # `--quick`: for a few thousand people, a pretrained backbone and a CPU.
 QUICK = Recipe(
@@ -31,26 +47,51 @@ DEMO = Experiment(
 )
 
 
-def _experiments() -> dict[str, Experiment]:
-    rows = [DEMO]
-    for model in list_models():
-        rows.append(
-            Experiment(
-                name=f"lsp-{model}",
-                model=model,
-                skeleton="lsp",
-                input_size=(128, 128),  # people of LSP are about 150 pixels long
-                sigma=1.5,
-                augmentation=MPII_AUGMENTATION,
-                recipe=MPII,
-            )
-        )
-        recipe = COCO_SIMPLEBASELINE if model == "simplebaseline" else COCO
-        rows.append(Experiment(name=f"coco-{model}", model=model, recipe=recipe))
-    return {row.name: row for row in rows}
+def _coco(model: str, backbone: str) -> Experiment:
+    return Experiment(
+        name=f"coco-{model}{DEPTHS[backbone]}",
+        model=model,
+        backbone=backbone,
+        skeleton="coco",
+        input_size=(256, 192),
+        sigma=2.0,
+        augmentation=COCO_AUGMENTATION,
+        recipe=COCO_SIMPLEBASELINE if model == "simplebaseline" else COCO,
+    )
 
 
-EXPERIMENTS = _experiments()
+def _mpii(model: str, backbone: str) -> Experiment:
+    return Experiment(
+        name=f"mpii-{model}{DEPTHS[backbone]}",
+        model=model,
+        backbone=backbone,
+        skeleton="mpii",
+        input_size=(256, 256),
+        sigma=2.0,
+        augmentation=MPII_AUGMENTATION,
+        recipe=MPII,
+    )
+
+
+def _lsp(model: str) -> Experiment:
+    return Experiment(
+        name=f"lsp-{model}",
+        model=model,
+        skeleton="lsp",
+        input_size=(128, 128),  # people of LSP are about 150 pixels long
+        sigma=1.5,
+        augmentation=MPII_AUGMENTATION,
+        recipe=MPII,
+    )
+
+
+_ROWS = [
+    *(_coco(*row.network) for row in paper.COCO_VAL2017.rows if row.network),
+    *(_mpii(*row.network) for row in paper.MPII.rows if row.network),
+    *(_lsp(model) for model in list_models()),
+    DEMO,
+]
+EXPERIMENTS = {row.name: row for row in _ROWS}
 
 
 def quick(experiment: Experiment) -> Experiment:

@@ -97,16 +97,34 @@ def test_every_command_has_its_help(run, command, capsys):
     assert f"run.py {command}" in capsys.readouterr().out
 
 
-def test_list_names_everything(run, capsys, monkeypatch):
-    """On a terminal of 80 columns nothing is cut short."""
+def test_list_tells_everything(run, capsys, monkeypatch):
+    """On a terminal of 80 columns nothing is cut short, and each experiment leads to its training."""
+    import configs
+    import paper
+
     monkeypatch.setenv("COLUMNS", "80")
     assert call(run, "list") == 0
     text = capsys.readouterr().out
-    for name in (*keras_mrpose.list_models(), *keras_mrpose.list_backbones()):
-        assert name in text
-        if name in keras_mrpose.list_models():
-            assert f"lsp-{name}" in text and f"coco-{name}" in text
-    assert "demo" in text and "…" not in text
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    for kind, names in (("models", keras_mrpose.list_models()), ("backbones", keras_mrpose.list_backbones())):
+        assert f"{kind}: {', '.join(names)}" in " ".join(text.split())
+    tables = {title: lines for title, *lines in (block.splitlines() for block in re.split(r"\n\s*\n", text.strip()))}
+    tables = {title.strip(): [line.split() for line in lines] for title, lines in tables.items()}
+    trainings = {number: line for number, *line in tables["How # is trained, with Adam"]}
+    listed = []
+    for table in paper.TABLES:
+        heading, _, *lines = tables[f"{table.title}, as published"]
+        assert heading == ["experiment", "#", *table.metrics]
+        for name, number, *cells in lines:
+            listed.append(name)
+            experiment = configs.EXPERIMENTS[name]
+            assert list(map(float, cells)) == list(table.of(experiment).numbers.values())
+            assert trainings[number][-2:] == [str(experiment.recipe.epochs), str(experiment.recipe.batch_size)]
+    heading, _, *lines = tables["Without published numbers"]
+    listed += [line[0] for line in lines]
+    assert set(listed) == set(configs.EXPERIMENTS)
+    told = [" ".join(line) for line in trainings.values()]
+    assert "256x192 2 0.3 40 p 0.6 p 0.5 0.001 1e-08 x0.1 at 90, 120 140 128" in told  # SimpleBaseline on COCO
 
 
 def test_training_by_options(trained):

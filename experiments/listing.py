@@ -1,0 +1,70 @@
+"""`run.py list`: the experiments, what the paper reaches with each, and how they are trained; 80 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import configs
+import paper
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import keras_mrpose
+from keras_mrpose import Experiment
+
+TRAINING = ("input", "sigma", "scale", "rotation", "flip", "rate", "epsilon", "schedule", "epochs", "batch")
+
+
+def main() -> None:
+    """Print it."""
+    console = Console()
+    experiments = configs.EXPERIMENTS.values()
+    trainings = list(dict.fromkeys(_training(row) for row in experiments))
+    number = {row.name: str(1 + trainings.index(_training(row))) for row in experiments}
+
+    for table in paper.TABLES:
+        lines = [
+            (row.name, number[row.name], *map(str, published.numbers.values()))
+            for row in experiments
+            if (published := table.of(row))
+        ]
+        console.print(_table(f"{table.title}, as published", ("experiment", "#", *table.metrics), lines))
+    others = [row for row in experiments if not any(table.of(row) for table in paper.TABLES)]
+    lines = [(row.name, number[row.name], row.model, row.backbone) for row in others]
+    console.print(_table("Without published numbers", ("experiment", "#", "model", "backbone"), lines))
+    lines = [(str(i), *cells) for i, cells in enumerate(trainings, 1)]
+    console.print(_table("How # is trained, with Adam", ("#", *TRAINING), lines))
+
+    depths = ", ".join(f"{backbone} (*{ending})" if ending else backbone for backbone, ending in configs.DEPTHS.items())
+    console.print(f"\nThe paper's backbones are {depths}, from ImageNet weights: --backbone-weights FILE.")
+    console.print(f"models: {', '.join(keras_mrpose.list_models())}")
+    console.print(f"backbones: {', '.join(keras_mrpose.list_backbones())}")
+
+
+def _training(experiment: Experiment) -> tuple[str, ...]:
+    """How an experiment is trained, whatever its network: a cell for each column of `TRAINING`."""
+    recipe, augmentation = experiment.recipe, experiment.augmentation
+    steps = ", ".join(f"{share * recipe.epochs:.0f}" for share in recipe.milestones)
+    return (
+        "{}x{}".format(*experiment.input_size),
+        f"{experiment.sigma:g}",
+        f"{augmentation.scale:g}",
+        f"{augmentation.rotation:g} p {augmentation.rotation_probability:g}",
+        f"p {augmentation.flip_probability:g}",
+        f"{recipe.learning_rate:g}",
+        f"{recipe.epsilon:g}",
+        f"x0.1 at {steps}" if recipe.schedule == "step" else recipe.schedule,
+        str(recipe.epochs),
+        str(recipe.batch_size),
+    )
+
+
+def _table(title: str, headings: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:
+    """Columns one blank apart, under a title."""
+    table = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -1,0 +1,217 @@
+"""The paper's tables are the paper's, and each of their rows that can be trained is one experiment, as published."""
+
+import dataclasses
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+
+import keras_mrpose
+from keras_mrpose import skeletons
+from keras_mrpose.config import Augmentation, Experiment, Recipe
+
+sys.path.insert(0, str(ROOT / "experiments"))
+import configs
+import paper
+
+COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+MPII_METRICS = ("Hea", "Sho", "Elb", "Wri", "Hip", "Kne", "Ank", "Total")
+FIVE = ("simplebaseline", "mrheatnet1", "mrheatnet2", "mrfeanet1", "mrfeanet2")
+R50, R101, R152 = "resnet50_v1b", "resnet101_v1b", "resnet152_v1b"
+
+# name -> (network, backbone, one published number): average precision on val2017, total PCKh
+OF_THE_PAPER = {
+    "coco-simplebaseline": ("simplebaseline", R50, 70.4),
+    "coco-mrheatnet1": ("mrheatnet1", R50, 70.2),
+    "coco-mrheatnet2": ("mrheatnet2", R50, 70.3),
+    "coco-mrfeanet1": ("mrfeanet1", R50, 70.6),
+    "coco-mrfeanet2": ("mrfeanet2", R50, 70.9),
+    "coco-simplebaseline-r101": ("simplebaseline", R101, 71.4),
+    "coco-mrfeanet2-r101": ("mrfeanet2", R101, 71.8),
+    "coco-simplebaseline-r152": ("simplebaseline", R152, 72.0),
+    "coco-mrfeanet2-r152": ("mrfeanet2", R152, 72.6),
+    "mpii-simplebaseline": ("simplebaseline", R50, 88.5),
+    "mpii-mrheatnet1": ("mrheatnet1", R50, 88.4),
+    "mpii-mrheatnet2": ("mrheatnet2", R50, 88.5),
+    "mpii-mrfeanet1": ("mrfeanet1", R50, 89.1),
+    "mpii-mrfeanet2": ("mrfeanet2", R50, 88.9),
+    "mpii-simplebaseline-r101": ("simplebaseline", R101, 89.1),
+    "mpii-mrheatnet1-r101": ("mrheatnet1", R101, 89.3),
+    "mpii-mrheatnet2-r101": ("mrheatnet2", R101, 89.3),
+    "mpii-mrfeanet1-r101": ("mrfeanet1", R101, 89.4),
+    "mpii-mrfeanet2-r101": ("mrfeanet2", R101, 89.3),
+    "mpii-simplebaseline-r152": ("simplebaseline", R152, 89.6),
+    "mpii-mrheatnet1-r152": ("mrheatnet1", R152, 89.5),
+    "mpii-mrheatnet2-r152": ("mrheatnet2", R152, 89.5),
+    "mpii-mrfeanet1-r152": ("mrfeanet1", R152, 89.8),
+    "mpii-mrfeanet2-r152": ("mrfeanet2", R152, 89.5),
+}
+OWN = {"demo", *(f"lsp-{model}" for model in FIVE)}
+
+# --- the paper's tables -------------------------------------------------------------------------------------------
+
+
+def markdown_tables(text):
+    """Title, columns, and rows of (heading above, cells) of each table in a Markdown text."""
+    for part in text.split("\n## ")[1:]:
+        title, *lines = part.splitlines()
+        columns, _, *body = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|"))
+        section, rows = None, []
+        for first, *rest in body:
+            if any(rest):
+                rows.append((section, [first, *rest]))
+            else:
+                section = first
+        yield title, columns, rows
+
+
+def test_tables_are_the_papers_cell_by_cell(shared):
+    published = list(markdown_tables((shared / "design" / "PAPER_TABLES.md").read_text()))
+    assert len(published) == len(paper.TABLES)
+    for table, (title, columns, rows) in zip(paper.TABLES, published, strict=True):
+        assert table.title == title
+        assert len(table.rows) == len(rows)
+        for row, (section, cells) in zip(table.rows, rows, strict=True):
+            assert row.section == section
+            assert [*row.words, *row.numbers] == columns
+            ours = [*row.words.values(), *row.numbers.values()]
+            for column, cell, value in zip(columns, cells, ours, strict=True):
+                told = "-" if value is None else str(value)
+                assert told == cell.replace(" \N{MULTIPLICATION SIGN} ", "x"), (title, cells[0], column)
+
+
+@pytest.mark.parametrize(
+    ("table", "skeleton", "words", "metrics", "rows"),
+    [
+        (paper.COCO_VAL2017, "coco", ["Method", "Backbone", "Pretrain"], COCO_METRICS, 12),
+        (paper.COCO_TEST_DEV, "coco", ["Method", "Backbone", "Input size"], COCO_METRICS, 17),
+        (paper.MPII, "mpii", ["Method"], MPII_METRICS, 27),
+    ],
+    ids=["val2017", "test-dev", "mpii"],
+)
+def test_tables_are_whole(table, skeleton, words, metrics, rows):
+    assert (table.skeleton, table.metrics, len(table.rows)) == (skeleton, metrics, rows)
+    assert len({tuple(row.words.values()) for row in table.rows}) == rows
+    for row in table.rows:
+        assert list(row.words) == words and row.words["Method"]
+        assert tuple(row.numbers) == metrics
+        for number in row.numbers.values():
+            assert number is None or (30 < number < 100 and number == round(number, 1)), row.words
+        if row.network:
+            assert None not in row.numbers.values()
+    networks = [row.network for row in table.rows if row.network]
+    assert len(set(networks)) == len(networks)
+    assert {model for model, _ in networks} == set(FIVE)
+
+
+def test_numbers_fit_together():
+    """A higher OKS threshold is harder; the average over sizes or joints lies between the smallest and the largest."""
+    for table in (paper.COCO_VAL2017, paper.COCO_TEST_DEV):
+        for row in table.rows:
+            if None not in row.numbers.values():
+                n = row.numbers
+                for kind in ("AP", "AR"):
+                    assert n[kind] < n[f"{kind}75"] < n[f"{kind}50"], row.words
+                    assert n[f"{kind}M"] < n[kind] < n[f"{kind}L"], row.words
+                    assert n[kind] >= n["AP"], row.words
+    for row in paper.MPII.rows:
+        *groups, total = row.numbers.values()
+        assert min(groups) < total < max(groups), row.words
+
+
+@pytest.mark.parametrize(
+    "line", ["A | 1.0", "A | B | C | 1.0 2.0", "A | B | 1.0", "A | B | 1.0 2.0 3.0", "A | B | 1.0 2,0", "A | B |"]
+)
+def test_a_line_of_another_form_is_refused(line):
+    text = "Method | Backbone | AP AR\n"
+    good = paper._table("title", "coco", text + "heading\nA | - | 1.0 -")
+    assert good.rows == (paper.Row("heading", {"Method": "A", "Backbone": None}, {"AP": 1.0, "AR": None}),)
+    with pytest.raises(ValueError):
+        paper._table("title", "coco", text + line)
+
+
+# --- the experiments ----------------------------------------------------------------------------------------------
+
+
+def test_names():
+    assert set(configs.EXPERIMENTS) == {*OF_THE_PAPER, *OWN}
+    for name, experiment in configs.EXPERIMENTS.items():
+        assert experiment.name == name
+        assert experiment.model in keras_mrpose.list_models()
+        assert experiment.backbone in keras_mrpose.list_backbones()
+        assert experiment.skeleton in skeletons.SKELETONS
+
+
+def test_every_row_that_can_be_trained_is_one_experiment():
+    """And an experiment leads to its row in each table of its data."""
+    for table in paper.TABLES:
+        rows = [row for row in table.rows if row.network]
+        found = [row for experiment in configs.EXPERIMENTS.values() if (row := table.of(experiment))]
+        assert len(rows) == {"coco": 9, "mpii": 15}[table.skeleton]
+        assert len(found) == len(rows) and all(found.count(row) == 1 for row in rows)
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_experiment_is_its_row(name):
+    experiment, (model, backbone, number) = configs.EXPERIMENTS[name], OF_THE_PAPER[name]
+    assert (experiment.model, experiment.backbone, experiment.skeleton) == (model, backbone, name[:4])
+    published = {table.title: row for table in paper.TABLES if (row := table.of(experiment))}
+    if experiment.skeleton == "mpii":
+        assert list(published) == [paper.MPII.title]
+        assert published[paper.MPII.title].numbers["Total"] == number
+    else:
+        assert list(published) == [paper.COCO_VAL2017.title, paper.COCO_TEST_DEV.title]
+        assert published[paper.COCO_VAL2017.title].numbers["AP"] == number
+    for row in published.values():
+        assert row.network == (model, backbone)
+        assert re.search(rf"\b{re.escape(model)}\b", row.words["Method"].lower())
+        assert backbone[6:-4] in (row.words.get("Backbone") or row.words["Method"])
+
+
+@pytest.mark.parametrize("change", [{"backbone": "resnet50"}, {"model": "mrfeanet3"}, {"skeleton": "lsp"}])
+def test_another_network_has_no_published_numbers(change):
+    """The ResNet of `keras.applications` is another one."""
+    experiment = configs.EXPERIMENTS["coco-mrfeanet2"]
+    assert paper.COCO_VAL2017.of(experiment)
+    for table in paper.TABLES:
+        assert table.of(dataclasses.replace(experiment, **change)) is None
+        for name in OWN:
+            assert table.of(configs.EXPERIMENTS[name]) is None
+
+
+# --- how they are trained -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_recipe_is_the_published_one(name):
+    """Adam 1e-3, a tenth after each of two epochs; sigma 2; rotated with probability 0.6, mirrored with 0.5."""
+    mpii, baseline = name.startswith("mpii"), "simplebaseline" in name
+    epochs, steps, batch = 170, (120, 150), 64
+    if mpii or baseline:
+        epochs, steps, batch = 140, (90, 120), 64 if mpii else 128
+    assert configs.EXPERIMENTS[name] == Experiment(
+        name=name,
+        model=OF_THE_PAPER[name][0],
+        backbone=OF_THE_PAPER[name][1],
+        skeleton="mpii" if mpii else "coco",
+        input_size=(256, 256) if mpii else (256, 192),
+        sigma=2.0,
+        augmentation=Augmentation(0.25, 30.0, 0.6, 0.5) if mpii else Augmentation(0.3, 40.0, 0.6, 0.5),
+        recipe=Recipe(epochs, batch, 1e-3, 1e-8, "step", tuple(step / epochs for step in steps), precision="float32"),
+        backbone_weights=None,
+    )
+
+
+def test_lsp_experiments_follow_mpii():
+    for model in FIVE:
+        experiment = configs.EXPERIMENTS[f"lsp-{model}"]
+        assert (experiment.model, experiment.backbone, experiment.skeleton) == (model, "resnet50", "lsp")
+        assert (experiment.input_size, experiment.sigma) == ((128, 128), 1.5)
+        like = configs.EXPERIMENTS[f"mpii-{model}"]
+        assert (experiment.recipe, experiment.augmentation) == (like.recipe, like.augmentation)
+
+
+def test_quick_changes_the_recipe_only():
+    experiment = configs.EXPERIMENTS["mpii-mrheatnet2-r152"]
+    assert configs.quick(experiment) == dataclasses.replace(experiment, recipe=configs.QUICK)
