@@ -79,6 +79,8 @@ def parser() -> Parser:
     change = sub.add_argument_group("changes to the experiment")
     change.add_argument("--backbone", help="another backbone, see `run.py list`")
     change.add_argument("--backbone-weights", metavar="FILE", help=".npz or .h5 file, or imagenet (downloads)")
+    change.add_argument("--weights", metavar="FILE", help="start from a whole network: .keras file or checkpoint")
+    change.add_argument("--map-joints", action="store_true", help="its joints may be others: keep those known to both")
     change.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="multiples of 32")
     change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
     change.add_argument("--epochs", type=int)
@@ -109,6 +111,21 @@ def parser() -> Parser:
         "--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure"
     )
     sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
+
+    sub = command(import_)
+    sub.add_argument("file", help="checkpoint (.pth, .pth.tar, .npz); or a run folder or .keras file, to write one")
+    sub.add_argument("--out", required=True, type=_run_folder, metavar="NAME", help="run folder; or file to write")
+    sub.add_argument("--model", help="see `run.py list` (default: what the file is)")
+    sub.add_argument("--backbone", help="default: resnet50_v1b, 101 or 152, as the file is; resnet50 for caffe style")
+    sub.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="default: 256 192; 256 256 for MPII")
+    sub.add_argument("--sigma", type=float, help="of the heatmaps that it was trained on (default: 2; 3 from 384 on)")
+    sub.add_argument("--skeleton", help="coco, mpii or lsp (default: the one with the file's number of joints)")
+    sub.add_argument("--map-joints", action="store_true", help="keep those joints of the head that --skeleton has too")
+    sub.add_argument(
+        "--preprocessing",
+        help="what it was trained with: published (BGR pixels; default, if the file has no note) or torchvision (RGB)",
+    )  # fmt: skip
+    sub.add_argument("--overwrite", action="store_true", help="replace what is there")
 
     sub = command(draw)
     sub.add_argument("folder", help="new data set folder")
@@ -159,7 +176,7 @@ def train(options) -> None:
     if options.quick:
         experiment = configs.quick(experiment)
     recipe = _given(options, "epochs", "batch_size", "learning_rate", "schedule", "precision", "seed")
-    fields = _given(options, "backbone", "backbone_weights", "input_size", "sigma")
+    fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
     run = options.run or SAVED / experiment.name
     people, validation = (_first(data.load(options.data, split), options.people) for split in ("train", "val"))
@@ -221,6 +238,13 @@ def predict(options) -> None:
         print(f"{path}: {sure} of {joints[..., 2].size} joints sure -> {out / f'{path.stem}_joints.png'}, .json")
 
 
+def import_(options) -> None:
+    """Turn a published PyTorch checkpoint into a run folder, without PyTorch; or a run folder into such a file."""
+    import convert
+
+    convert.main(options)
+
+
 def draw(options) -> None:
     """Draw people into a new COCO-format folder: pictures and exact joints, the same for the same seed."""
     from keras_mrpose import InputError
@@ -235,24 +259,10 @@ def draw(options) -> None:
 
 
 def list_(options) -> None:
-    """List the experiments, networks and backbones."""
-    import configs
-    from rich.console import Console
-    from rich.table import Table
+    """List the experiments with the paper's numbers and their training, the networks and the backbones."""
+    import listing
 
-    import keras_mrpose
-
-    table = Table(title="experiments")
-    for heading in ("experiment", "model", "backbone", "input", "epochs", "batch"):  # as wide as a terminal of 80
-        table.add_column(heading, no_wrap=True)
-    for name, row in configs.EXPERIMENTS.items():
-        size = f"{row.input_size[0]}x{row.input_size[1]}"
-        recipe = row.recipe
-        table.add_row(name, row.model, row.backbone, size, str(recipe.epochs), str(recipe.batch_size))
-    console = Console()
-    console.print(table)
-    console.print("models:   ", ", ".join(keras_mrpose.list_models()))
-    console.print("backbones:", ", ".join(keras_mrpose.list_backbones()))
+    listing.main()
 
 
 def print_result(result, title: str) -> None:

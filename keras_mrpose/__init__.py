@@ -18,7 +18,7 @@ The package, from the bottom up; a module imports only from layers below its own
 - L0 `errors`, `skeletons` (joint names, pairs, limbs), `config` (what an experiment is)
 - L1 `geometry` (box -> crop matrix -> points, and back), `heatmaps` (codecs: points <-> heatmaps)
 - L2 `data` (loaders, drawn people, `tf.data`), `models` (backbones, heads, the five networks), `losses`, `metrics`,
-  `visualize`
+  `nms`, `optimizers`, `visualize`
 - L3 `predictor` (picture + boxes -> joints), `training` (`model.fit` and its run folder)
 - L4 `evaluation` (exact numbers that say how they were made)
 """
@@ -29,7 +29,7 @@ from keras_mrpose.evaluation import Result, evaluate
 from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.models import build, list_backbones, list_models
+from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
 from keras_mrpose.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
 from keras_mrpose.training import train
@@ -51,5 +51,7 @@ __all__ = [
     "evaluate",
     "list_backbones",
     "list_models",
+    "load_state_dict",
+    "save_state_dict",
     "train",
 ]

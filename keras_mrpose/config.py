@@ -109,6 +109,8 @@ class Experiment:
         augmentation: of training crops.
         recipe: of the training.
         backbone_weights: what the backbone started from, ``"imagenet"`` or a file; None is random.
+        weights: what the whole network started from, a file.
+        map_joints: `weights` may be of another skeleton; joints that both name are kept.
     """
 
     name: str
@@ -120,6 +122,8 @@ class Experiment:
     augmentation: Augmentation = Augmentation()
     recipe: Recipe = Recipe()
     backbone_weights: str | None = None
+    weights: str | None = None
+    map_joints: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_size", tuple(self.input_size))

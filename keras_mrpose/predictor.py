@@ -13,7 +13,8 @@ from keras_mrpose import geometry
 from keras_mrpose.data import augment
 from keras_mrpose.data.pipeline import STRIDE
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import checkpoints, zoo
+from keras_mrpose.models import zoo
+from keras_mrpose.models.weights import checkpoints
 
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
 

@@ -22,6 +22,7 @@ from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK
 from keras_mrpose.models import zoo
+from keras_mrpose.optimizers import Adam
 
 BEST, LAST, CONFIG, HISTORY, LOGS = "best.keras", "last.keras", "config.json", "history.json", "logs"
 
@@ -123,6 +124,8 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
             input_shape=(*experiment.input_size, 3),
             skeleton=people.skeleton,
             backbone_weights=experiment.backbone_weights,
+            weights=experiment.weights,
+            map_joints=experiment.map_joints,
             codec=GaussianCodec(experiment.sigma),
         )
     finally:
@@ -133,7 +136,7 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
     # XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes.
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     model.compile(
-        keras.optimizers.Adam(schedule(experiment.recipe, steps), epsilon=experiment.recipe.epsilon),
+        Adam(schedule(experiment.recipe, steps), epsilon=experiment.recipe.epsilon),
         HeatmapMSE(model.codec),
         metrics=metrics,
         jit_compile="auto" if on_gpu else False,

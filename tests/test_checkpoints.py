@@ -10,8 +10,9 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format  # writes the format of Keras' own notop .h5 files
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import build, checkpoints
+from keras_mrpose.models import build
 from keras_mrpose.models.backbones import application, build_backbone
+from keras_mrpose.models.weights import checkpoints
 
 # TensorFlow 2.21's variables under NumPy 2.4, whenever Keras saves them; neither side is ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -272,10 +273,12 @@ def test_broken_files(tmp_path):
     ("argument", "file", "words"),
     [
         ("backbone_weights", "missing.npz", "there is no such"),
-        ("backbone_weights", "model.pth.tar", "npz.*h5.*imagenet"),
+        ("backbone_weights", "model.onnx", "npz.*h5.*imagenet"),
+        ("backbone_weights", "model.pth.tar", "not a PyTorch file"),
         ("weights", "missing.keras", "there is no such"),
-        ("weights", "model.pth.tar", r"\.keras or a \.weights\.h5"),
-        ("weights", "model.npz", r"\.keras or a \.weights\.h5"),
+        ("weights", "model.onnx", r"\.keras or a \.weights\.h5 .* \.pth"),
+        ("weights", "model.pth.tar", "not a PyTorch file"),
+        ("weights", "model.npz", r"not a readable \.npz"),
         ("weights", "broken.keras", "cannot be|can be loaded"),
         ("weights", "broken.weights.h5", "does not hold"),
         ("backbone_weights", "broken.h5", "no weights .* tiny_v1b.*resnet50"),

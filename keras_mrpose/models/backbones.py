@@ -30,9 +30,13 @@ LEVELS = ("C2", "C3", "C4", "C5")
 
 # What `keras.layers.Rescaling` does to RGB 0..255, per channel: (scale, offset). It belongs to the weights.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SCALE, _OFFSET = [1 / (255 * s) for s in _STD], [-m / s for m, s in zip(_MEAN, _STD, strict=True)]
 PREPROCESSING = {
-    # torchvision: (x / 255 - mean) / std. EfficientNetV2-B0 of Keras has the same numbers.
-    "torchvision": ([1 / (255 * s) for s in _STD], [-m / s for m, s in zip(_MEAN, _STD, strict=True)]),
+    # (x / 255 - mean) / std. EfficientNetV2-B0 of Keras has the same numbers.
+    "torchvision": (_SCALE, _OFFSET),
+    # The published code reads BGR and applies the same list to it: blue gets the mean of red. Turned round for RGB.
+    # (Its kernels want BGR as well; `torch_names` turns the first one round.)
+    "published": (_SCALE[::-1], _OFFSET[::-1]),
     # Keras' ResNets: only the mean is taken away. (Their kernels want BGR; `checkpoints` turns the kernels round.)
     "caffe": ([1.0, 1.0, 1.0], [-123.68, -116.779, -103.939]),
     # Keras' MobileNetV2: -1..1.

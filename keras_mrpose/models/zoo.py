@@ -16,8 +16,9 @@ import keras
 from keras_mrpose import skeletons
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.models import checkpoints, heads
+from keras_mrpose.models import heads
 from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone, pick
+from keras_mrpose.models.weights import checkpoints, state_dicts, torch_names
 from keras_mrpose.skeletons import Skeleton
 
 STRIDE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
@@ -101,6 +102,8 @@ def build(
     weights: str | Path | None = None,
     backbone_weights: str | Path | None = None,
     include_preprocessing: bool = True,
+    preprocessing: str | None = None,
+    map_joints: bool = False,
     codec=None,
 ) -> PoseModel:
     """Builds one of the five networks.
@@ -111,17 +114,22 @@ def build(
         input_shape: (height, width, 3), sides multiples of 32.
         num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
         skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
-        weights: `.keras` or `.weights.h5` file of the same network, loaded last. A `.keras` file brings its
-            preprocessing (and its skeleton, if neither `num_joints` nor `skeleton` is given), and its input size may
-            be another. A `.weights.h5` file holds numbers only: give the same `backbone_weights` as for the model
-            that wrote it.
-        backbone_weights: None (random), a `.npz` file with torchvision's names, a Keras `.h5` file without classifier,
+        weights: the whole network's, loaded last: a `.keras` or `.weights.h5` file of this library, or a state dict of
+            the published network (a PyTorch file such as `.pth.tar`, or a `.npz` with the same names). A `.keras` file
+            and a state dict bring their preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
+            given); their input size may be another. A `.weights.h5` file holds numbers only: give the same
+            `backbone_weights` as for the model that wrote it.
+        backbone_weights: None (random), a state dict with torchvision's names, a Keras `.h5` file without classifier,
             or "imagenet", which downloads Keras' own; nothing else touches the network. ResNet files in "caffe" layout
             (stride on the first 1x1 of a block) are for `resnet50`, torchvision's own (stride on the 3x3) for
             `resnet50_v1b`: the names in the file are the same.
         include_preprocessing: False leaves the first layer out; the input is then what that layer would have made of
-            RGB 0..255: (x / 255 - mean) / std of torchvision, or for Keras' own weights RGB minus
-            (123.68, 116.779, 103.939) (ResNet) or x / 127.5 - 1 (MobileNetV2).
+            RGB 0..255, for example (x / 255 - mean) / std.
+        preprocessing: what the first layer does; None takes what the weights were trained with. "torchvision":
+            (x / 255 - mean) / std; "published": the same with blue's and red's numbers exchanged, as the published
+            training on BGR had it; "caffe": minus (123.68, 116.779, 103.939); "symmetric": x / 127.5 - 1.
+        map_joints: `weights` may be of another skeleton: joints whose names both have keep their part of the head,
+            the others start random, to be trained.
         codec: heatmap codec; by default `GaussianCodec` with sigma 2, or 3 from a height of 384 on.
 
     Returns:
@@ -135,11 +143,13 @@ def build(
     backbone = pick("backbone", backbone, BACKBONES)
     input_shape = _checked_shape(input_shape)
     path = None if weights is None else checkpoints.check_pose_weights(weights)
-    donor = None
+    donor = file = None
     if path is not None and path.suffix == ".keras":
         donor = _read_donor(path, name, backbone, include_preprocessing)
-    skeleton = _checked_skeleton(skeleton, num_joints, donor)
-    preprocessing = _preprocessing(backbone, backbone_weights, donor)
+    elif path is not None and path.suffix in state_dicts.SUFFIXES:
+        file = state_dicts.read_state_dict(path)
+    skeleton = _checked_skeleton(skeleton, num_joints, _known_skeleton(donor, file))
+    preprocessing = _preprocessing(preprocessing, backbone, backbone_weights, donor, file)
 
     image = x = keras.Input(input_shape, name="image")
     if include_preprocessing:
@@ -147,7 +157,7 @@ def build(
         x = keras.layers.Rescaling(scale, offset, name="preprocessing", dtype="float32")(x)
     features_model, features = build_backbone(backbone, x)
     if backbone_weights is not None:
-        checkpoints.load_backbone(features_model, backbone, backbone_weights)
+        checkpoints.load_backbone(features_model, backbone, backbone_weights, preprocessing)
     heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width)
     spec = {
         "name": name,
@@ -161,18 +171,38 @@ def build(
         codec = GaussianCodec(sigma=3.0 if input_shape[0] >= 384 else 2.0)
     model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
     if donor is not None:
-        model.set_weights(donor.get_weights())
+        checkpoints.copy_weights(donor, model, map_joints)
+    elif file is not None:
+        state_dicts.assign(model, path, file, preprocessing, map_joints)
     elif path is not None:
         checkpoints.load_weights_h5(model, path)
     return model
 
 
-def _preprocessing(backbone: str, backbone_weights: str | Path | None, donor: PoseModel | None) -> str:
-    """Key of `PREPROCESSING`: what the weights were trained with; random ones get torchvision's."""
-    if donor is not None:
-        return donor.spec["preprocessing"]
+def _preprocessing(asked: str | None, backbone: str, backbone_weights, donor, file) -> str:
+    """Key of `PREPROCESSING`: what was asked for if the weights allow it, else what they were trained with."""
     own = BACKBONES[backbone].keras_preprocessing
-    return own if own and checkpoints.source_kind(backbone_weights) == "keras" else "torchvision"
+    if asked is not None:
+        asked = pick("preprocessing", asked, PREPROCESSING)
+    if donor is not None:
+        needed = donor.spec["preprocessing"]
+    elif file is not None:
+        needed = file.notes.get("preprocessing", asked or "published")
+    elif own and checkpoints.source_kind(backbone_weights) == "keras":
+        needed = own
+    else:
+        needed = asked or "torchvision"  # random weights take any
+    if asked not in (None, needed):
+        raise InputError(f"The weights were trained with {needed!r} preprocessing, but {asked!r} is asked for.")
+    return pick("preprocessing", needed, PREPROCESSING)
+
+
+def _known_skeleton(donor: PoseModel | None, file: state_dicts.StateDict | None) -> Skeleton | None:
+    """The joints that a weights file is for, if it tells."""
+    if donor is not None:
+        return donor.skeleton
+    count = torch_names.describe(file.tensors)[2] if file is not None else None
+    return skeletons.for_joint_count(count) if count else None
 
 
 def _read_donor(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
@@ -187,23 +217,19 @@ def _read_donor(path: Path, name: str, backbone: str, include_preprocessing: boo
     return donor
 
 
-def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None, donor: PoseModel | None) -> Skeleton:
-    """The skeleton that was asked for, else the donor's, else the one that has so many joints."""
+def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None, known: Skeleton | None) -> Skeleton:
+    """The skeleton that was asked for, else that of the weights, else the one that has so many joints."""
     if num_joints is not None and (isinstance(num_joints, bool) or not isinstance(num_joints, int) or num_joints < 1):
         raise InputError(f"num_joints is {num_joints!r}; give a whole number of at least 1.")
-    if skeleton is None and num_joints is None and donor is not None:
-        return donor.skeleton
     if skeleton is None:
-        skeleton = skeletons.for_joint_count(17 if num_joints is None else num_joints)
+        of_weights = known is not None and num_joints in (None, known.num_joints)
+        skeleton = known if of_weights else skeletons.for_joint_count(17 if num_joints is None else num_joints)
     skeleton = skeletons.get(skeleton)
     if num_joints not in (None, skeleton.num_joints):
         raise InputError(
             f"num_joints is {num_joints}, but the skeleton {skeleton.name!r} has {skeleton.num_joints} joints; "
             "leave num_joints out."
         )
-    if donor is not None and donor.skeleton.num_joints != skeleton.num_joints:
-        have, want = donor.skeleton.num_joints, skeleton.num_joints
-        raise InputError(f"The weights file of {donor.name} has {have} joints, but {want} are asked for.")
     return skeleton
 
 
