@@ -19,6 +19,8 @@ ODD = Experiment(
     augmentation=Augmentation(scale=0.25, rotation=30, rotation_probability=0.5, flip_probability=0),
     recipe=Recipe(3, 5, 2e-3, 1e-9, "cosine", (0.25, 0.75), 0.1, "mixed_bfloat16", 7),
     backbone_weights="weights.npz",
+    weights="all.pth",
+    map_joints=True,
 )
 
 

@@ -1,6 +1,7 @@
 """`run.py import`: checkpoints in and out by command, and one sentence where that cannot be."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from test_run import call, run  # noqa: F401  (the command line as a module)
 from test_state_dicts import SHAPE, published_file
 
 import keras_mrpose
+from keras_mrpose import skeletons, training
 from keras_mrpose.models.weights import state_dicts
 
 TINY = ("--backbone", "tiny_v1b", "--input-size", "64", "32")
@@ -43,6 +45,17 @@ def test_joints_for_fine_tuning(run, tmp_path, capsys):  # noqa: F811
     assert "neck, head_top" in capsys.readouterr().out
     model = keras_mrpose.Predictor(out).model
     assert model.skeleton.name == "lsp" and model.codec.sigma == 1.5 and model.spec["name"] == "mrheatnet1"
+
+
+def test_a_training_starts_from_it(tmp_path):
+    file = published_file(tmp_path / "coco.npz")
+    experiment = keras_mrpose.Experiment(
+        "fine", "mrfeanet2", "tiny_v1b", "lsp", SHAPE[:2], weights=str(file), map_joints=True
+    )
+    model = training.build(experiment, SimpleNamespace(skeleton=skeletons.LSP), steps=10)
+    wanted = keras_mrpose.build("mrfeanet2", "tiny_v1b", SHAPE, weights=file).get_layer("deconv11_0").kernel
+    np.testing.assert_array_equal(model.get_layer("deconv11_0").kernel, wanted)
+    assert model.compiled and model.skeleton.name == "lsp" and model.spec["preprocessing"] == "published"
 
 
 def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, capsys):  # noqa: F811

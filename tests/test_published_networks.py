@@ -65,7 +65,7 @@ def test_on_jax(cases, shared):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed; pip install -e '.[test]' brings it")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", Path(__file__), "--run-slow", "-k", f"test_heatmaps and ({cases})"],
+        [sys.executable, "-m", "pytest", "-n0", Path(__file__), "--run-slow", "-k", f"test_heatmaps and ({cases})"],
         env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,

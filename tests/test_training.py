@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
 STEPS = 4  # 19 drawn people in batches of 4
 
 
-def micro(name, *, backbone, input_shape, skeleton, backbone_weights, codec):
+def micro(name, *, backbone, input_shape, skeleton, codec, **weights):
     """In place of `zoo.build`: quick to trace, yet with everything that has a state."""
     image = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 255)(image)

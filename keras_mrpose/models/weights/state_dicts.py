@@ -55,7 +55,7 @@ class Report:
         unused = f"{len(self.unused)} unused ({_kinds(self.unused)})" if self.unused else "none unused"
         lines = [
             f"{self.source}: {self.network}, {len(self.joints)} joints",
-            f"taken as {self.style} style and {self.preprocessing!r} preprocessing, which no file tells",
+            f"read as {self.style} style with {self.preprocessing!r} preprocessing (tensors do not tell which)",
             f"{len(self.used)} tensors ({values:,} values) used, {unused}, none missing",
         ]
         if self.fresh:
