@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,8 @@ def main(run: Path, quick: bool, report) -> None:
     unseen = unseen.take(slice(UNSEEN))
     print(f"{len(people)} drawn people to train on, {len(unseen)} others to be judged by, in {folder}")
 
-    experiment = configs.DEMO
-    if quick:
-        experiment = replace(experiment, recipe=replace(experiment.recipe, epochs=1))
+    recipe = replace(configs.DEMO.recipe, precision=_precision())
+    experiment = replace(configs.DEMO, recipe=replace(recipe, epochs=1) if quick else recipe)
     history = keras_mrpose.train(experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS)
 
     predictor = keras_mrpose.Predictor(run)
@@ -58,6 +58,12 @@ def main(run: Path, quick: bool, report) -> None:
         f"  tensorboard --logdir {run}\n"
         f"  python experiments/run.py train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
     )
+
+
+def _precision(cpu: Path = Path("/proc/cpuinfo")) -> str:
+    """bfloat16 where the processor computes it, which saves a sixth of the time; where it does not, that is slower."""
+    has_it = cpu.is_file() and re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpu.read_text())
+    return "mixed_bfloat16" if has_it else "float32"
 
 
 def _drawn(folder: Path, split: str, quick: bool) -> People:

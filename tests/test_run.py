@@ -86,12 +86,12 @@ def test_help_answers_at_once():
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("demo", "train", "evaluate", "predict", "draw", "list"):
+    for command in ("demo", "train", "evaluate", "predict", "import", "draw", "list"):
         assert re.search(rf"^    {command} +\w", done.stdout, re.MULTILINE), command
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "draw", "list"])
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "predict", "import", "draw", "list"])
 def test_every_command_has_its_help(run, command, capsys):
     assert call(run, command, "--help") == 0
     assert f"run.py {command}" in capsys.readouterr().out
