@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mrpose import evaluation
+from keras_mrpose.evaluation import pck as evaluation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import evaluate
