@@ -86,6 +86,44 @@ def test_real_folder(shared):
         assert people.paths()[0].startswith(str(shared / "data" / "coco" / f"{split}2017"))
 
 
+@pytest.mark.parametrize("run", range(4))
+def test_detected_boxes_are_the_published_ones(golden, shared, run):
+    """Golden README: centre 1e-4 px, scale (float32, 200 px) 1e-6 relative to sides up to 4."""
+    wanted = golden["detection_runs"][run]
+    images = json.loads((shared / "golden" / golden["annotation_file"]).read_text())["images"]
+    people = coco.parse_detections(
+        golden["detections_in"], "boxes", images, "images", shared, wanted["score_threshold"]
+    )
+    assert len(people) == wanted["count"]
+    assert people.image_ids[people.image_index].tolist() == wanted["image_id"]
+    np.testing.assert_allclose(people.scores, wanted["score"], rtol=1e-12)
+    height, width = wanted["image_size_wh"][::-1]
+    centre, side = geometry.crop_window(people.boxes, (height, width))
+    np.testing.assert_allclose(centre, wanted["center"], rtol=0, atol=1e-4)
+    scale = np.stack([side, side * height / width], axis=1) / 200
+    np.testing.assert_allclose(scale, wanted["scale"], rtol=0, atol=1e-6)
+
+
+def test_detected_boxes_of_a_real_folder(shared):
+    root = shared / "data" / "coco"
+    file = root / "person_detection_results" / "COCO_val2017_detections_AP_H_56_person.json"
+    people = coco.load_detections(file, root)
+    records = json.loads(file.read_text())
+    assert len(people) == len(records) == 118
+    assert people.boxes.tolist() == [record["bbox"] for record in records]
+    assert people.source == str(file)
+    assert people.paths()[0] == str(root / "val2017" / f"{records[0]['image_id']:012d}.jpg")
+    assert not people.keypoints.any()
+
+
+def test_real_annotations_reach_pycocotools_as_they_are(shared):
+    file = shared / "data" / "coco" / "annotations" / "person_keypoints_val2017.json"
+    content, truth = json.loads(file.read_text()), coco.ground_truth(file)
+    assert truth["annotations"] == content["annotations"]
+    assert any(annotation["iscrowd"] for annotation in truth["annotations"])
+    assert truth["images"] == content["images"]
+
+
 # --- made up ------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +175,54 @@ def test_nobody_is_an_empty_table(tmp_path):
     content["annotations"] = []
     write(tmp_path, content)
     assert len(data.load(tmp_path, "val")) == 0
+
+
+def detection(**changes):
+    record = {"image_id": 3, "category_id": 1, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5, **changes}
+    return {key: value for key, value in record.items() if value is not ...}
+
+
+def write_boxes(root, content):
+    file = root / "boxes.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"score": 0.3}, True),  # exactly the threshold
+        ({"score": 0.2999}, False),
+        ({"category_id": 2}, False),
+        ({"category_id": 2, "bbox": ...}, False),  # not even looked at
+        ({"bbox": [-500, -500, 2000, 1]}, True),  # not cut at the border
+        ({"bbox": [5, 6, 0, 40]}, True),
+    ],
+)
+def test_which_detected_boxes_are_kept(change, kept, tmp_path):
+    write(tmp_path, annotations())
+    file = write_boxes(tmp_path, [detection(category_id=7), detection(**change)])
+    people = coco.load_detections(file, tmp_path, score_threshold=0.3)
+    assert len(people) == kept
+    if kept:
+        record = detection(**change)
+        assert people.boxes.tolist() == [record["bbox"]]
+        assert people.scores.tolist() == [record["score"]]
+        assert people.areas.tolist() == [record["bbox"][2] * record["bbox"][3]]
+        assert people.ids.tolist() == [1]
+        assert people.paths().tolist() == [str(tmp_path / "val2017" / "three.jpg")]
+
+
+@pytest.mark.parametrize("split", ["test2017", "test-dev2017"])
+def test_test_images_have_no_annotations(split, tmp_path):
+    write(tmp_path, annotations(), images="test2017")
+    file = tmp_path / "annotations" / f"image_info_{split}.json"
+    with pytest.raises(InputError, match=rf"image_info_{split}\.json is not there"):
+        coco.load_detections(write_boxes(tmp_path, []), tmp_path, split)
+    file.write_text(json.dumps({"images": annotations()["images"]}))
+    people = coco.load_detections(write_boxes(tmp_path, [detection()]), tmp_path, split)
+    assert people.paths().tolist() == [str(tmp_path / "test2017" / "three.jpg")]
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------
@@ -212,7 +298,7 @@ def test_wrong_files_are_named(content, message, tmp_path):
 
 
 def test_missing_file_image_split_and_folder_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"holds neither joints\.mat .* nor annotations/"):
+    with pytest.raises(InputError, match=r"holds none of joints\.mat .*, annot/ .* or annotations/"):
         data.load(tmp_path, "val")
     with pytest.raises(InputError, match="nowhere is not there"):
         data.load(tmp_path / "nowhere", "val")
@@ -222,3 +308,66 @@ def test_missing_file_image_split_and_folder_are_named(tmp_path):
     (tmp_path / "val2017" / "three.jpg").unlink()
     with pytest.raises(InputError, match=r"image .*three\.jpg is missing \(1 of 1 are\)"):
         data.load(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": ...}, "record 1 has image_id None, expected int"),
+        (
+            {"image_id": 4},
+            r"record 1 has image_id 4, which is not among the images of .*val2017\.json",
+        ),
+        ({"category_id": "1"}, "record 1 has category_id '1', expected int"),
+        ({"bbox": [1, 2, 3]}, r"record 1 has bbox \[1, 2, 3\], expected 4 finite number"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "record 1 has bbox"),
+        ({"bbox": [1, 2, -3, 4]}, "record 1 has a box of zero or negative size"),
+        ({"bbox": [1, 2, 0, 0]}, "record 1 has a box of zero or negative size"),
+        ({"score": ...}, "record 1 has score None, expected 1 finite number"),
+        ({"score": float("nan")}, "record 1 has score nan"),
+    ],
+)
+def test_wrong_detections_are_named(change, message, tmp_path):
+    write(tmp_path, annotations())
+    file = write_boxes(tmp_path, [detection(), detection(**change)])
+    with pytest.raises(InputError, match=message) as caught:
+        coco.load_detections(file, tmp_path)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_detection_files_are_named(tmp_path):
+    write(tmp_path, annotations())
+    assert len(coco.load_detections(write_boxes(tmp_path, []), tmp_path)) == 0
+    for content, message in (({"boxes": []}, "holds no list"), (["box"], "record 0 has image_id None")):
+        with pytest.raises(InputError, match=rf"boxes\.json.* {message}"):
+            coco.load_detections(write_boxes(tmp_path, content), tmp_path)
+    with pytest.raises(InputError, match=r"nowhere\.json is not there; give the file of a person detector's boxes"):
+        coco.load_detections(tmp_path / "nowhere.json", tmp_path)
+    (tmp_path / "val2017" / "three.jpg").unlink()
+    with pytest.raises(InputError, match=r"image .*three\.jpg is missing"):
+        coco.load_detections(write_boxes(tmp_path, [detection()]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 0}, "annotation 0 has an id that is not positive or not its own"),
+        ({"id": 1}, "annotation 1 has an id that is not positive or not its own"),
+        ({"num_keypoints": ...}, "annotation 2 has num_keypoints None, expected int"),
+        ({"keypoints": [], "iscrowd": 1}, r"annotation 2 has keypoints \[\], expected 17 joints"),
+        ({"area": None}, "annotation 2 has area None"),
+        ({"bbox": [1, 2]}, r"annotation 2 has bbox \[1, 2\]"),
+        ({"image_id": 8}, "annotation 2 has image_id 8, which is not among the file's images"),
+    ],
+)
+def test_what_pycocotools_would_get_wrong_is_named(change, message, tmp_path):
+    first = annotations(id=1, num_keypoints=2)
+    first["annotations"] += annotations(id=9, category_id=5)["annotations"]  # looked at by nobody
+    second = annotations(**{"id": 2, "num_keypoints": 2, **change})["annotations"]
+    file = write(tmp_path, first | {"annotations": first["annotations"] + second})
+    with pytest.raises(InputError, match=message) as caught:
+        coco.ground_truth(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    write(tmp_path, first)
+    assert coco.ground_truth(file)["annotations"] == first["annotations"][:1]

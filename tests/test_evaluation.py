@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mrpose.evaluation import pck as evaluation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import evaluate
+from keras_mrpose.evaluation import pck as evaluation
 from keras_mrpose.predictor import Predictor, read_picture
 from keras_mrpose.skeletons import Skeleton
 

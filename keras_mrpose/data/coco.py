@@ -1,4 +1,4 @@
-"""COCO keypoints: ``annotations/person_keypoints_*.json`` beside the image folders."""
+"""COCO keypoints: ``annotations/person_keypoints_*.json`` beside the image folders, and boxes of a person detector."""
 
 from __future__ import annotations
 
@@ -25,11 +25,32 @@ def load(root: str | Path, split: str = "val") -> People:
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
-    root = Path(root)
-    split = SPLITS.get(split, split)
-    file = root / "annotations" / f"person_keypoints_{split}.json"
-    folder = next((f for f in (root / split, root / "images" / split) if f.is_dir()), root / split)
+    file, folder = _places(Path(root), SPLITS.get(split, split), "person_keypoints")
     return parse(_read(file), str(file), folder).require_images()
+
+
+def load_detections(
+    boxes_file: str | Path, root: str | Path, split: str = "val", score_threshold: float = 0.0
+) -> People:
+    """People that a detector found in the images of a COCO folder (`parse_detections`), all of whose images exist.
+
+    Args:
+        boxes_file: the detector's boxes in the COCO results format, such as
+            ``COCO_val2017_detections_AP_H_56_person.json``.
+        root: holds the images, as in `load`, and ``annotations/person_keypoints_SPLIT.json``, which lists them; for
+            ``"test2017"`` and ``"test-dev2017"``, which have no annotations, ``annotations/image_info_SPLIT.json`` and
+            ``test2017/``.
+        split: as in `load`.
+        score_threshold: boxes of a lower score are left out.
+
+    Raises:
+        InputError: a missing or unreadable file, or a record with a wrong field, each named.
+    """
+    split = SPLITS.get(split, split)
+    file, folder = _places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
+    images = _read(file, lists=("images",))["images"]
+    boxes = _json(Path(boxes_file), "give the file of a person detector's boxes")
+    return parse_detections(boxes, str(boxes_file), images, str(file), folder, score_threshold).require_images()
 
 
 def parse(content: dict, source: str, folder: str | Path) -> People:
@@ -51,18 +72,14 @@ def parse(content: dict, source: str, folder: str | Path) -> People:
         InputError: a field that is missing or wrong; names the file, the annotation and the field.
     """
     images = content["images"]
-    for place, image in enumerate(images):
-        _require_fields(image, {"id": int, "file_name": str, "width": int, "height": int}, f"{source}: image {place}")
-    row_of = {image["id"]: row for row, image in enumerate(images)}
+    row_of = _image_rows(images, source)
     kept = []
     for place, annotation in enumerate(content["annotations"]):
         name = f"{source}: annotation {annotation.get('id', place) if isinstance(annotation, dict) else place}"
         _require_fields(annotation, {"id": int, "image_id": int, "category_id": int, "iscrowd": int}, name)
         if annotation["category_id"] != PERSON or annotation["iscrowd"]:
             continue
-        if annotation["image_id"] not in row_of:
-            raise InputError(f"{name} has image_id {annotation['image_id']}, which is not among the file's images.")
-        row = row_of[annotation["image_id"]]
+        row = _row(annotation, row_of, name, "the file's images")
         keypoints = _numbers(annotation, "keypoints", COCO.num_joints * 3, name)
         box = _clean(_numbers(annotation, "bbox", 4, name), images[row])
         (area,) = _numbers(annotation, "area", 1, name)
@@ -82,6 +99,111 @@ def parse(content: dict, source: str, folder: str | Path) -> People:
         normalizer=np.sqrt(areas),
         areas=areas,
     )
+
+
+def parse_detections(
+    content: list,
+    source: str,
+    images: list[dict],
+    images_source: str,
+    folder: str | Path,
+    score_threshold: float = 0.0,
+) -> People:
+    """People of a detector's boxes, selected as the published loader does; looks at no image.
+
+    Other categories and scores below the threshold are left out. A box stays as it was found, also outside the image.
+
+    Args:
+        content: of the boxes' file, a list of records with image_id, category_id, bbox and score.
+        source: its name, for messages.
+        images: list ``images`` of a COCO annotation file.
+        images_source: that file's name, for messages.
+        folder: where the images are.
+        score_threshold: a box of exactly this score is kept.
+
+    Returns:
+        The people in the order of the boxes, their number in the file (from 0) as ids, their box's area as areas. No
+        joint is labelled; nothing can be measured with the normalizer, which is 1.
+
+    Raises:
+        InputError: a field that is missing or wrong; names the file, the record and the field.
+    """
+    if not isinstance(content, list):
+        raise InputError(f"{source} holds no list; give a person detector's boxes in the COCO results format.")
+    row_of = _image_rows(images, images_source)
+    kept = []
+    for place, record in enumerate(content):
+        name = f"{source}: record {place}"
+        _require_fields(record, {"image_id": int, "category_id": int}, name)
+        (score,) = _numbers(record, "score", 1, name)
+        if record["category_id"] == PERSON and score >= score_threshold:
+            box = _numbers(record, "bbox", 4, name)
+            kept.append((_row(record, row_of, name, f"the images of {images_source}"), place, box, score))
+    rows, ids, boxes, scores = zip(*kept, strict=True) if kept else ((),) * 4
+    return People(
+        source=source,
+        skeleton=COCO,
+        image_paths=[str(Path(folder, image["file_name"])) for image in images],
+        image_ids=[image["id"] for image in images],
+        image_index=rows,
+        ids=ids,
+        boxes=boxes,
+        keypoints=np.zeros((len(ids), COCO.num_joints, 3)),
+        normalizer=np.ones(len(ids)),
+        areas=[w * h for _, _, w, h in boxes],
+        scores=scores,
+    )
+
+
+def ground_truth(file: str | Path) -> dict:
+    """The annotations of people in a file, all of them and as they are, for pycocotools.
+
+    Returns:
+        ``images``, ``annotations`` (crowds and people without a keypoint too) and ``categories`` of a COCO data set.
+
+    Raises:
+        InputError: what pycocotools would stumble over or get wrong without a word, named with file and annotation.
+    """
+    content = _read(Path(file))
+    row_of = _image_rows(content["images"], str(file))
+    people = {}
+    for place, annotation in enumerate(content["annotations"]):
+        name = f"{file}: annotation {annotation.get('id', place) if isinstance(annotation, dict) else place}"
+        _require_fields(annotation, {"id": int, "image_id": int, "category_id": int}, name)
+        if annotation["category_id"] != PERSON:
+            continue
+        _require_fields(annotation, {"iscrowd": int, "num_keypoints": int}, name)
+        _row(annotation, row_of, name, "the file's images")
+        for field, count in (("keypoints", COCO.num_joints * 3), ("bbox", 4), ("area", 1)):
+            _numbers(annotation, field, count, name)
+        if annotation["id"] <= 0 or annotation["id"] in people:  # pycocotools takes 0 for "matched with nobody"
+            raise InputError(f"{name} has an id that is not positive or not its own; give each annotation another.")
+        people[annotation["id"]] = dict(annotation)
+    return {
+        "images": content["images"],
+        "annotations": list(people.values()),
+        "categories": [{"id": PERSON, "name": "person"}],
+    }
+
+
+def _places(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
+    """The annotation file of a split, and the folder of its images."""
+    images = split.replace("test-dev", "test")  # a part of the test images
+    folder = next((f for f in (root / images, root / "images" / images) if f.is_dir()), root / images)
+    return root / "annotations" / f"{prefix}_{split}.json", folder
+
+
+def _image_rows(images: list, source: str) -> dict[int, int]:
+    """The row of each image by its id."""
+    for place, image in enumerate(images):
+        _require_fields(image, {"id": int, "file_name": str, "width": int, "height": int}, f"{source}: image {place}")
+    return {image["id"]: row for row, image in enumerate(images)}
+
+
+def _row(record: dict, row_of: dict[int, int], name: str, where: str) -> int:
+    if record["image_id"] not in row_of:
+        raise InputError(f"{name} has image_id {record['image_id']}, which is not among {where}.")
+    return row_of[record["image_id"]]
 
 
 def _require_fields(record, fields: dict[str, type], name: str) -> None:
@@ -114,16 +236,19 @@ def _clean(box: np.ndarray, image: dict) -> list[float] | None:
     return [left, top, right - left, bottom - top]
 
 
-def _read(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise InputError(
-            f"{file} is not there; a COCO folder has annotations/person_keypoints_SPLIT.json and images in SPLIT/."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); download it again.") from error
-    for field in ("images", "annotations"):
+def _read(file: Path, lists: tuple[str, ...] = ("images", "annotations")) -> dict:
+    """An annotation file that has these lists."""
+    content = _json(file, f"a COCO folder has annotations/{file.name} and its images beside that folder")
+    for field in lists:
         if not isinstance(content, dict) or not isinstance(content.get(field), list):
             raise InputError(f"{file} has no list {field!r}; give a COCO keypoint annotation file.")
     return content
+
+
+def _json(file: Path, advice: str):
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there; {advice}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as JSON ({error}); download it again.") from error

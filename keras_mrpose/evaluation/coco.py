@@ -1,0 +1,264 @@
+"""COCO's keypoint protocol: from the joints found in detected boxes to the ten AP and AR numbers.
+
+`select` scores people as published and drops those found twice, `results_json` writes them down, `average_precision`
+compares them with the annotations. Plain NumPy in float64 and pycocotools; no network is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO as Dataset
+from pycocotools.cocoeval import COCOeval
+
+from keras_mrpose.data import coco
+from keras_mrpose.errors import InputError
+from keras_mrpose.geometry import crop_window
+from keras_mrpose.nms import oks_nms, soft_oks_nms
+from keras_mrpose.skeletons import COCO
+
+NUMBERS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+FIELDS = ("image_id", "category_id", "keypoints", "score")
+SUPPRESSIONS = ("hard", "soft", "none")
+
+
+def window_areas(boxes, size: tuple[int, int]) -> np.ndarray:
+    """``(people,)`` areas in square image pixels of the windows cropped for boxes, by which the published NMS measures.
+
+    Args:
+        boxes: ``(people, 4)`` x, y, w, h in image pixels.
+        size: ``(height, width)`` of the crop.
+    """
+    return np.square(crop_window(np.asarray(boxes, np.float64), size)[1]) * size[0] / size[1]
+
+
+def rescored(keypoints, box_scores, joint_threshold: float = 0.2) -> np.ndarray:
+    """Scores of people: the box's score times the mean score of the joints that are above a threshold.
+
+    Args:
+        keypoints: ``(people, 17, 3)`` x, y, score.
+        box_scores: ``(people,)``.
+        joint_threshold: a joint of exactly this score is not counted (published: 0.2).
+
+    Returns:
+        ``(people,)`` float64; 0 for people without a joint above the threshold.
+    """
+    keypoints, box_scores = _columns(keypoints, box_scores=box_scores)
+    counted = keypoints[..., 2] > joint_threshold
+    sums = np.where(counted, keypoints[..., 2], 0).sum(axis=1)
+    return box_scores * sums / np.maximum(counted.sum(axis=1), 1)
+
+
+def select(
+    keypoints,
+    image_ids,
+    areas,
+    box_scores,
+    suppression: str = "hard",
+    oks_threshold: float = 0.9,
+    joint_threshold: float = 0.2,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The people to report and their scores: `rescored`, then OKS-NMS in each image, over all joints.
+
+    Args:
+        keypoints: ``(people, 17, 3)`` x, y in image pixels, score.
+        image_ids: ``(people,)``.
+        areas: ``(people,)`` in square image pixels; published: `window_areas`.
+        box_scores: ``(people,)``.
+        suppression: ``"hard"`` (published) drops people, ``"soft"`` lowers their scores, ``"none"`` does neither.
+        oks_threshold: of the suppression, see `keras_mrpose.nms`.
+        joint_threshold: of `rescored`.
+
+    Returns:
+        Rows of the people that stay, in the published order (images as they first appear, in each the highest score
+        first, of equal ones the later row), and the score of each.
+
+    Raises:
+        InputError: an unknown suppression, arrays that do not fit each other, or a value that is not finite.
+    """
+    if suppression not in SUPPRESSIONS:
+        raise InputError(f"Unknown suppression {suppression!r}; give one of {', '.join(SUPPRESSIONS)}.")
+    keypoints, image_ids, areas, box_scores = _columns(
+        keypoints, image_ids=image_ids, areas=areas, box_scores=box_scores
+    )
+    scores = rescored(keypoints, box_scores, joint_threshold)
+    rows_of = {}
+    for row, image in enumerate(image_ids.tolist()):
+        rows_of.setdefault(image, []).append(row)
+    rows, final = [np.zeros(0, np.intp)], [np.zeros(0)]
+    for people in (np.array(found[::-1]) for found in rows_of.values()):  # NMS takes the first of equal scores
+        given = keypoints[people], areas[people], scores[people], COCO.sigmas, oks_threshold
+        if suppression == "soft":
+            order, lowered = soft_oks_nms(*given)
+        else:
+            order = oks_nms(*given) if suppression == "hard" else np.argsort(-scores[people], kind="stable")
+            lowered = scores[people][order]
+        rows.append(people[order])
+        final.append(lowered)
+    return np.concatenate(rows), np.concatenate(final)
+
+
+def results_json(keypoints, image_ids, scores) -> list[dict]:
+    """People in the COCO results format, which the evaluation and the test-dev server read.
+
+    Args:
+        keypoints: ``(people, 17, 3)`` x, y in image pixels, score; all joints are written, sure or not.
+        image_ids: ``(people,)`` integers.
+        scores: ``(people,)`` of `select`.
+
+    Returns:
+        A record for each person: image_id, category_id (1), keypoints (51 numbers), score.
+    """
+    keypoints, image_ids, scores = _columns(keypoints, image_ids=image_ids, scores=scores)
+    flat = keypoints.reshape(len(keypoints), COCO.num_joints * 3)
+    return [
+        {"image_id": int(image), "category_id": coco.PERSON, "keypoints": joints, "score": score}
+        for image, joints, score in zip(image_ids, flat.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def check_results(results, source: str = "The results", image_ids: Iterable[int] | None = None) -> None:
+    """Compare results with the COCO results format for keypoints.
+
+    Args:
+        results: what should be a list of records as `results_json` makes them. Further fields are allowed, but where
+            the first has a bbox, pycocotools takes the size of each person from it instead of the joints.
+        source: name for messages.
+        image_ids: the images that there are; None does not ask.
+
+    Raises:
+        InputError: names the first record that is wrong, and its field.
+    """
+    if not isinstance(results, list):
+        raise InputError(f"{source}: this is a {type(results).__name__}, expected a list of records.")
+    known = None if image_ids is None else set(image_ids)
+    with_boxes = bool(results) and isinstance(results[0], dict) and "bbox" in results[0]
+    for place, record in enumerate(results):
+        name = f"{source}: record {place}"
+        if not isinstance(record, dict):
+            raise InputError(f"{name} is a {type(record).__name__}, expected one with {', '.join(FIELDS)}.")
+        image = record.get("image_id")
+        whole = type(image) is int
+        for field, right, wanted in (
+            ("image_id", whole, "a whole number"),
+            ("image_id", known is None or not whole or image in known, "one of the annotated images"),
+            ("category_id", record.get("category_id") == coco.PERSON, "1, the person's"),
+            ("keypoints", _are_numbers(record.get("keypoints"), 51), "a list of 51 finite numbers: x, y, score"),
+            ("score", _are_numbers([record.get("score")], 1), "a finite number"),
+            ("bbox", not with_boxes or _are_numbers(record.get("bbox"), 4), "4 finite numbers, as the first has"),
+        ):
+            if not right:
+                raise InputError(f"{name} has {field} {record.get(field)!r:.80}, expected {wanted}.")
+
+
+def save_results(results: list[dict], path: str | Path) -> None:
+    """Write results as the JSON file that the test-dev server takes, after `check_results`; makes the folder."""
+    check_results(results, str(path))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(results, allow_nan=False))
+
+
+def average_precision(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
+    """The ten numbers of COCO's keypoint evaluation, over all images of a file, by pycocotools.
+
+    Args:
+        annotation_file: the original ``person_keypoints_*.json``, with crowds and people without keypoints.
+        results: as `results_json` makes them; of an image's people the best 20 count.
+
+    Returns:
+        AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in 0..1; -1, as from pycocotools, where nobody of that size
+        is annotated.
+
+    Raises:
+        InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
+    """
+    evaluation = _compared(annotation_file, results)
+    with contextlib.redirect_stdout(None):
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
+
+
+def joint_oks(annotation_file: str | Path, results: list[dict]) -> tuple[dict[str, float | None], int, int]:
+    """How near each joint is to its annotation, in people that were found.
+
+    Args:
+        annotation_file: as in `average_precision`.
+        results: as in `average_precision`.
+
+    Returns:
+        By joint name, the mean of exp(-d^2 / (2 (2 sigma)^2 area)) over the people found who have it labelled (None if
+        nobody has), found people, and annotated people: all that count in AP, so no crowds and nobody without a
+        keypoint. Found is who has a result of OKS 0.5 or more in pycocotools' matching.
+    """
+    evaluation = _compared(annotation_file, results)
+    sums, labelled, found, people = np.zeros(COCO.num_joints), np.zeros(COCO.num_joints, int), 0, 0
+    for image in filter(None, evaluation.evalImgs[: len(evaluation.params.imgIds)]):  # the first are of all sizes
+        for truth, result, ignored in zip(
+            image["gtIds"], image["gtMatches"][0].astype(int), image["gtIgnore"], strict=True
+        ):
+            people += not ignored
+            if ignored or not result:
+                continue
+            found += 1
+            person = evaluation.cocoGt.anns[truth]
+            x, y, flag = np.reshape(person["keypoints"], (-1, 3)).T
+            found_x, found_y, _ = np.reshape(evaluation.cocoDt.anns[result]["keypoints"], (-1, 3)).T
+            squared = np.square(found_x - x) + np.square(found_y - y)
+            similarity = np.exp(
+                -squared / (2 * np.square(2 * np.array(COCO.sigmas)) * (person["area"] + np.spacing(1)))
+            )
+            sums += np.where(flag > 0, similarity, 0)
+            labelled += flag > 0
+    means = [float(total / count) if count else None for total, count in zip(sums, labelled, strict=True)]
+    return dict(zip(COCO.joints, means, strict=True)), found, people
+
+
+def _compared(annotation_file: str | Path, results: list[dict]) -> COCOeval:
+    """pycocotools' evaluation after its matching, silent, with copies of what it writes into."""
+    truth = coco.ground_truth(annotation_file)
+    check_results(results, image_ids=(image["id"] for image in truth["images"]))
+    with contextlib.redirect_stdout(None):
+        annotated, found = Dataset(), Dataset()
+        annotated.dataset = truth
+        annotated.createIndex()
+        if results:
+            fields = [field for field in (*FIELDS, "bbox") if field in results[0]]
+            found = annotated.loadRes([{field: record[field] for field in fields} for record in results])
+        else:  # which loadRes cannot take
+            found.dataset = truth | {"annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(annotated, found, "keypoints")
+        evaluation.evaluate()
+    return evaluation
+
+
+def _columns(keypoints, **others) -> list[np.ndarray]:
+    """Keypoints of COCO people and one finite number per person for each of the others."""
+    keypoints = np.asarray(keypoints, np.float64)
+    if keypoints.ndim != 3 or keypoints.shape[1:] != (COCO.num_joints, 3):
+        raise InputError(f"COCO got keypoints of shape {keypoints.shape}; give (people, 17, 3): x, y, score.")
+    arrays = {"keypoints": keypoints}
+    for name, values in others.items():
+        arrays[name] = np.asarray(values, np.int64 if name == "image_ids" else np.float64)
+    for name, values in arrays.items():
+        if name != "keypoints" and values.shape != keypoints.shape[:1]:
+            raise InputError(f"COCO got {name} of shape {values.shape} for {len(keypoints)} people; give one for each.")
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise InputError(f"COCO got {name} of person {row} that are not finite numbers; leave such people out.")
+    return list(arrays.values())
+
+
+def _are_numbers(values, count: int) -> bool:
+    """A list of so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in values)
+    )
