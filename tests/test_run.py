@@ -272,7 +272,7 @@ MISTAKES = {
     "weights": ((*TRAIN, "--backbone-weights", "WORK/noise.npz"), r"noise\.npz"),
     "weights missing": ((*TRAIN, "--backbone-weights", "WORK/gone.npz"), r"gone\.npz: there is no such weights file"),
     "data": (("train", "coco-simplebaseline", "--data", "WORK/gone"), r"data folder .*gone is not there"),
-    "data of another kind": (("train", "coco-simplebaseline", "--data", "WORK/a"), r"holds neither joints\.mat"),
+    "data of another kind": (("train", "coco-simplebaseline", "--data", "WORK/a"), r"holds none of joints\.mat"),
     "data image": (("train", "coco-simplebaseline", "--data", "WORK/torn"), r"image .*000000000007\.jpg is missing"),
     "joint count": (
         ("train", "coco-simplebaseline", "--data", "LSP", "--run", "NEW/run"),

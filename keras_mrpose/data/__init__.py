@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_mrpose.data import coco, lsp
+from keras_mrpose.data import coco, lsp, mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 
@@ -13,9 +13,10 @@ def load(folder: str | Path, split: str) -> People:
     """The people of a data set folder, whose kind is told by what lies in it.
 
     Args:
-        folder: with ``joints.mat`` (LSP, LSP extended), or ``annotations/person_keypoints_*.json`` (COCO and
-            everything in its format, such as drawn people).
-        split: ``"train"`` or ``"val"``; in a COCO-format folder also a split's full name, such as ``"test2017"``.
+        folder: with ``joints.mat`` (LSP, LSP extended), ``annot/*.json`` (MPII), or
+            ``annotations/person_keypoints_*.json`` (COCO and everything in its format, such as drawn people).
+        split: ``"train"`` or ``"val"``; in an MPII or COCO-format folder also a split's full name, such as
+            ``"trainval"`` or ``"test2017"``.
 
     Raises:
         InputError: no such folder, none of these files in it, or what the loader finds wrong in them.
@@ -23,7 +24,10 @@ def load(folder: str | Path, split: str) -> People:
     folder = Path(folder)
     if (folder / "joints.mat").exists():
         return lsp.load(folder, split)
+    if (folder / "annot").is_dir():
+        return mpii.load(folder, split)
     if (folder / "annotations").is_dir():
         return coco.load(folder, split)
-    what = "holds neither joints.mat (LSP) nor annotations/ (COCO format)" if folder.is_dir() else "is not there"
+    known = "joints.mat (LSP), annot/ (MPII) or annotations/ (COCO format)"
+    what = f"holds none of {known}" if folder.is_dir() else "is not there"
     raise InputError(f"The data folder {folder} {what}; give the folder that holds the data set.")
