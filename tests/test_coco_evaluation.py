@@ -8,7 +8,7 @@ import pytest
 
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import coco
+from keras_mrpose.evaluation import coco, selection
 from keras_mrpose.skeletons import COCO
 
 VARIANTS = ("official", "oks0.5", "no_nms", "vis0")
@@ -25,7 +25,7 @@ def facts(shared, name):
 
 def selected(golden, **options):
     areas, box_scores = golden["boxes"][:, 4:].T
-    return coco.select(golden["preds"], golden["image_id"], areas, box_scores, **options)
+    return selection.select(golden["preds"], golden["image_id"], areas, box_scores, **options)
 
 
 def options_of(variant):
@@ -49,13 +49,6 @@ def test_selection_and_numbers_are_the_published_ones(golden, shared, name):
     assert numbers == pytest.approx(variant["stats"], rel=0, abs=1e-6)
 
 
-def test_official_rule_is_the_default_and_no_suppression_the_published_no_nms(golden):
-    for options, name in (({}, "official"), ({"suppression": "none"}, "no_nms")):
-        rows, scores = selected(golden, **options)
-        np.testing.assert_array_equal(rows, golden[f"kept_{name}"])
-        np.testing.assert_allclose(scores, golden[f"score_{name}"], rtol=0, atol=1e-6)
-
-
 def test_documented_fixture_to_every_digit(shared, capsys):
     fixture = facts(shared, "coco_eval_fixture.json")
     truth, results = shared / "golden" / fixture["gt"], facts(shared, fixture["dt"])
@@ -67,86 +60,6 @@ def test_documented_fixture_to_every_digit(shared, capsys):
     )
     assert json.dumps(results) == before
     assert capsys.readouterr().out == ""
-
-
-def test_areas_are_those_of_the_published_windows(shared):
-    """Golden scale: window sides in 200 px, float32, so an area is good to 2e-7 of it; and box ratios within that."""
-    golden = facts(shared, "coco_db.json")
-    boxes = {(box["image_id"], box["score"]): box["bbox"] for box in golden["detections_in"] if box["category_id"] == 1}
-    for run in golden["detection_runs"]:
-        kept = [boxes[key] for key in zip(run["image_id"], run["score"], strict=True)]
-        wanted = 40000 * np.prod(run["scale"], axis=1)
-        np.testing.assert_allclose(coco.window_areas(kept, run["image_size_wh"][::-1]), wanted, rtol=1e-6)
-
-
-# --- scores and selection by hand ---------------------------------------------------------------------------------
-
-
-def person(x=0.0, scores=0.5):
-    """All joints at one place, with these scores."""
-    points = np.zeros((17, 3))
-    points[:, 0], points[:, 2] = x, scores
-    return points
-
-
-def test_score_is_the_box_times_the_mean_of_sure_joints():
-    scores = np.full((3, 17), -0.5)
-    scores[0, :4] = 0.25, 0.5, 0.2, 0.9  # 0.2 is not above 0.2
-    scores[1, :2] = 0.1, 0.2
-    scores[2, :] = 1.5
-    people = np.stack([person(scores=row) for row in scores])
-    wanted = [0.8 * (0.25 + 0.5 + 0.9) / 3, 0, 0.6 * 1.5]
-    np.testing.assert_allclose(coco.rescored(people, [0.8, 0.9, 0.6]), wanted, rtol=1e-15)
-    np.testing.assert_allclose(coco.rescored(people, [1, 1, 1], joint_threshold=0.5), [0.9, 0, 1.5], rtol=1e-15)
-
-
-def test_images_do_not_suppress_each_other_and_stay_in_the_order_of_the_people():
-    people = np.stack([person(x) for x in (0, 0, 100, 0, 100)])
-    rows, scores = coco.select(people, [9, 4, 9, 9, 4], np.full(5, 50.0), [0.2, 0.3, 0.9, 0.4, 0.6])
-    assert rows.tolist() == [2, 3, 4, 1]  # row 0 is the worse twin of row 3
-    np.testing.assert_allclose(scores, [0.45, 0.2, 0.3, 0.15])
-
-
-def test_of_equal_scores_the_later_row_comes_first_as_published():
-    people = np.stack([person(x) for x in (0, 0, 900, 1800)])
-    for suppression, wanted in (("hard", [3, 2, 1]), ("none", [3, 2, 1, 0]), ("soft", [3, 2, 1, 0])):
-        assert coco.select(people, [1] * 4, [9.0] * 4, [0.5] * 4, suppression)[0].tolist() == wanted
-
-
-def test_soft_suppression_lowers_the_twin_by_bodlas_factor():
-    people = np.stack([person(x) for x in (0, 0, 1e6)])
-    rows, scores = coco.select(people, [1, 1, 1], [50.0] * 3, [0.8, 1.0, 0.5], "soft", oks_threshold=0.7)
-    assert rows.tolist() == [1, 2, 0]
-    np.testing.assert_allclose(scores, [0.5, 0.25, 0.4 * math.exp(-1 / 0.7)], rtol=1e-12)
-
-
-def test_areas_decide_who_is_a_twin():
-    people = np.stack([person(0), person(5)])
-    for area, count in ((100.0, 2), (100_000.0, 1)):
-        assert len(coco.select(people, [1, 1], [area, area], [0.5, 0.6])[0]) == count
-
-
-def test_nobody():
-    rows, scores = coco.select(np.zeros((0, 17, 3)), [], [], [])
-    assert rows.tolist() == scores.tolist() == coco.results_json(np.zeros((0, 17, 3))[rows], [], scores) == []
-    assert rows.dtype.kind == "i"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"suppression": "softly"}, "suppression 'softly'; give one of hard, soft, none"),
-        ({"keypoints": np.zeros((3, 16, 3))}, r"keypoints of shape \(3, 16, 3\)"),
-        ({"areas": [1, 2]}, r"areas of shape \(2,\) for 3 people"),
-        ({"image_ids": 1}, r"image_ids of shape \(\) for 3 people"),
-        ({"box_scores": [1, np.nan, 1]}, "box_scores of person 1 that are not finite"),
-        ({"keypoints": np.full((3, 17, 3), np.inf)}, "keypoints of person 0 that are not finite"),
-    ],
-)
-def test_mistakes_are_told(change, message):
-    given = {"keypoints": np.zeros((3, 17, 3)), "image_ids": [1, 1, 2], "areas": [1, 1, 1], "box_scores": [1, 1, 1]}
-    with pytest.raises(InputError, match=message):
-        coco.select(**(given | change))
 
 
 # --- results ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""COCO's keypoint protocol: from the joints found in detected boxes to the ten AP and AR numbers.
+"""COCO's keypoint protocol: from selected people to the ten AP and AR numbers.
 
-`select` scores people as published and drops those found twice, `results_json` writes them down, `average_precision`
-compares them with the annotations. Plain NumPy in float64 and pycocotools; no network is needed.
+`selection.select` scores people as published and drops those found twice; here `results_json` writes them down and
+`average_precision` compares them with the annotations. pycocotools does the sums; no network is needed.
 """
 
 from __future__ import annotations
@@ -18,89 +18,11 @@ from pycocotools.cocoeval import COCOeval
 
 from keras_mrpose.data import coco
 from keras_mrpose.errors import InputError
-from keras_mrpose.geometry import crop_window
-from keras_mrpose.nms import oks_nms, soft_oks_nms
+from keras_mrpose.evaluation.selection import columns
 from keras_mrpose.skeletons import COCO
 
 NUMBERS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 FIELDS = ("image_id", "category_id", "keypoints", "score")
-SUPPRESSIONS = ("hard", "soft", "none")
-
-
-def window_areas(boxes, size: tuple[int, int]) -> np.ndarray:
-    """``(people,)`` areas in square image pixels of the windows cropped for boxes, by which the published NMS measures.
-
-    Args:
-        boxes: ``(people, 4)`` x, y, w, h in image pixels.
-        size: ``(height, width)`` of the crop.
-    """
-    return np.square(crop_window(np.asarray(boxes, np.float64), size)[1]) * size[0] / size[1]
-
-
-def rescored(keypoints, box_scores, joint_threshold: float = 0.2) -> np.ndarray:
-    """Scores of people: the box's score times the mean score of the joints that are above a threshold.
-
-    Args:
-        keypoints: ``(people, 17, 3)`` x, y, score.
-        box_scores: ``(people,)``.
-        joint_threshold: a joint of exactly this score is not counted (published: 0.2).
-
-    Returns:
-        ``(people,)`` float64; 0 for people without a joint above the threshold.
-    """
-    keypoints, box_scores = _columns(keypoints, box_scores=box_scores)
-    counted = keypoints[..., 2] > joint_threshold
-    sums = np.where(counted, keypoints[..., 2], 0).sum(axis=1)
-    return box_scores * sums / np.maximum(counted.sum(axis=1), 1)
-
-
-def select(
-    keypoints,
-    image_ids,
-    areas,
-    box_scores,
-    suppression: str = "hard",
-    oks_threshold: float = 0.9,
-    joint_threshold: float = 0.2,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The people to report and their scores: `rescored`, then OKS-NMS in each image, over all joints.
-
-    Args:
-        keypoints: ``(people, 17, 3)`` x, y in image pixels, score.
-        image_ids: ``(people,)``.
-        areas: ``(people,)`` in square image pixels; published: `window_areas`.
-        box_scores: ``(people,)``.
-        suppression: ``"hard"`` (published) drops people, ``"soft"`` lowers their scores, ``"none"`` does neither.
-        oks_threshold: of the suppression, see `keras_mrpose.nms`.
-        joint_threshold: of `rescored`.
-
-    Returns:
-        Rows of the people that stay, in the published order (images as they first appear, in each the highest score
-        first, of equal ones the later row), and the score of each.
-
-    Raises:
-        InputError: an unknown suppression, arrays that do not fit each other, or a value that is not finite.
-    """
-    if suppression not in SUPPRESSIONS:
-        raise InputError(f"Unknown suppression {suppression!r}; give one of {', '.join(SUPPRESSIONS)}.")
-    keypoints, image_ids, areas, box_scores = _columns(
-        keypoints, image_ids=image_ids, areas=areas, box_scores=box_scores
-    )
-    scores = rescored(keypoints, box_scores, joint_threshold)
-    rows_of = {}
-    for row, image in enumerate(image_ids.tolist()):
-        rows_of.setdefault(image, []).append(row)
-    rows, final = [np.zeros(0, np.intp)], [np.zeros(0)]
-    for people in (np.array(found[::-1]) for found in rows_of.values()):  # NMS takes the first of equal scores
-        given = keypoints[people], areas[people], scores[people], COCO.sigmas, oks_threshold
-        if suppression == "soft":
-            order, lowered = soft_oks_nms(*given)
-        else:
-            order = oks_nms(*given) if suppression == "hard" else np.argsort(-scores[people], kind="stable")
-            lowered = scores[people][order]
-        rows.append(people[order])
-        final.append(lowered)
-    return np.concatenate(rows), np.concatenate(final)
 
 
 def results_json(keypoints, image_ids, scores) -> list[dict]:
@@ -109,12 +31,12 @@ def results_json(keypoints, image_ids, scores) -> list[dict]:
     Args:
         keypoints: ``(people, 17, 3)`` x, y in image pixels, score; all joints are written, sure or not.
         image_ids: ``(people,)`` integers.
-        scores: ``(people,)`` of `select`.
+        scores: ``(people,)`` of `selection.select`.
 
     Returns:
         A record for each person: image_id, category_id (1), keypoints (51 numbers), score.
     """
-    keypoints, image_ids, scores = _columns(keypoints, image_ids=image_ids, scores=scores)
+    keypoints, image_ids, scores = columns(keypoints, image_ids=image_ids, scores=scores)
     flat = keypoints.reshape(len(keypoints), COCO.num_joints * 3)
     return [
         {"image_id": int(image), "category_id": coco.PERSON, "keypoints": joints, "score": score}
@@ -236,23 +158,6 @@ def _compared(annotation_file: str | Path, results: list[dict]) -> COCOeval:
         evaluation = COCOeval(annotated, found, "keypoints")
         evaluation.evaluate()
     return evaluation
-
-
-def _columns(keypoints, **others) -> list[np.ndarray]:
-    """Keypoints of COCO people and one finite number per person for each of the others."""
-    keypoints = np.asarray(keypoints, np.float64)
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (COCO.num_joints, 3):
-        raise InputError(f"COCO got keypoints of shape {keypoints.shape}; give (people, 17, 3): x, y, score.")
-    arrays = {"keypoints": keypoints}
-    for name, values in others.items():
-        arrays[name] = np.asarray(values, np.int64 if name == "image_ids" else np.float64)
-    for name, values in arrays.items():
-        if name != "keypoints" and values.shape != keypoints.shape[:1]:
-            raise InputError(f"COCO got {name} of shape {values.shape} for {len(keypoints)} people; give one for each.")
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise InputError(f"COCO got {name} of person {row} that are not finite numbers; leave such people out.")
-    return list(arrays.values())
 
 
 def _are_numbers(values, count: int) -> bool:
