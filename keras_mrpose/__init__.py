@@ -9,7 +9,8 @@ The conventions, everywhere:
 
 - Sizes are ``(height, width)``, points ``(x, y)``, boxes ``(x, y, w, h)``, pixels unless stated.
 - Images are RGB, uint8 or float 0..255, channels last. The network's first layer does the normalisation.
-- Pixel i has its centre at coordinate i. A heatmap pixel is an image pixel / 4.
+- Pixel i has its centre at coordinate i. Heatmaps have a quarter of the crop's sides; a crop point p is at p / 4 in
+  them, with the `udp` codec at p (map side - 1) / (crop side - 1): `codec.scale` says it.
 - A joint has x, y, v; v is COCO's 0 unlabelled, 1 labelled but hidden, 2 visible.
 - A training target is ``(joints, 4)``: x, y, weight, normalizer, in heatmap pixels.
 
@@ -26,7 +27,7 @@ The package, from the bottom up; a module imports only from layers below its own
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import Result, evaluate
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
@@ -38,6 +39,7 @@ __all__ = [
     "OKSAP",
     "PCK",
     "Augmentation",
+    "DarkCodec",
     "Experiment",
     "GaussianCodec",
     "HeatmapMSE",
@@ -47,6 +49,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Skeleton",
+    "UDPCodec",
     "build",
     "evaluate",
     "list_backbones",

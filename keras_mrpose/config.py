@@ -106,6 +106,7 @@ class Experiment:
         skeleton: name of the skeleton of the data (``"coco"``, ``"mpii"``, ``"lsp"``).
         input_size: ``(height, width)`` of the crop in pixels, multiples of 32.
         sigma: of the target heatmaps, in heatmap pixels.
+        codec: how joints become heatmaps and heatmaps joints: ``"gaussian"`` (published), ``"dark"`` or ``"udp"``.
         augmentation: of training crops.
         recipe: of the training.
         backbone_weights: what the backbone started from, ``"imagenet"`` or a file; None is random.
@@ -119,6 +120,7 @@ class Experiment:
     skeleton: str = "coco"
     input_size: tuple[int, int] = (256, 192)
     sigma: float = 2.0
+    codec: str = "gaussian"
     augmentation: Augmentation = Augmentation()
     recipe: Recipe = Recipe()
     backbone_weights: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import Codec, GaussianCodec
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")
@@ -24,7 +24,7 @@ class HeatmapMSE(keras.losses.Loss):
         heatmaps: ``(batch, height, width, joints)``, the network's output.
     """
 
-    def __init__(self, codec: GaussianCodec | None = None, name: str = "heatmap_mse", **kwargs):
+    def __init__(self, codec: Codec | None = None, name: str = "heatmap_mse", **kwargs):
         super().__init__(name=name, **kwargs)
         self.codec = codec or GaussianCodec()
 

@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 
 from keras_mrpose import geometry
 from keras_mrpose.data import augment
-from keras_mrpose.data.pipeline import STRIDE
 from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import Codec
+from keras_mrpose.heatmaps import codec as codec_of
 from keras_mrpose.models import zoo
 from keras_mrpose.models.weights import checkpoints
 
@@ -26,22 +27,39 @@ class Predictor:
         source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, or the folder of a run.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
+        codec: reads the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
+            network's sigma; None is the codec that the network was trained with.
 
     Attributes:
         model: the network.
         skeleton: its joints.
+        codec: what reads its heatmaps.
         input_size: ``(height, width)`` of its crops.
 
     Raises:
-        InputError: no such file, or a file that is not a model of this library.
+        InputError: no such file, a file that is not a model of this library, or a codec that cannot read its heatmaps.
     """
 
-    def __init__(self, source: str | Path | keras.Model, *, flip_test: bool = True, batch_size: int = 32):
+    def __init__(
+        self,
+        source: str | Path | keras.Model,
+        *,
+        flip_test: bool = True,
+        batch_size: int = 32,
+        codec: str | Codec | None = None,
+    ):
         self.model = source if isinstance(source, keras.Model) else load_model(source)
         if not isinstance(self.model, zoo.PoseModel):
             raise InputError(f"{source} is a Keras model, but not one made by keras_mrpose.build.")
-        self.skeleton, self.codec = self.model.skeleton, self.model.codec
+        self.skeleton = self.model.skeleton
         self.input_size = tuple(self.model.input_shape[1:3])
+        trained_with = self.model.codec
+        self.codec = trained_with if codec is None else codec_of(codec, trained_with.sigma)
+        if not np.array_equal(self.codec.scale(self.input_size), trained_with.scale(self.input_size)):
+            raise InputError(
+                f"{self.codec} cannot read the heatmaps of {self.model.name}, which was made for {trained_with}: they "
+                "put the same joint at different places of a map. Leave codec out, or give one with the same scale."
+            )
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
         self.flip_test, self.batch_size = flip_test, batch_size
@@ -86,7 +104,7 @@ class Predictor:
     def joints(self, crops) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""
         points, scores = (keras.ops.convert_to_numpy(part) for part in self.codec.decode(self.heatmaps(crops)))
-        return points.astype(np.float64) * STRIDE, scores.astype(np.float64)
+        return points.astype(np.float64) / self.codec.scale(self.input_size), scores.astype(np.float64)
 
 
 def load_model(source: str | Path) -> keras.Model:

@@ -13,12 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose import visualize
+from keras_mrpose import heatmaps, visualize
 from keras_mrpose.config import Experiment, Recipe
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK
 from keras_mrpose.models import zoo
@@ -55,7 +54,8 @@ def train(
         The history: name -> one value per epoch.
 
     Raises:
-        InputError: a run folder in use, people of another skeleton, an unreadable image, or a loss that is NaN.
+        InputError: an unknown codec, a run folder in use, people of another skeleton, an unreadable image, or a loss
+            that is NaN.
     """
     run = Path(run)
     for table in (people, validation):
@@ -64,6 +64,7 @@ def train(
                 f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
                 f"{experiment.skeleton}; choose an experiment or data that fit."
             )
+    codec = heatmaps.codec(experiment.codec, experiment.sigma)
     history = _open_run(run, experiment, resume, overwrite)
     recipe = experiment.recipe
     steps = len(people) // recipe.batch_size
@@ -72,11 +73,12 @@ def train(
         people,
         experiment.input_size,
         recipe.batch_size,
+        codec=codec,
         augmentation=experiment.augmentation,
         seed=recipe.seed,
         first_epoch=start,
     )
-    validation_data = pipeline.batches(validation, experiment.input_size, recipe.batch_size)
+    validation_data = pipeline.batches(validation, experiment.input_size, recipe.batch_size, codec=codec)
 
     keras.utils.set_random_seed(recipe.seed)
     model = _restored(run, start, steps) if start else build(experiment, people, steps)
@@ -126,7 +128,7 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
             backbone_weights=experiment.backbone_weights,
             weights=experiment.weights,
             map_joints=experiment.map_joints,
-            codec=GaussianCodec(experiment.sigma),
+            codec=heatmaps.codec(experiment.codec, experiment.sigma),
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -312,17 +314,18 @@ class Pictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Predict them and write the pictures."""
         codec, skeleton = self.model.codec, self.model.skeleton
-        heatmaps = self.model.predict_on_batch(self.images)
-        wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], heatmaps.shape[1:3])
-        points, scores = codec.decode(heatmaps)
+        found = self.model.predict_on_batch(self.images)
+        wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], found.shape[1:3])
+        points, scores = codec.decode(found)
         rows = [
             visualize.target_and_prediction(
                 self.images[i].clip(0, 255).astype(np.uint8),
                 self.target[i].numpy(),
                 keras.ops.convert_to_numpy(wanted[i]),
-                heatmaps[i],
+                found[i],
                 np.concatenate([points[i], scores[i][:, None]], axis=-1),
                 skeleton,
+                scale=codec.scale(self.images.shape[1:3]),
             )
             for i in range(len(self.images))
         ]

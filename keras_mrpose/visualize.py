@@ -20,6 +20,7 @@ from keras_mrpose.skeletons import Skeleton
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (250, 250, 250)
 OUTLINE, CROSS, CAPTION = (25, 25, 25), (240, 60, 160), (235, 235, 235)
 SHIFT = 4  # OpenCV draws at 1 / 2^SHIFT of a pixel
+QUARTER = (0.25, 0.25)  # scale of all codecs but UDP's
 TILE_SIDE = 160  # tiles below this width are enlarged, so that their captions can be read
 
 
@@ -141,7 +142,12 @@ def _disc(canvas, centre, radius, colour, hole=0.0) -> None:
 
 
 def heatmap_grid(
-    image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton, *, columns: int | None = None
+    image: np.ndarray,
+    heatmaps: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    scale: tuple[float, float] = QUARTER,
+    columns: int | None = None,
 ) -> np.ndarray:
     """One tile per joint: its heatmap over the dimmed crop, its name and its highest value.
 
@@ -149,6 +155,7 @@ def heatmap_grid(
         image: ``(height, width, 3)`` uint8 RGB, the crop that the network saw.
         heatmaps: ``(h, w, joints)``; values from 0 (clear) to 1 (bright), others go to the nearest end.
         skeleton: names the joints.
+        scale: heatmap pixels per crop pixel in x and y, the codec's.
         columns: tiles in a row; None makes the grid about as wide as high.
 
     Returns:
@@ -160,7 +167,7 @@ def heatmap_grid(
     image, heatmaps = _image(image), _heatmaps(heatmaps, skeleton)
     canvas, factor = _enlarged(image)
     tiles = [
-        _captioned(_heat(canvas, factor, heatmaps[..., joint]), f"{name} {heatmaps[..., joint].max():.2f}")
+        _captioned(_heat(canvas, factor, heatmaps[..., joint], scale), f"{name} {heatmaps[..., joint].max():.2f}")
         for joint, name in enumerate(skeleton.joints)
     ]
     height, width = tiles[0].shape[:2]
@@ -177,6 +184,7 @@ def target_and_prediction(
     predicted_points: np.ndarray,
     skeleton: Skeleton,
     *,
+    scale: tuple[float, float] = QUARTER,
     threshold: float = 0.2,
 ) -> np.ndarray:
     """A row of four pictures: the crop; all target heatmaps; all predicted ones; predicted skeleton and true joints.
@@ -190,6 +198,7 @@ def target_and_prediction(
         predicted_heatmaps: ``(h, w, joints)``.
         predicted_points: ``(joints, 3)``: x, y in heatmap pixels, score.
         skeleton: names and connects the joints.
+        scale: heatmap pixels per crop pixel in x and y, the codec's.
         threshold: predicted joints with a lower score are unsure.
 
     Returns:
@@ -208,9 +217,8 @@ def target_and_prediction(
                 "skeleton."
             )
     canvas, factor = _enlarged(image)
-    for points, maps in ((truth, target_heatmaps), (predicted, predicted_heatmaps)):
-        stride = np.array(image.shape[1::-1]) / maps.shape[1::-1]
-        points[:, :2] = (points[:, :2] * stride + 0.5) * factor - 0.5
+    for points in (truth, predicted):
+        points[:, :2] = (points[:, :2] / scale + 0.5) * factor - 0.5
     overlay = canvas.copy()
     for true, found in zip(truth, predicted, strict=True):
         if true[2] > 0 and np.isfinite([*true, *found]).all():
@@ -225,9 +233,9 @@ def target_and_prediction(
     return np.hstack(
         [
             _captioned(canvas, "input"),
-            _captioned(_heat(canvas, factor, target_heatmaps.max(axis=-1)), "target"),
+            _captioned(_heat(canvas, factor, target_heatmaps.max(axis=-1), scale), "target"),
             _captioned(
-                _heat(canvas, factor, predicted_heatmaps.max(axis=-1)),
+                _heat(canvas, factor, predicted_heatmaps.max(axis=-1), scale),
                 f"predicted, peak {predicted_heatmaps.max():.2f}",
             ),
             _captioned(overlay, "prediction, x true"),
@@ -241,13 +249,13 @@ def _enlarged(image) -> tuple[np.ndarray, int]:
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR), factor
 
 
-def _heat(canvas, factor, heatmap) -> np.ndarray:
+def _heat(canvas, factor, heatmap, scale) -> np.ndarray:
     """One heatmap ``(h, w)`` over the dimmed canvas, the better to be seen the higher its value."""
     height, width = canvas.shape[:2]
-    # Pixel centres are whole numbers and heatmap = image / stride: a plain resize would be off by half a stride.
-    scale = np.array(heatmap.shape[::-1]) / (width, height)
-    offset = (0.5 / factor - 0.5) * factor * scale
-    matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
+    # Pixel centres are whole numbers and heatmap = crop * scale: a plain resize would be off by half a stride.
+    x, y = scale
+    middle = 0.5 / factor - 0.5  # the canvas' first pixel in the crop
+    matrix = np.array([[x / factor, 0, x * middle], [0, y / factor, y * middle]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     heat = cv2.warpAffine(heatmap, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     heat = np.nan_to_num(heat).clip(0, 1)

@@ -9,20 +9,22 @@ from keras_mrpose.skeletons import Skeleton
 
 # No pairs: a colour stays what it is in a mirror. PCK's torso goes from the red dot to the green one.
 DOTS = Skeleton("dots", ("right_hip", "left_shoulder", "nose"), limbs=((0, 1), (1, 2)))
+PUBLISHED = GaussianCodec(1.0)
 SIGMA = 4.0  # of a dot, in picture pixels
 
 
-def network(size=(96, 64), skeleton=DOTS):
-    """Heatmap pixel i is the mean around crop pixel 4 i, weighted by a 9x9 Gaussian: exact, with nothing to learn."""
+def network(size=(96, 64), skeleton=DOTS, codec=PUBLISHED):
+    """Heatmap pixel i is the mean around crop pixel i / scale, weighted by a Gaussian: exact, with nothing to learn."""
+    height, width = size
     image = keras.Input((*size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 255)(keras.layers.ZeroPadding2D(4)(image))
-    blur = keras.layers.DepthwiseConv2D(9, 4, use_bias=False)
-    model = zoo.PoseModel(
-        image, blur(x), skeleton=skeleton, codec=GaussianCodec(1.0), spec={"input_shape": size}, name="dots"
-    )
-    profile = np.exp(-(np.arange(-4, 5) ** 2) / 8)
-    kernel = np.outer(profile, profile)
-    blur.set_weights([np.repeat((kernel / kernel.sum())[..., None, None], 3, axis=2)])
+    rows = keras.layers.EinsumDense("bhwc,hi->biwc", (height // 4, width, 3))
+    columns = keras.layers.EinsumDense("bhwc,wi->bhic", (height // 4, width // 4, 3))
+    maps = columns(rows(keras.layers.Rescaling(1 / 255)(image)))
+    model = zoo.PoseModel(image, maps, skeleton=skeleton, codec=codec, spec={"input_shape": size}, name="dots")
+    for layer, side, scale in zip((columns, rows), (width, height), codec.scale(size), strict=True):
+        offset = np.arange(side)[:, None] - np.arange(side // 4) / scale
+        profile = np.exp(-(offset**2) / 8) * (abs(offset) <= 6)
+        layer.set_weights([profile / np.sqrt(8 * np.pi)])
     return model
 
 

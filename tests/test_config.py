@@ -16,6 +16,7 @@ ODD = Experiment(
     skeleton="mpii",
     input_size=(256, 320),
     sigma=1.5,
+    codec="dark",
     augmentation=Augmentation(scale=0.25, rotation=30, rotation_probability=0.5, flip_probability=0),
     recipe=Recipe(3, 5, 2e-3, 1e-9, "cosine", (0.25, 0.75), 0.1, "mixed_bfloat16", 7),
     backbone_weights="weights.npz",
@@ -29,7 +30,8 @@ def test_defaults_are_the_published_coco_recipe():
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.schedule) == (170, 64, 1e-3, "step")
     assert [share * 170 for share in recipe.milestones] == pytest.approx([120, 150])
     assert dataclasses.astuple(augmentation) == (0.3, 40, 0.6, 0.5)
-    assert (Experiment("x").input_size, Experiment("x").sigma) == ((256, 192), 2.0)
+    plain = Experiment("x")
+    assert (plain.input_size, plain.sigma, plain.codec) == ((256, 192), 2.0, "gaussian")
 
 
 @pytest.mark.parametrize("experiment", [Experiment("plain"), ODD], ids=lambda experiment: experiment.name)

@@ -1,4 +1,4 @@
-"""The codec against the published numbers, against loops in float64, and its invariants."""
+"""The published codec against the published numbers, against loops in float64, and its invariants; what all share."""
 
 import math
 
@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_mrpose import geometry
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec, peaks
+from keras_mrpose.heatmaps import CODECS, DarkCodec, GaussianCodec, UDPCodec, peaks
+from keras_mrpose.heatmaps import codec as codec_of
 from keras_mrpose.skeletons import COCO
 
 SIZE = (16, 12)  # height, width
@@ -399,7 +400,36 @@ def test_config_equality_and_serialization():
     assert repr(codec) == "GaussianCodec(sigma=1.5, flip_shift=False, published_border=True)"
 
 
-@pytest.mark.parametrize("sigma", [0, -1, math.nan])
-def test_impossible_sigma_is_refused(sigma):
-    with pytest.raises(InputError, match=r"sigma is .*; give a positive number"):
-        GaussianCodec(sigma)
+def test_codecs_of_old_files_are_read():
+    """As `.keras` files hold it that were written when `heatmaps` was one module."""
+    written = {
+        "module": "keras_mrpose.heatmaps",
+        "class_name": "GaussianCodec",
+        "config": {"sigma": 1.5, "flip_shift": True, "published_border": True},
+        "registered_name": "keras_mrpose>GaussianCodec",
+    }
+    assert keras.saving.deserialize_keras_object(written) == GaussianCodec(1.5)
+
+
+@pytest.mark.parametrize("kind", CODECS.values())
+@pytest.mark.parametrize("sigma", [0, -1, math.nan, math.inf])
+def test_impossible_sigma_is_refused(kind, sigma):
+    with pytest.raises(InputError, match=rf"^{kind.__name__}: sigma is .*; give a positive number"):
+        kind(sigma)
+
+
+# --- by name ------------------------------------------------------------------------------------------------------
+
+
+def test_codecs_by_name():
+    assert codec_of("gaussian", 1.5) == GaussianCodec(1.5)
+    assert codec_of("DARK", 3) == DarkCodec(3)
+    assert codec_of("udp") == UDPCodec(2)
+    assert codec_of(SOUND_BORDER, 7) is SOUND_BORDER
+    assert len({GaussianCodec(2), DarkCodec(2), UDPCodec(2)}) == 3
+
+
+@pytest.mark.parametrize(("name", "hint"), [("drak", "Did you mean dark"), ("", ""), (None, ""), (GaussianCodec, "")])
+def test_unknown_names_are_one_sentence(name, hint):
+    with pytest.raises(InputError, match=rf"^Unknown codec .*\.{' ' + hint if hint else ''}.* gaussian, dark, udp\.$"):
+        codec_of(name, 2.0)

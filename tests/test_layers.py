@@ -14,7 +14,7 @@ LAYERS = (
     {"errors"},
     {"skeletons", "config"},
     {"geometry", "heatmaps"},
-    {"data", "models", "losses", "metrics", "nms", "optimizers", "visualize"},
+    {"charts", "data", "models", "losses", "metrics", "nms", "optimizers", "visualize"},
     {"predictor", "training"},
     {"evaluation"},
     {"__init__"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 
 SIZE = (16, 12)
@@ -87,10 +87,10 @@ def test_perfect_maps_cost_nothing_and_unlabelled_joints_do_not_count():
     )
 
 
-def test_codec_decides_the_target():
+@pytest.mark.parametrize("codec", [GaussianCodec(sigma=1), DarkCodec(), UDPCodec(3)], ids=repr)
+def test_codec_decides_the_target(codec):
     target, _ = sample()
     target[..., 2] = 1
-    codec = GaussianCodec(sigma=1)
     wanted, _ = codec.encode(target[..., :2], target[..., 2], SIZE)
     assert float(HeatmapMSE(codec)(target, wanted)) == 0
     assert float(HeatmapMSE()(target, wanted)) > 0
@@ -114,7 +114,7 @@ def test_fit_learns_and_reports_the_mean_over_samples():
 
 
 def test_config_and_serialization():
-    loss = HeatmapMSE(GaussianCodec(3, flip_shift=False), name="mine", reduction="sum")
+    loss = HeatmapMSE(DarkCodec(3, flip_shift=False), name="mine", reduction="sum")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert isinstance(again, HeatmapMSE)
     assert (again.codec, again.name, again.reduction) == (loss.codec, "mine", "sum")

@@ -11,6 +11,7 @@ from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import UDPCodec
 from keras_mrpose.skeletons import Skeleton
 
 SIZE = (64, 48)  # height, width
@@ -86,6 +87,16 @@ def test_still_batches_hold_everybody_once_in_order(people):
         np.testing.assert_allclose(
             targets[person, :, 3], people.normalizer[person] * 48 / widths[person] / 4, rtol=1e-6
         )
+
+
+def test_the_codec_scales_the_targets(people):
+    """UDP's are longer by (side - 1) / (map side - 1) / 4, in x and in y by its own; a length by their mean."""
+    (plain,), (udp,) = (
+        [targets.numpy() for _, targets in pipeline.batches(people, SIZE, 7, codec=codec)]
+        for codec in (None, UDPCodec())
+    )
+    x, y = 11 / 47 * 4, 15 / 63 * 4
+    np.testing.assert_allclose(udp, plain * (x, y, 1, np.sqrt(x * y)), rtol=1e-6)
 
 
 def test_batches_of_four_are_four_batches_of_one(people):

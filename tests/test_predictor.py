@@ -11,6 +11,7 @@ from PIL import Image
 import keras_mrpose
 from keras_mrpose import geometry
 from keras_mrpose.errors import InputError
+from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.predictor import Predictor, check_boxes, crop_matrices, read_picture, to_image
 
 SIZE = (96, 64)  # height, width of the crops
@@ -81,6 +82,41 @@ def test_dots_are_found_where_they_are(network, flip_test):
     bound = np.array([3 / 8 if flip_test else 1 / 4, 1 / 4]) + 0.02
     assert (np.abs(errors) <= bound).all(), np.abs(errors).max(axis=(0, 1, 2))
     assert np.abs(errors).max() > 0.15  # the bound is not idle
+
+
+def errors_in_heatmap_pixels(predictor):
+    scale = geometry.scale_of(crop_matrices(BOXES, SIZE)) / 4
+    found = [(predictor(dots.picture(PICTURE, people(seed)), BOXES)[..., :2], people(seed)) for seed in range(5)]
+    return np.abs([(joints - truth) * scale[:, None, None] for joints, truth in found])
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_dark_reads_a_published_network_without_its_quarter(network, flip_test):
+    """Dots and their blur are Gaussians, so only what the crops' interpolation and 8 bits do is left, and the skew of
+    the flip test's shift: 3/256 / sigma^2 in x, see test_unbiased, where a dot's sigma is at least 1/2 heatmap pixel.
+    """
+    error = errors_in_heatmap_pixels(Predictor(network, flip_test=flip_test, codec="dark"))
+    assert error[..., 1].max() < 0.02
+    assert error[..., 0].max() < 0.02 + (3 / 64 if flip_test else 0)
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_dots_of_a_udp_network_are_found_where_they_are(flip_test):
+    """With 4 instead of (side - 1) / (map side - 1) they would be off by up to 1/4 of a heatmap pixel on the right."""
+    network = dots.network(SIZE, codec=UDPCodec(1.0))
+    assert errors_in_heatmap_pixels(Predictor(network, flip_test=flip_test)).max() < 0.02
+
+
+def test_codecs_at_test_time(network):
+    assert Predictor(network).codec is network.codec
+    assert Predictor(network, codec="dark").codec == DarkCodec(network.codec.sigma)
+    sound = GaussianCodec(3.0, published_border=False)
+    assert Predictor(network, codec=sound).codec is sound
+    with pytest.raises(InputError, match=r"Unknown codec 'dart'\. Did you mean dark"):
+        Predictor(network, codec="dart")
+    for made, asked in ((network, "udp"), (dots.network(SIZE, codec=UDPCodec(1.0)), "gaussian")):
+        with pytest.raises(InputError, match=r"cannot read the heatmaps of dots, which was made for .*Leave codec out"):
+            Predictor(made, codec=asked)
 
 
 def test_scores_are_the_heights_of_the_peaks(network):

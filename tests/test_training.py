@@ -20,7 +20,7 @@ from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.data import synthetic
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
 from keras_mrpose.skeletons import COCO, LSP
@@ -159,6 +159,35 @@ def test_tensorboard_has_curves_and_pictures(finished):
             assert len(np.unique(decoded)) > 20
 
 
+def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
+    """Into the targets of both data sets, the pictures, the loss and the saved network."""
+    seen = {"codec": [], "scale": []}
+
+    def watch(module, function, argument):
+        original = getattr(module, function)
+        monkeypatch.setattr(
+            module, function, lambda *some, **more: seen[argument].append(more[argument]) or original(*some, **more)
+        )
+
+    watch(training.pipeline, "batches", "codec")
+    watch(training.visualize, "target_and_prediction", "scale")
+    experiment, codec = dataclasses.replace(EXPERIMENT, codec="udp"), UDPCodec(1.5)
+    training.train(experiment, people, validation, tmp_path, time_limit=0.0)
+    assert seen["codec"] == [codec, codec]
+    np.testing.assert_array_equal(seen["scale"], np.broadcast_to(codec.scale((96, 64)), (4, 2)))
+    model = keras.models.load_model(tmp_path / "best.keras")
+    assert (model.codec, model.loss.codec) == (codec, codec)
+    assert Experiment.load(tmp_path / "config.json").codec == "udp"
+
+
+def test_an_unknown_codec_is_refused_before_anything_is_done(half, people, validation, tmp_path):
+    before = content(half)
+    for run, overwrite in ((tmp_path / "run", False), (half, True)):
+        with pytest.raises(InputError, match=r"Unknown codec 'drak'\. Did you mean dark"):
+            training.train(dataclasses.replace(EXPERIMENT, codec="drak"), people, validation, run, overwrite=overwrite)
+    assert content(half) == before and not files(tmp_path)
+
+
 # --- the schedule -------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +263,7 @@ def test_going_on_after_the_end_changes_nothing(finished, people, validation, tm
     [
         {"backbone": "small_v1b"},
         {"sigma": 2.0},
+        {"codec": "dark"},
         {"augmentation": Augmentation()},
         {"recipe": dataclasses.replace(EXPERIMENT.recipe, learning_rate=1e-3)},
     ],

@@ -7,7 +7,7 @@ from PIL import Image
 
 from keras_mrpose import skeletons, visualize
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
 from keras_mrpose.visualize import CROSS, LEFT, MIDDLE, RIGHT
 
 SKELETON = skeletons.Skeleton(
@@ -191,6 +191,21 @@ def test_small_crops_are_enlarged_with_their_points():
     assert row.shape[1] == 4 * (3 * 64 + 2)
     disc = (rows > 45) & (rows < 54) & (columns > 45) & (columns < 54)  # around (16 + 0.5) * 3 - 0.5 = 49
     np.testing.assert_allclose((columns[disc].mean(), rows[disc].mean()), (49, 49), atol=0.3)
+
+
+def test_heatmaps_of_another_scale_are_drawn_where_they_belong():
+    """UDP: the middle of the last heatmap pixel is the middle of the last crop pixel; a quarter would be 3 px off."""
+    crop = np.full((160, 192, 3), GRAY, np.uint8)
+    scale = UDPCodec().scale((160, 192))
+    points = np.array([[47, 20, 1], [10, 39, 1], [47, 39, 1], [30, 5, 1]], float)
+    heatmaps = np.zeros((40, 48, 4))
+    heatmaps[20, 47] = 1
+    row = visualize.target_and_prediction(crop, points * (1, 1, 0), heatmaps, heatmaps, points, SKELETON, scale=scale)
+    grid = visualize.heatmap_grid(crop, heatmaps, SKELETON, scale=scale, columns=1)
+    for heat in (grid[1:161, 1:-1], row[1:161, 195:387], row[1:161, 389:581]):
+        bright = heat.astype(int).sum(-1)
+        assert bright.argmax() % 192 == 191 and bright.argmax() // 192 in (81, 82)  # 20 * 159 / 39 = 81.5
+    assert pixel(row[1:161, 583:775], 191, 82) == MIDDLE
 
 
 @pytest.mark.parametrize(

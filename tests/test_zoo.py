@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.models import PoseModel, build, list_backbones, list_models
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 
@@ -265,10 +265,15 @@ def test_without_preprocessing_the_input_is_normalised():
 # --- what a model carries ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "compiled"), [*((name, False) for name in NETWORKS), ("mrfeanet2", True)])
-def test_saved_file_keeps_outputs_skeleton_and_codec(name, compiled, tmp_path):
+CARRIED = (GaussianCodec(1.5), DarkCodec(1.5, flip_shift=False), UDPCodec(1.5), DarkCodec(2.5), UDPCodec())
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled", "codec"),
+    [*((name, False, codec) for name, codec in zip(NETWORKS, CARRIED, strict=True)), ("mrfeanet2", True, CARRIED[0])],
+)
+def test_saved_file_keeps_outputs_skeleton_and_codec(name, compiled, codec, tmp_path):
     skeleton = Skeleton("hand", ("a", "b", "c"), swap_pairs=((0, 2),), limbs=((0, 1),), sigmas=(0.1, 0.2, 0.3))
-    codec = GaussianCodec(sigma=1.5)
     model = randomize(build(name, "tiny_v1b", (32, 64, 3), skeleton=skeleton, codec=codec))
     if compiled:
         model.compile("adam", "mse")
@@ -298,6 +303,16 @@ def test_default_skeleton_and_codec():
     assert build("mrfeanet1", "tiny_v1b", shape, 14, skeleton=LSP).skeleton == LSP
     assert build("mrfeanet1", "tiny_v1b", shape).codec == GaussianCodec(sigma=2)
     assert build("mrfeanet1", "tiny_v1b", (384, 288, 3)).codec == GaussianCodec(sigma=3)
+    assert build("mrfeanet1", "tiny_v1b", shape, codec="dark").codec == DarkCodec(sigma=2)
+    assert build("mrfeanet1", "tiny_v1b", (384, 288, 3), codec="udp").codec == UDPCodec(sigma=3)
+
+
+def test_weights_of_a_keras_file_bring_their_codec(tmp_path):
+    """They know where their maps lie; who asks for another codec is going to train."""
+    path = tmp_path / "udp.keras"
+    build("mrfeanet1", "tiny_v1b", (64, 32, 3), codec=UDPCodec(1.5)).save(path)
+    assert build("mrfeanet1", "tiny_v1b", (32, 64, 3), weights=path).codec == UDPCodec(1.5)
+    assert build("mrfeanet1", "tiny_v1b", (32, 64, 3), weights=path, codec="dark").codec == DarkCodec(2)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +331,7 @@ def test_default_skeleton_and_codec():
         ({"num_joints": 2.5}, ("num_joints", "2.5")),
         ({"num_joints": 17, "skeleton": "lsp"}, ("17", "'lsp'", "14")),
         ({"skeleton": "horse"}, ("'horse'",)),
+        ({"codec": "upd"}, ("'upd'", "Did you mean udp", "gaussian, dark, udp")),
     ],
 )
 def test_wrong_arguments_are_one_sentence(arguments, words):

@@ -11,8 +11,7 @@ from keras_mrpose.config import Augmentation
 from keras_mrpose.data import augment
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-
-STRIDE = 4  # image pixels per heatmap pixel
+from keras_mrpose.heatmaps import Codec, GaussianCodec
 
 
 def batches(
@@ -20,6 +19,7 @@ def batches(
     input_size: tuple[int, int],
     batch_size: int,
     *,
+    codec: Codec | None = None,
     augmentation: Augmentation | None = None,
     seed: int = 0,
     first_epoch: int = 0,
@@ -34,6 +34,7 @@ def batches(
         people: whose image files exist.
         input_size: ``(height, width)`` of the crops, multiples of 4.
         batch_size: people per batch.
+        codec: says where in the heatmaps a point of the crop lies; `GaussianCodec()` if None.
         augmentation: how far crops may vary; None leaves them still.
         seed: of order and augmentation.
         first_epoch: where an endless pipeline begins.
@@ -59,6 +60,7 @@ def batches(
     keypoints = tf.constant(people.keypoints, tf.float32)
     normalizer = tf.constant(people.normalizer, tf.float32)
     mirrored = people.skeleton.mirrored
+    scale = (codec or GaussianCodec()).scale(input_size)
 
     def sample(epoch, person):
         outcome = augment.STILL
@@ -67,21 +69,23 @@ def batches(
         image = read_image(paths[person])
         matrix = augment.crop_matrix(boxes[person], outcome, tf.shape(image)[1], input_size)
         joints = augment.move_joints(keypoints[person], matrix, outcome.flip, mirrored)
-        scale = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
-        return augment.warp(image, matrix, input_size), target(joints, scale)
+        length = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
+        return augment.warp(image, matrix, input_size), target(joints, length, scale)
 
     data = order.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return data.batch(batch_size, drop_remainder=augmentation is not None).prefetch(tf.data.AUTOTUNE)
 
 
-def target(joints: tf.Tensor, normalizer: tf.Tensor) -> tf.Tensor:
+def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25)) -> tf.Tensor:
     """The target tensor of one person: joints ``(joints, 3)`` and a length, both in crop pixels -> ``(joints, 4)``.
 
     Unlabelled joints become zeros; labelled ones keep their place even outside the crop (the codec knows what to do).
+    `scale` is the codec's, ``(2,)`` heatmap pixels per crop pixel; a length has no direction: it takes the geometric
+    mean of the two.
     """
     labelled = tf.cast(joints[:, 2:] > 0, tf.float32)
-    length = tf.fill(tf.shape(labelled), normalizer / STRIDE)
-    return tf.concat([joints[:, :2] / STRIDE * labelled, labelled, length], axis=1)
+    length = tf.fill(tf.shape(labelled), normalizer * float(np.sqrt(np.prod(scale))))
+    return tf.concat([joints[:, :2] * tf.constant(scale, joints.dtype) * labelled, labelled, length], axis=1)
 
 
 def read_image(path: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,8 @@ import keras
 
 from keras_mrpose import skeletons
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.heatmaps import Codec
+from keras_mrpose.heatmaps import codec as codec_of
 from keras_mrpose.models import heads
 from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone, pick
 from keras_mrpose.models.weights import checkpoints, state_dicts, torch_names
@@ -51,7 +52,7 @@ class PoseModel(keras.Model):
         spec: how `build` made it: name, backbone, input_shape, num_joints, include_preprocessing, preprocessing.
     """
 
-    def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec, spec: dict, **kwargs):
+    def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec: Codec, spec: dict, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.skeleton = skeleton
         self.codec = codec
@@ -104,7 +105,7 @@ def build(
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
     map_joints: bool = False,
-    codec=None,
+    codec: str | Codec | None = None,
 ) -> PoseModel:
     """Builds one of the five networks.
 
@@ -130,7 +131,8 @@ def build(
             training on BGR had it; "caffe": minus (123.68, 116.779, 103.939); "symmetric": x / 127.5 - 1.
         map_joints: `weights` may be of another skeleton: joints whose names both have keep their part of the head,
             the others start random, to be trained.
-        codec: heatmap codec; by default `GaussianCodec` with sigma 2, or 3 from a height of 384 on.
+        codec: "gaussian" (published; the default), "dark" or "udp", with sigma 2, or 3 from a height of 384 on; or a
+            codec of your own sigma, such as `DarkCodec(1.5)`. By default that of a `.keras` file in `weights`.
 
     Returns:
         A Functional model: RGB 0..255, (batch, H, W, 3), to float32 heatmaps, (batch, H/4, W/4, joints).
@@ -148,6 +150,9 @@ def build(
         donor = _read_donor(path, name, backbone, include_preprocessing)
     elif path is not None and path.suffix in state_dicts.SUFFIXES:
         file = state_dicts.read_state_dict(path)
+    if codec is None:
+        codec = "gaussian" if donor is None else donor.codec
+    codec = codec_of(codec, sigma=3.0 if input_shape[0] >= 384 else 2.0)
     skeleton = _checked_skeleton(skeleton, num_joints, _known_skeleton(donor, file))
     preprocessing = _preprocessing(preprocessing, backbone, backbone_weights, donor, file)
 
@@ -167,8 +172,6 @@ def build(
         "include_preprocessing": bool(include_preprocessing),
         "preprocessing": preprocessing,
     }
-    if codec is None:
-        codec = GaussianCodec(sigma=3.0 if input_shape[0] >= 384 else 2.0)
     model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
     if donor is not None:
         checkpoints.copy_weights(donor, model, map_joints)
