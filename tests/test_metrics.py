@@ -1,6 +1,8 @@
 """Metrics against float64 NumPy written out here, and OKS-AP against pycocotools."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,11 +10,15 @@ import pytest
 import tensorflow as tf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.optimize import linear_sum_assignment
 
-from keras_mrpose import metrics, skeletons
+from keras_mrpose import geometry, metrics, skeletons
+from keras_mrpose.data import coco as coco_data
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation.coco import results_json
 from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.predictor import crop_matrices, to_image
 
 SIZE = (32, 24)  # heatmaps, height and width
 JOINTS = 17
@@ -61,9 +67,8 @@ def reference_correct(target, heatmaps, threshold, torso=None, exclude=()):
     return correct, counted
 
 
-def reference_oks(target, heatmaps):
+def reference_oks(target, points, scores):
     """OKS and score of each person with labelled joints, float64."""
-    points, scores = decoded(heatmaps)
     similarities, ranks = [], []
     for person, predicted, score in zip(target.astype("float64"), points, scores, strict=True):
         seen = person[:, 2] > 0
@@ -83,6 +88,32 @@ def reference_ap(hits, scores):
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     first = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
     return np.mean([envelope[i] if i < len(hits) else 0.0 for i in first])
+
+
+def exact_ap(found, truth, areas):
+    """COCO's AP by pycocotools of joints ``(people, 17, 3)`` and their annotations, everybody alone in an image."""
+    records = []
+    for n, (joints, area, points) in enumerate(zip(truth.tolist(), areas.tolist(), found[..., :2], strict=True)):
+        # a person without labelled joints is ignored, and with them who is found in their box
+        box = [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
+        record = {"id": n + 1, "image_id": n + 1, "category_id": 1, "iscrowd": 0, "area": area, "bbox": box}
+        labelled = sum(flag > 0 for _, _, flag in joints)
+        records.append({**record, "keypoints": np.ravel(joints).tolist(), "num_keypoints": labelled})
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": record["id"]} for record in records],
+        "annotations": records,
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    coco.createIndex()
+    sure = [joints[joints[:, 2] > 0.2, 2] for joints in found.astype("float64")]
+    scores = [scores.mean() if len(scores) else 0.0 for scores in sure]
+    evaluation = COCOeval(coco, coco.loadRes(results_json(found, np.arange(len(found)) + 1, scores)), "keypoints")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # index 0 is people of all sizes; pycocotools calls people "large" or "medium" by pixels
+    return evaluation.eval["precision"][:, :, 0, 0, 0].mean()
 
 
 def all_metrics():
@@ -184,6 +215,11 @@ def test_average_precision_reads_a_recall_that_is_exactly_reached():
     assert float(metrics.average_precision(true_positives, np.ones(100, int))) == pytest.approx(30 / 101)
 
 
+def test_average_precision_takes_the_people_of_a_bin_together():
+    # a hit and a miss with one score: precision 1/2 at recalls 0 .. 0.5, whoever came first; the other is never found
+    assert float(metrics.average_precision(np.array([0, 1]), np.array([0, 2]))) == pytest.approx(51 / 2 / 101)
+
+
 def test_average_precision_does_not_depend_on_empty_bins():
     dense, sparse = np.array([1, 0, 1, 1]), np.zeros(64, int)
     sparse[[3, 17, 18, 60]] = dense
@@ -213,7 +249,7 @@ def test_pckh_equals_reference():
 
 def test_oks_ap_equals_sorting():
     target, heatmaps = people(166)
-    similarities, scores = reference_oks(target, heatmaps)
+    similarities, scores = reference_oks(target, *decoded(heatmaps))
     expected = np.mean([reference_ap(similarities >= t, scores) for t in np.linspace(0.5, 0.95, 10)])
     assert 0.05 < expected < 0.95
     assert len(np.unique((scores * 2**17).astype(int))) == len(scores)  # so fine bins rank as sorting does
@@ -224,33 +260,9 @@ def test_oks_ap_equals_sorting():
 
 def test_oks_ap_equals_pycocotools():
     target, heatmaps = people(166, seed=3)
+    truth = np.where(target[..., 2:3] > 0, np.concatenate([target[..., :2], 2 * target[..., 2:3]], axis=-1), 0)
     points, joint_scores = decoded(heatmaps)
-    truth, found = [], []
-    for n, person in enumerate(target.astype("float64")):
-        seen = person[:, 2] > 0
-        flat = np.where(seen[:, None], np.column_stack([np.nan_to_num(person[:, :2]), 2 * seen]), 0).ravel()
-        common = {"image_id": n + 1, "category_id": 1, "area": person[0, 3] ** 2, "bbox": [0, 0, *SIZE[::-1]]}
-        truth.append(
-            {**common, "id": n + 1, "iscrowd": 0, "keypoints": flat.tolist(), "num_keypoints": int(seen.sum())}
-        )
-        sure = joint_scores[n][joint_scores[n] > 0.2]
-        flat = np.column_stack([points[n], joint_scores[n]]).ravel().tolist()
-        found.append(
-            {"image_id": n + 1, "category_id": 1, "keypoints": flat, "score": sure.mean() if len(sure) else 0.0}
-        )
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": n + 1} for n in range(len(target))],
-        "annotations": truth,
-        "categories": [{"id": 1, "name": "person"}],
-    }
-    coco.createIndex()
-    evaluation = COCOeval(coco, coco.loadRes(found), "keypoints")
-    # pycocotools calls people "large" or "medium" by pixels: all sizes are index 0
-    evaluation.evaluate()
-    evaluation.accumulate()
-    expected = evaluation.eval["precision"][:, :, 0, 0, 0].mean()
+    expected = exact_ap(np.concatenate([points, joint_scores[..., None]], axis=-1), truth, target[:, 0, 3] ** 2)
     assert 0.05 < expected < 0.95
     assert float(metrics.OKSAP(SIGMAS, bins=2**17)(target, heatmaps)) == pytest.approx(expected, abs=1e-6)
     assert float(metrics.OKSAP(SIGMAS)(target, heatmaps)) == pytest.approx(expected, abs=0.002)
@@ -365,6 +377,87 @@ def test_mistakes_are_told(make, message):
         make()
 
 
+# --- OKSAP of the joints that were predicted in 538 images of COCO, one person for each crop
+
+
+class JointsAsMaps:
+    """A codec for joints that are known: their "heatmaps" are ``(batch, 1, 3, joints)``, x, y and score as they are."""
+
+    def decode(self, maps):
+        return np.moveaxis(maps[:, 0, :2], 1, 2), maps[:, 0, 2]
+
+
+@pytest.fixture(scope="module")
+def crops(shared):
+    """Joints found and annotated ``(1354, 17, 3)`` in image pixels, and the target and found joints in 64x48 heatmaps.
+
+    Every person gets a prediction of their image, in the way that the sum of OKS is largest; who gets none (there were
+    fewer than people) random joints in the box. So nearly every score is different, and ranks are not a matter of luck.
+    """
+    facts = np.load(shared / "golden" / "coco_eval.npz")
+    annotations = json.loads((shared / "golden" / "coco_eval_gt_538.json").read_text())
+    persons = coco_data.parse(annotations, "the 538 images", "")
+    rng = np.random.default_rng(0)
+    found = rng.random((len(persons.ids), JOINTS, 3))
+    found[..., :2] = persons.boxes[:, None, :2] + found[..., :2] * persons.boxes[:, None, 2:]
+    for row, image in enumerate(persons.image_ids):
+        mine, theirs = np.flatnonzero(persons.image_index == row), facts["preds"][facts["image_id"] == image]
+        squared = np.square(theirs[None, ..., :2] - persons.keypoints[mine, None, :, :2]).sum(-1)
+        each = np.exp(-squared / (8 * np.square(SIGMAS) * persons.areas[mine, None, None]))
+        similarity = np.mean(each, axis=-1, where=persons.keypoints[mine, None, :, 2] > 0)
+        person, prediction = linear_sum_assignment(similarity, maximize=True)
+        found[mine[person]] = theirs[prediction]
+    matrices = crop_matrices(persons.boxes, (256, 192))
+
+    def in_heatmap(joints):
+        return np.stack([geometry.transform(m, each) for m, each in zip(matrices, joints[..., :2], strict=True)]) / 4
+
+    lengths = np.repeat(persons.normalizer * geometry.scale_of(matrices) / 4, JOINTS).reshape(-1, JOINTS, 1)
+    target = np.concatenate([in_heatmap(persons.keypoints), persons.keypoints[..., 2:], lengths], axis=-1)
+    return SimpleNamespace(
+        found=found,
+        truth=persons.keypoints,
+        areas=persons.areas,
+        target=target.astype("float32"),
+        joints=np.concatenate([in_heatmap(found), found[..., 2:]], axis=-1).astype("float32"),
+        to_image=lambda points: to_image(points * 4, matrices),
+    )
+
+
+def oks_ap(crops, maps_of, codec=CODEC):
+    metric = metrics.OKSAP(SIGMAS, codec)
+    for begin in range(0, len(crops.target), 200):
+        part = slice(begin, begin + 200)
+        metric.update_state(crops.target[part], maps_of(crops.joints[part]))
+    return float(metric.result())
+
+
+def test_oks_ap_of_538_images_is_the_exact_one_up_to_the_bins(crops):
+    """1e-6 for float32. Everything else is people of one bin who enter together, as if the misses were ranked first."""
+    value = oks_ap(crops, lambda joints: np.moveaxis(joints, 1, 2)[:, None], JointsAsMaps())
+    similarities, scores = reference_oks(crops.target, crops.joints[..., :2], crops.joints[..., 2])
+    bins = np.floor(scores * 4096)
+    hits = [similarities >= threshold for threshold in np.linspace(0.5, 0.95, 10)]
+    assert value == pytest.approx(np.mean([reference_ap(hit, bins - 0.5 * hit) for hit in hits]), abs=1e-6)
+    exact = exact_ap(crops.found, crops.truth, crops.areas)
+    assert -1e-6 < exact - value < 0.0002  # measured: 0.3896 and 0.00009 less; the issue asks for 0.002
+    assert exact > 0.3 and len(np.unique(bins)) < len(bins) - 100
+
+
+def test_heatmaps_drawn_at_the_joints_of_538_images_cost_what_drawing_costs(crops):
+    """The codec rounds what it draws to whole heatmap pixels; the joints that it reads back have this exact AP."""
+
+    def draw(joints):
+        return CODEC.encode(joints[..., :2], np.ones(joints.shape[:2]), (64, 48))[0] * joints[:, None, None, :, 2]
+
+    drawn = [decoded(draw(half)) for half in np.split(crops.joints, 2)]
+    points, scores = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    again = exact_ap(np.concatenate([crops.to_image(points), scores[..., None]], -1), crops.truth, crops.areas)
+    assert -1e-6 < again - oks_ap(crops, draw) < 0.0002
+    loss = exact_ap(crops.found, crops.truth, crops.areas) - again
+    assert 0.018 < loss < 0.020  # measured: 0.0190. A network's own heatmaps are not drawn, and lose nothing here
+
+
 # --- in a compiled model
 
 
@@ -432,14 +525,3 @@ def test_mixed_precision_changes_nothing():
         value = metric(target, bfloat16)
         assert value.dtype == "float32"
         assert float(value) == float(reference(target, rounded))
-
-
-def test_two_replicas_count_what_one_does():
-    target, heatmaps = people(29, seed=8)
-    expected = expected_logs(target, heatmaps)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = compiled_model()
-    data = batches(target, heatmaps, 8)  # the last batch of 5 is 3 + 2
-    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history  # the second epoch starts from zero
-    for name, value in expected.items():
-        np.testing.assert_allclose(history[name], value, rtol=1e-6, err_msg=name)

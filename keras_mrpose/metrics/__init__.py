@@ -1,0 +1,40 @@
+"""How good predicted joints are: PCK, PCKh and OKS-AP, as pure functions and as Keras metrics that only count.
+
+measures.py has the functions, counting.py the metrics.
+"""
+
+from keras_mrpose.metrics.counting import OKSAP, PCK, PCKh
+from keras_mrpose.metrics.measures import (
+    JOINT_SCORE_THRESHOLD,
+    OKS_THRESHOLDS,
+    PELVIS_AND_THORAX,
+    RECALL_STEPS,
+    average_precision,
+    correct_joints,
+    distances,
+    oks,
+    pck,
+    pckh,
+    person_score,
+    published_accuracy,
+    torso_length,
+)
+
+__all__ = [
+    "JOINT_SCORE_THRESHOLD",
+    "OKSAP",
+    "OKS_THRESHOLDS",
+    "PCK",
+    "PELVIS_AND_THORAX",
+    "RECALL_STEPS",
+    "PCKh",
+    "average_precision",
+    "correct_joints",
+    "distances",
+    "oks",
+    "pck",
+    "pckh",
+    "person_score",
+    "published_accuracy",
+    "torso_length",
+]
