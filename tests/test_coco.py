@@ -308,6 +308,7 @@ def test_missing_file_image_split_and_folder_are_named(tmp_path):
     (tmp_path / "val2017" / "three.jpg").unlink()
     with pytest.raises(InputError, match=r"image .*three\.jpg is missing \(1 of 1 are\)"):
         data.load(tmp_path, "val")
+    assert data.load(tmp_path, "val", require_images=False).paths()[0].endswith("three.jpg")
 
 
 @pytest.mark.parametrize(
@@ -347,6 +348,7 @@ def test_wrong_detection_files_are_named(tmp_path):
     (tmp_path / "val2017" / "three.jpg").unlink()
     with pytest.raises(InputError, match=r"image .*three\.jpg is missing"):
         coco.load_detections(write_boxes(tmp_path, [detection()]), tmp_path)
+    assert len(coco.load_detections(tmp_path / "boxes.json", tmp_path, require_images=False)) == 1
 
 
 @pytest.mark.parametrize(

@@ -149,3 +149,4 @@ def test_missing_file_image_and_split_are_named(tmp_path):
     (tmp_path / "images" / "im00001.jpg").unlink()
     with pytest.raises(InputError, match=r"image .*im00001\.jpg is missing \(1 of 8 are\)"):
         lsp.load(tmp_path, "train")
+    assert len(data.load(tmp_path, "train", require_images=False)) == 8

@@ -1,18 +1,21 @@
 """MPII folders and PCKh: the published windows and numbers, a float64 loop, and what can be wrong with the files."""
 
+import io
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.io import loadmat, savemat
 
 from keras_mrpose import data
 from keras_mrpose.data import mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.mpii import PCKh, Truth, pckh, read_predictions, read_truth, truth_of
+from keras_mrpose.evaluation.mpii import PCKh, Truth, pckh, read_predictions, read_truth, table, truth_of
 from keras_mrpose.geometry import crop_window
 from keras_mrpose.skeletons import LSP, MPII
 
@@ -74,6 +77,7 @@ def test_real_folder(shared):
     assert (people.keypoints[..., 2] > 0).sum(axis=1).tolist() == [16, 16, 14, 14, 16]
     with pytest.raises(InputError, match=r"valid\.json: image .*\.jpg is missing \(27\d\d of 2729 are\)"):
         data.load(shared / "data" / "mpii", "val")
+    assert len(data.load(shared / "data" / "mpii", "val", require_images=False)) == 2958
 
 
 def test_scale_gives_the_head_size_where_there_are_no_head_boxes(shared):
@@ -160,6 +164,15 @@ def test_wrong_files_are_named(content, message, tmp_path):
         data.load(tmp_path, "train")
 
 
+def drawn(result):
+    """Headings, row and caption of the table, as printed on a wide screen."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table(result.to_dict()))
+    lines = [re.findall(r"[^\s┃│]+", line) for line in console.file.getvalue().splitlines()]
+    headings = next(place for place, line in enumerate(lines) if "Head" in line)
+    return lines[headings], lines[headings + 2], " ".join(" ".join(line) for line in lines[headings + 4 :])
+
+
 # --- PCKh: published ----------------------------------------------------------------------------------------------
 
 
@@ -194,6 +207,17 @@ def test_the_published_row(published):
     row = "Head 95.80 Shoulder 94.57 Elbow 88.12 Wrist 83.31 Hip 86.24 Knee 80.88 Ankle 77.44"
     assert " ".join(f"{name} {value:.2f}" for name, value in found.groups.items()) == row
     assert (f"{found.unweighted_mean:.2f}", f"{found.mean:.2f}") == ("86.76", "87.30")
+
+
+def test_the_table_shows_the_published_row(published):
+    """Both readings of Mean@0.1 stand below it; the curve's golden numbers are printed to two digits."""
+    golden, found = published
+    headings, row, caption = drawn(found)
+    assert headings == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.1"]
+    assert headings == list(golden["table"])
+    assert row == [f"{value:.2f}" for value in golden["table"].values()]
+    assert f"at 0.10 it is {golden['mean_at_0_10']:.2f}." in caption
+    assert f"Area under the curve up to 0.5: {found.area:.2f}." in caption
 
 
 def test_people_of_the_json_score_the_same_to_its_rounding(published, shared):
@@ -284,6 +308,35 @@ def test_a_joint_that_nobody_has_is_none(truth):
     assert (found.mean, found.unweighted_mean, found.groups["Knee"]) == (100, 100, 100)
 
 
+def test_numbers_ready_for_json(truth):
+    """Left hip is in no label: null. All that the result holds is there, a list for each table."""
+    labelled = truth.labelled.copy()
+    labelled[:, 3] = False
+    truth = Truth(truth.joints, labelled, truth.heads)
+    found = pckh(off_by(truth, np.random.default_rng(2).uniform(0, 0.8, (40, 16))), truth)
+    numbers = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+
+    def percent(shares):
+        return pytest.approx(100 * np.array(shares), rel=1e-14)
+
+    assert list(numbers["groups"]) == list(found.groups)
+    assert found.groups["Knee"] == percent(numbers["groups"]["Knee"])
+    assert (numbers["groups"]["Hip"], numbers["joints"]["left_hip"]) == (None, {"pckh": None, "hits": 0, "labels": 0})
+    assert found.curve[10:12] == percent([numbers["mean_at_0.10"], numbers["mean_at_0.11"]])
+    assert [found.mean, found.unweighted_mean, found.area] == percent(
+        [numbers[name] for name in ("mean", "unweighted_mean", "area")]
+    )
+    assert found.curve == percent(numbers["curve"])
+    assert numbers["curve"][-1] == numbers["mean"]
+    assert numbers["thresholds"] == [float(f"0.{step:02d}") for step in range(51)]
+    for name, hits, labels in zip(MPII.joints, found.hits, found.labels, strict=True):
+        joint = numbers["joints"][name]
+        assert (joint["hits"], joint["labels"]) == (hits, labels)
+        assert labels == 0 or found.joints[name] == percent(joint["pckh"])
+    headings, row, _ = drawn(found)
+    assert (row[headings.index("Hip")], row[headings.index("Mean")]) == ("-", f"{found.mean:.2f}")
+
+
 def test_scores_beside_the_predictions_are_not_looked_at(truth):
     predictions = np.concatenate([off_by(truth, 0.3), np.full((40, 16, 1), 999)], axis=-1)
     assert pckh(predictions, truth).mean == 100
@@ -324,6 +377,52 @@ def test_wrong_predictions_are_refused(truth):
         pckh(broken, truth)
     with pytest.raises(InputError, match="no labelled joint"):
         pckh(off_by(truth, 0), Truth(truth.joints, np.zeros_like(truth.labelled), truth.heads))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 0.0}, "person 17 has a head size that is not a positive number"),
+        ({"heads": -3.0}, "person 17 has a head size"),
+        ({"heads": np.nan}, "person 17 has a head size"),
+        ({"heads": np.inf}, "person 17 has a head size"),
+        ({"joints": np.nan}, "person 17 has a labelled joint that is not a finite number"),
+    ],
+)
+def test_a_truth_that_cannot_be_is_refused(change, message, truth):
+    ((name, value),) = change.items()
+    tables = {**vars(truth), name: getattr(truth, name).copy(), "labelled": np.ones((40, 16), bool)}
+    tables[name][17] = value
+    with pytest.raises(InputError, match=f"The truth of {message}"):
+        Truth(**tables)
+
+
+def test_a_joint_that_is_not_labelled_may_be_unknown(truth):
+    joints = np.where(truth.labelled[..., None], truth.joints, np.nan)
+    found = pckh(off_by(truth, 0.195), Truth(joints, truth.labelled, truth.heads))
+    assert (found.mean, found.curve[10], found.area) == (100, 0, pytest.approx(61))
+
+
+def test_tables_of_a_truth_that_do_not_fit_are_refused(truth):
+    for change in ({"heads": truth.heads[:39]}, {"joints": truth.joints[:, :14]}, {"labelled": truth.labelled[1:]}):
+        with pytest.raises(InputError, match=r"The truth has joints of shape .*; give \(people, 16, 2\)"):
+            Truth(**{**vars(truth), **change})
+
+
+def test_hidden_joints_count():
+    """MPII's release tells them; the published numbers are over all that are labelled."""
+    people = parse(record())
+    people.keypoints[0, :5, 2] = 1
+    assert pckh(people.keypoints, truth_of(people)).labels.tolist() == [1] * 16
+
+
+def test_nobody_has_no_number():
+    nobody = Truth(np.zeros((0, 16, 2)), np.zeros((0, 16), bool), np.zeros(0))
+    with pytest.raises(InputError, match="no labelled joint"):
+        pckh(np.zeros((0, 16, 2)), nobody)
+    pelvis = Truth(np.zeros((1, 16, 2)), np.arange(16)[None] == MPII.joints.index("pelvis"), np.ones(1))
+    with pytest.raises(InputError, match="no labelled joint that PCKh counts"):
+        pckh(np.zeros((1, 16, 2)), pelvis)
 
 
 def test_people_with_other_joints_are_refused():

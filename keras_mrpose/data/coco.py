@@ -15,24 +15,30 @@ PERSON = 1
 SPLITS = {"train": "train2017", "val": "val2017"}
 
 
-def load(root: str | Path, split: str = "val") -> People:
-    """People with keypoint annotations of a COCO folder (`parse` says which), all of whose images exist.
+def load(root: str | Path, split: str = "val", require_images: bool = True) -> People:
+    """People with keypoint annotations of a COCO folder (`parse` says which).
 
     Args:
         root: holds ``annotations/person_keypoints_SPLIT.json`` and the images in ``SPLIT/`` or ``images/SPLIT/``.
         split: ``"train"``, ``"val"`` (of 2017), or the split's full name.
+        require_images: False does without the image files, where the annotations alone are needed.
 
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
     file, folder = _places(Path(root), SPLITS.get(split, split), "person_keypoints")
-    return parse(_read(file), str(file), folder).require_images()
+    people = parse(_read(file), str(file), folder)
+    return people.require_images() if require_images else people
 
 
 def load_detections(
-    boxes_file: str | Path, root: str | Path, split: str = "val", score_threshold: float = 0.0
+    boxes_file: str | Path,
+    root: str | Path,
+    split: str = "val",
+    score_threshold: float = 0.0,
+    require_images: bool = True,
 ) -> People:
-    """People that a detector found in the images of a COCO folder (`parse_detections`), all of whose images exist.
+    """People that a detector found in the images of a COCO folder (`parse_detections` says which).
 
     Args:
         boxes_file: the detector's boxes in the COCO results format, such as
@@ -42,6 +48,7 @@ def load_detections(
             ``test2017/``.
         split: as in `load`.
         score_threshold: boxes of a lower score are left out.
+        require_images: as in `load`.
 
     Raises:
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
@@ -49,8 +56,9 @@ def load_detections(
     split = SPLITS.get(split, split)
     file, folder = _places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
     images = _read(file, lists=("images",))["images"]
-    boxes = _json(Path(boxes_file), "give the file of a person detector's boxes")
-    return parse_detections(boxes, str(boxes_file), images, str(file), folder, score_threshold).require_images()
+    boxes = read_json(Path(boxes_file), "give the file of a person detector's boxes")
+    people = parse_detections(boxes, str(boxes_file), images, str(file), folder, score_threshold)
+    return people.require_images() if require_images else people
 
 
 def parse(content: dict, source: str, folder: str | Path) -> People:
@@ -186,6 +194,11 @@ def ground_truth(file: str | Path) -> dict:
     }
 
 
+def annotation_file(root: str | Path, split: str = "val") -> Path:
+    """Where the annotations of a split are in a COCO folder."""
+    return _places(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
+
+
 def _places(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
     """The annotation file of a split, and the folder of its images."""
     images = split.replace("test-dev", "test")  # a part of the test images
@@ -238,16 +251,17 @@ def _clean(box: np.ndarray, image: dict) -> list[float] | None:
 
 def _read(file: Path, lists: tuple[str, ...] = ("images", "annotations")) -> dict:
     """An annotation file that has these lists."""
-    content = _json(file, f"a COCO folder has annotations/{file.name} and its images beside that folder")
+    content = read_json(file, f"a COCO folder has annotations/{file.name} and its images beside that folder")
     for field in lists:
         if not isinstance(content, dict) or not isinstance(content.get(field), list):
             raise InputError(f"{file} has no list {field!r}; give a COCO keypoint annotation file.")
     return content
 
 
-def _json(file: Path, advice: str):
+def read_json(file: str | Path, advice: str):
+    """What is in a JSON file; an `InputError` with the advice if it is missing, another if it is none."""
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(Path(file).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{file} is not there; {advice}.") from None
     except (OSError, ValueError) as error:

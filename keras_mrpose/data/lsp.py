@@ -14,7 +14,7 @@ from keras_mrpose.skeletons import LSP
 SPLITS = ("train", "val")
 
 
-def load(folder: str | Path, split: str | None = None) -> People:
+def load(folder: str | Path, split: str | None = None, require_images: bool = True) -> People:
     """People of an LSP folder.
 
     LSP has neither boxes nor areas. The box is the bounding box of the labelled joints; the area, which only OKS asks
@@ -26,6 +26,7 @@ def load(folder: str | Path, split: str | None = None) -> People:
             hidden, ``im0001.jpg`` ...). Coordinates in the file start at 1 as in MATLAB; here they start at 0.
         split: ``"train"`` or ``"val"``; None takes everybody. The original set is halved, as published; the extended
             one, published for training only, gives its first 80 % to train and the rest to val.
+        require_images: False does without the image files, where the annotations alone are needed.
 
     Raises:
         InputError: a missing or unreadable file, a wrong shape, an unknown split, or a person without labelled joints.
@@ -51,7 +52,7 @@ def load(folder: str | Path, split: str | None = None) -> People:
     areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
 
     digits = 4 if original else 5
-    return People(
+    people = People(
         source=str(file),
         skeleton=LSP,
         image_paths=np.array([str(folder / "images" / f"im{number:0{digits}d}.jpg") for number in numbers]),
@@ -62,7 +63,8 @@ def load(folder: str | Path, split: str | None = None) -> People:
         keypoints=keypoints,
         normalizer=np.sqrt(areas),
         areas=areas,
-    ).require_images()
+    )
+    return people.require_images() if require_images else people
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:

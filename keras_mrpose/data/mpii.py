@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ LOWER = 15  # pixels of scale 1 by which the published loader moves centres down
 MISSING = -1  # stands for a centre, scale or joint that is not annotated
 
 
-def load(root: str | Path, split: str = "val") -> People:
-    """People of an MPII folder (`parse` says how), all of whose images exist.
+def load(root: str | Path, split: str = "val", require_images: bool = True) -> People:
+    """People of an MPII folder (`parse` says how).
 
     Args:
         root: holds ``annot/SPLIT.json`` and ``images/``; with ``annot/gt_SPLIT.mat`` (published as ``gt_valid.mat``)
             the head sizes are those of its head boxes.
         split: ``"train"``, ``"val"`` (the file is ``valid.json``), or the name of another file, such as ``"trainval"``.
+        require_images: False does without the image files, where the annotations alone are needed.
 
     Raises:
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
@@ -36,7 +38,8 @@ def load(root: str | Path, split: str = "val") -> People:
     split = SPLITS.get(split, split)
     file, boxes = root / "annot" / f"{split}.json", root / "annot" / f"gt_{split}.mat"
     heads = head_sizes(boxes) if boxes.exists() else None
-    return parse(_read(file), str(file), root / "images", heads).require_images()
+    people = parse(_read(file), str(file), root / "images", heads)
+    return people.require_images() if require_images else people
 
 
 def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarray | None = None) -> People:
@@ -71,7 +74,7 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
         image = record.get("image") if isinstance(record, dict) else None
         if not isinstance(image, str) or not image:
             raise InputError(f"{name} has image {image!r}, expected a file name; see the published MPII JSON.")
-        centre = _numbers(record, "center", (2,), name)
+        centre = _numbers(record, "center", (2,), name).tolist()
         scale = float(_numbers(record, "scale", (), name))
         joints = _numbers(record, "joints", (MPII.num_joints, 2), name)
         visible = _numbers(record, "joints_vis", (MPII.num_joints,), name)
@@ -83,7 +86,7 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
             raise InputError(f"{name} has scale {scale:g}, expected a positive one (or -1, if it is missing).")
         row = row_of.setdefault(image, len(row_of))
         head = scale * UNIT / HEADS_PER_UNIT if heads is None else heads[place]
-        kept.append((row, place, _box(centre, scale), np.column_stack([joints - 1, 2 * visible]), head))
+        kept.append((row, place, square(centre, scale), np.column_stack([joints - 1, 2 * visible]), head))
     rows, ids, boxes, keypoints, normalizer = zip(*kept, strict=True) if kept else ((),) * 5
     return People(
         source=source,
@@ -122,13 +125,7 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
     Raises:
         InputError: a missing or unreadable file, or a variable that is missing, of another shape, or not finite.
     """
-    try:
-        with Path(file).open("rb") as stream:
-            content = loadmat(stream)
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there; give the .mat file of the published MPII files.") from None
-    except Exception as error:  # scipy raises many kinds for a file that is not a .mat
-        raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
+    content = load_mat(file)
     values = {}
     for name, shape in shapes.items():
         try:
@@ -144,9 +141,29 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
     return values
 
 
-def _box(centre: np.ndarray, scale: float) -> tuple[float, float, float, float]:
-    """The square x, y, w, h around the published centre that becomes the published window when it is padded."""
-    x, y = centre.tolist()
+def load_mat(file: str | Path, **options) -> dict:
+    """What SciPy's `loadmat` reads of a file, with these options.
+
+    Raises:
+        InputError: a missing or unreadable file.
+    """
+    try:
+        with Path(file).open("rb") as stream:
+            return loadmat(stream, **options)
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there; give the .mat file of the published MPII files.") from None
+    except Exception as error:  # scipy raises many kinds for a file that is not a .mat
+        raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
+
+
+def square(centre: Sequence[float], scale: float) -> tuple[float, float, float, float]:
+    """The box x, y, w, h, from 0, that becomes the published window (`parse`) when it is padded.
+
+    Args:
+        centre: x, y as annotated, from 1.
+        scale: as annotated, in units of 200 pixels.
+    """
+    x, y = centre
     side = UNIT * scale
     if x == MISSING:
         side /= PADDING

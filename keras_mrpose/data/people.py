@@ -96,6 +96,17 @@ class People:
         columns = ("image_index", "ids", "boxes", "keypoints", "normalizer", "areas", "scores")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
+    def of_images(self, image_ids) -> People:
+        """The people of these images, and no other image: for measures over whole images."""
+        images = np.flatnonzero(np.isin(self.image_ids, image_ids))
+        people = np.flatnonzero(np.isin(self.image_index, images))
+        return replace(
+            self.take(people),
+            image_paths=self.image_paths[images],
+            image_ids=self.image_ids[images],
+            image_index=np.searchsorted(images, self.image_index[people]),
+        )
+
     def paths(self) -> np.ndarray:
         """``(people,)`` the file of each person's image."""
         return self.image_paths[self.image_index]

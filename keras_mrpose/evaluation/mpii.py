@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from keras_mrpose.data.mpii import head_sizes, read_mat
 from keras_mrpose.data.people import People
@@ -26,17 +27,36 @@ GROUPS = {
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Annotated joints.
+    """Annotated joints, checked once, here.
 
     Attributes:
         joints: ``(people, 16, 2)`` x, y in image pixels from 0.
         labelled: ``(people, 16)`` bool; the others are not counted.
         heads: ``(people,)`` head sizes in pixels, 0.6 x the diagonal of the head box.
+
+    Raises:
+        InputError: tables of other shapes, a head size that is not positive, or a labelled joint that is not finite.
     """
 
     joints: np.ndarray
     labelled: np.ndarray
     heads: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = tuple(np.shape(table) for table in (self.joints, self.labelled, self.heads))
+        people, joints = len(self.heads), MPII.num_joints
+        if shapes != ((people, joints, 2), (people, joints), (people,)):
+            raise InputError(
+                f"The truth has joints of shape {shapes[0]}, labelled {shapes[1]} and heads {shapes[2]}; "
+                f"give (people, {joints}, 2), (people, {joints}) and (people,)."
+            )
+        unknown = ~np.isfinite(self.joints).all(axis=-1) & self.labelled
+        for bad, what in (
+            (~(np.isfinite(self.heads) & (self.heads > 0)), "a head size that is not a positive number"),
+            (unknown.any(axis=-1), "a labelled joint that is not a finite number"),
+        ):
+            if bad.any():
+                raise InputError(f"The truth of person {np.argmax(bad)} has {what}; mend the record or leave it out.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +89,46 @@ class PCKh:
     thresholds: np.ndarray
     curve: np.ndarray
     area: float
+
+    def to_dict(self) -> dict:
+        """All numbers as shares, 0..1, as in all results; ready for JSON."""
+
+        def share(percent: float | None) -> float | None:
+            return None if percent is None else percent / 100
+
+        return {
+            "mean": share(self.mean),
+            "groups": {name: share(percent) for name, percent in self.groups.items()},
+            "unweighted_mean": share(self.unweighted_mean),
+            "mean_at_0.10": share(self.mean_at_10_hundredths),
+            "mean_at_0.11": share(self.mean_at_11_hundredths),
+            "joints": {
+                name: {"pckh": share(percent), "hits": int(hits), "labels": int(labels)}
+                for (name, percent), hits, labels in zip(self.joints.items(), self.hits, self.labels, strict=True)
+            },
+            "thresholds": self.thresholds.tolist(),
+            "curve": (self.curve / 100).tolist(),
+            "area": share(self.area),
+        }
+
+
+def table(numbers: dict, title: str = "PCKh@0.5, percent") -> Table:
+    """The row as it is published, with two decimals, and below it what its last number is and the area.
+
+    Args:
+        numbers: of `PCKh.to_dict`. Mean@0.1 is the published reading, the mean at 0.11.
+        title: above the table.
+    """
+    row = {**numbers["groups"], "Mean": numbers["mean"], "Mean@0.1": numbers["mean_at_0.11"]}
+    caption = (
+        f"Mean@0.1 is the mean at 0.11, as published; at 0.10 it is {100 * numbers['mean_at_0.10']:.2f}. "
+        f"Area under the curve up to 0.5: {100 * numbers['area']:.2f}."
+    )
+    drawn = Table(title=title, caption=caption)
+    for name in row:
+        drawn.add_column(name, justify="right")
+    drawn.add_row(*("-" if share is None else f"{100 * share:.2f}" for share in row.values()))
+    return drawn
 
 
 def read_truth(file: str | Path) -> Truth:
@@ -123,7 +183,10 @@ def pckh(predictions: np.ndarray, truth: Truth) -> PCKh:
     """
     predictions, shape = np.asarray(predictions, np.float64), truth.labelled.shape
     if predictions.shape not in ((*shape, 2), (*shape, 3)):
-        raise InputError(f"The predictions have shape {predictions.shape}, expected {(*shape, 2)} as the truth has.")
+        raise InputError(
+            f"The predictions have shape {predictions.shape}, expected {(*shape, 2)}: give the joints of "
+            "each person of the truth, in its order."
+        )
     if not np.isfinite(predictions).all():
         raise InputError(
             f"The prediction of person {np.argwhere(~np.isfinite(predictions))[0, 0]} is not finite; predict it again."
