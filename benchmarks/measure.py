@@ -1,23 +1,19 @@
-"""What `run.py` measures: the matrix product's peak, the input pipeline, and the networks' steps."""
+"""What `run.py` measures: the matrix product's peak, the input pipeline, and the networks' steps; and `evaluation`."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
+from evaluation import measure_evaluation
 from rich.table import Table
+from timing import Spread, console, machine, seconds
 
 from keras_mrpose import build, skeletons
 from keras_mrpose.config import Augmentation
@@ -26,36 +22,6 @@ from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
 
 MADE_PHOTOGRAPHS, MADE_SIZE = 48, (480, 640)
-console = Console()
-console.width = max(console.width, 130)  # the networks' table, also where rich sees no terminal
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Repeated measurements of one number."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        """Median, smallest and largest."""
-        return cls(statistics.median(values), min(values), max(values))
-
-    def __str__(self):
-        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
-        return f"{self.median:.{digits}f}  ({self.low:.{digits}f}..{self.high:.{digits}f})"
-
-
-def seconds(action: Callable[[], object], repetitions: int, warm_up: int = 1) -> list[float]:
-    """Wall time of each repetition, after some that do not count (tracing, caches). The action waits for its result."""
-    times = []
-    for _ in range(warm_up + repetitions):
-        begin = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begin)
-    return times[warm_up:]
 
 
 def everything(arguments) -> dict:
@@ -69,29 +35,9 @@ def everything(arguments) -> dict:
         report["pipeline"] = measure_pipeline(arguments)
     if arguments.what in ("all", "networks"):
         report["networks"] = [measure_networks(arguments, precision) for precision in arguments.precision]
+    if arguments.what in ("all", "evaluation"):
+        report["evaluation"] = measure_evaluation(arguments)
     return report
-
-
-def machine(threads: int) -> dict:
-    """What the numbers depend on."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": threads or "one per core",
-        "gpu": ", ".join(gpus) or "none",
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else "unknown",
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
 
 
 # --- input pipeline

@@ -1,4 +1,4 @@
-"""Measure the input pipeline and the five networks on this machine: `python benchmarks/run.py --help`.
+"""Measure the input pipeline, the networks and the COCO evaluation on this machine: `python benchmarks/run.py --help`.
 
 Run by hand on a quiet machine; README.md beside this file says what is measured and how to read it.
 """
@@ -19,6 +19,8 @@ QUICK = {
     "repetitions": 3,
     "steps": 1,
     "gemm_side": 512,
+    "people": 200,
+    "boxes": 2000,
 }
 FULL = {
     "backbone": "resnet50",
@@ -27,13 +29,15 @@ FULL = {
     "repetitions": 5,
     "steps": 2,
     "gemm_side": 2048,
+    "people": 6352,
+    "boxes": 104_125,
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks"), default="all")
+    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks", "evaluation"), default="all")
     top.add_argument(
         "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
     )
@@ -55,8 +59,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--gemm-side", type=int, metavar="N", help=f"of the peak's matrices, default {FULL['gemm_side']} (GPU: 8192)"
     )
+    top.add_argument("--people", type=int, metavar="N", help=f"in the evaluation, default {FULL['people']}")
+    top.add_argument("--boxes", type=int, metavar="N", help=f"of a detector, for the NMS, default {FULL['boxes']}")
     top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
-    top.add_argument("--jit", action="store_true", help="compile the network steps with XLA")
+    top.add_argument("--jit", action="store_true", help="compile the steps of networks and codecs with XLA")
     return top
 
 
@@ -66,10 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in (QUICK if arguments.quick else FULL).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
-    for name in ("batch_size", "repetitions", "steps", "gemm_side"):
+    for name in ("batch_size", "repetitions", "steps", "gemm_side", "people", "boxes"):
         if getattr(arguments, name) < 1:
             parser().error(f"--{name.replace('_', '-')} must be at least 1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # plain_loops: the evaluation's slow reference
     # imported here, so that --help answers at once
     import measure
 

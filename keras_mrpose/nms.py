@@ -1,7 +1,7 @@
 """Non-maximum suppression of poses: of several detections of one person, the best is kept.
 
-Plain NumPy in float64, for the people found in one image. How much two of them are the same is their object keypoint
-similarity (OKS), with the mean of their two areas and all joints counting alike, as in the published code.
+Plain NumPy in float64, for the people of any number of images at once. How much two people are the same is their object
+keypoint similarity (OKS), with the mean of their two areas and all joints counting alike, as in the published code.
 """
 
 from __future__ import annotations
@@ -40,15 +40,8 @@ def oks_matrix(
         InputError: shapes that do not fit each other, or a value that is not finite.
     """
     keypoints, areas, sigmas = _checked(keypoints=keypoints, areas=areas, sigmas=sigmas)
-    squared = np.square(keypoints[:, None, :, :2] - keypoints[None, :, :, :2]).sum(axis=-1)
-    area = (areas[:, None] + areas[None, :])[..., None] / 2
-    tolerance = 2 * np.square(2 * sigmas) * area
-    similarity = np.exp(-squared / np.maximum(tolerance, 1e-12))  # areas of 0 accept the exact joint
-    if joint_threshold is None:
-        return similarity.mean(axis=-1)
-    sure = keypoints[..., 2] > joint_threshold
-    averaged = np.broadcast_to(sure[None], similarity.shape) if candidate_only else sure[:, None] & sure[None]
-    return (similarity * averaged).sum(axis=-1) / np.maximum(averaged.sum(axis=-1), 1)
+    rule = sigmas, joint_threshold, candidate_only
+    return _oks(keypoints[:, None], keypoints[None], (areas[:, None] + areas[None]) / 2, *rule)
 
 
 def oks_nms(
@@ -59,29 +52,33 @@ def oks_nms(
     threshold: float = 0.9,
     joint_threshold: float | None = None,
     candidate_only: bool = False,
+    image_ids=None,
 ) -> np.ndarray:
     """Keep the person of the highest score, drop all whose OKS with it is above a threshold, go on with the rest.
 
     Args:
         keypoints: as in `oks_matrix`, like areas, sigmas, joint_threshold and candidate_only.
         areas: ``(n,)``.
-        scores: ``(n,)`` of the people; of equal ones the first comes first.
+        scores: ``(n,)`` of the people; of equal ones the later row comes first, as published.
         sigmas: ``(joints,)``.
         threshold: an OKS of exactly this much does not drop anybody (published: 0.9).
         joint_threshold: see `oks_matrix`.
         candidate_only: see `oks_matrix`.
+        image_ids: ``(n,)`` integers; only people of one image drop each other. None: there is one image.
 
     Returns:
-        Indices of the kept people in order of falling score.
+        Indices of the kept people in the order of `by_falling_score`.
     """
-    similarity = oks_matrix(keypoints, areas, sigmas, joint_threshold, candidate_only)
-    (scores,) = _checked(keypoints=keypoints, scores=scores)[1:]
-    left, kept = np.argsort(-scores, kind="stable"), []
+    keypoints, areas, scores, sigmas, image_ids = _checked(
+        keypoints=keypoints, areas=areas, scores=scores, sigmas=sigmas, image_ids=image_ids
+    )
+    order = left = by_falling_score(scores, image_ids)
+    kept = np.zeros(len(scores), bool)
     while left.size:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        left = left[similarity[best, left] <= threshold]
-    return np.array(kept, np.intp)
+        best, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas, joint_threshold, candidate_only)
+        kept[best] = True
+        left = left[similarity <= threshold]
+    return order[kept[order]]
 
 
 def soft_oks_nms(
@@ -92,6 +89,7 @@ def soft_oks_nms(
     threshold: float = 0.9,
     joint_threshold: float | None = None,
     candidate_only: bool = False,
+    image_ids=None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drop nobody: lower the scores of those who resemble a better person, by the factor exp(-OKS^2 / threshold).
 
@@ -106,25 +104,38 @@ def soft_oks_nms(
         threshold: positive; the smaller, the more resemblance costs. It cuts nothing off.
         joint_threshold: see `oks_matrix`.
         candidate_only: see `oks_matrix`.
+        image_ids: ``(n,)`` integers; only people of one image lower each other's scores. None: there is one image.
 
     Returns:
-        Indices of all people in order of falling new score, and their new scores in that order.
+        Indices of all people in the order of `by_falling_score` of their new scores, and these in that order.
 
     Source: Bodla et al. 2017 (Soft-NMS, Gaussian), with OKS for the overlap and `threshold` for its sigma, as the code
     family of the published implementation has it beside the hard rule.
     """
     if not threshold > 0:
         raise InputError(f"The threshold of soft OKS-NMS is {threshold}; give a positive number, for example 0.9.")
-    similarity = oks_matrix(keypoints, areas, sigmas, joint_threshold, candidate_only)
-    scores = _checked(keypoints=keypoints, scores=scores)[1].copy()
-    left, order = np.arange(len(scores)), []
+    keypoints, areas, scores, sigmas, image_ids = _checked(
+        keypoints=keypoints, areas=areas, scores=scores, sigmas=sigmas, image_ids=image_ids
+    )
+    scores, left = scores.copy(), np.arange(len(scores))
     while left.size:
-        best = left[np.argmax(scores[left])]
-        order.append(best)
-        left = left[left != best]
-        scores[left] *= np.exp(-np.square(similarity[best, left]) / threshold)
-    order = np.array(order, np.intp)
+        left = np.sort(left)  # of equal scores the later row goes first
+        left = left[by_falling_score(scores[left], image_ids[left])]
+        _, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas, joint_threshold, candidate_only)
+        scores[left] *= np.exp(-np.square(similarity) / threshold)
+    order = by_falling_score(scores, image_ids)
     return order, scores[order]
+
+
+def by_falling_score(scores, image_ids) -> np.ndarray:
+    """Rows in the published order: images as they first appear, in each by falling score, of equal ones the later.
+
+    Args:
+        scores: ``(n,)``.
+        image_ids: ``(n,)`` integers.
+    """
+    _, first, image = np.unique(image_ids, return_index=True, return_inverse=True)
+    return np.lexsort((scores, -first[image]))[::-1]
 
 
 def _checked(keypoints, **others) -> list[np.ndarray]:
@@ -134,7 +145,9 @@ def _checked(keypoints, **others) -> list[np.ndarray]:
         raise InputError(f"OKS-NMS got keypoints of shape {keypoints.shape}; give (people, joints, 3): x, y, score.")
     arrays = {"keypoints": keypoints}
     for name, values in others.items():
-        arrays[name] = np.asarray(values, np.float64)
+        if name == "image_ids" and values is None:
+            values = np.zeros(len(keypoints))
+        arrays[name] = np.asarray(values, np.int64 if name == "image_ids" else np.float64)
         wanted = keypoints.shape[1:2] if name == "sigmas" else keypoints.shape[:1]
         if arrays[name].shape != wanted:
             raise InputError(
@@ -145,3 +158,25 @@ def _checked(keypoints, **others) -> list[np.ndarray]:
         if not np.isfinite(values).all():
             raise InputError(f"OKS-NMS got {name} that are not finite numbers; leave such people out.")
     return list(arrays.values())
+
+
+def _take_best(left, image_ids, keypoints, areas, *rule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows `by_falling_score`: the first of each image, the others, and their OKS with the first of their image."""
+    first = np.append(True, image_ids[left[1:]] != image_ids[left[:-1]])
+    best, rest = left[first], left[~first]
+    theirs = best[np.cumsum(first) - 1][~first]
+    similarity = _oks(keypoints[theirs], keypoints[rest], (areas[theirs] + areas[rest]) / 2, *rule)
+    return best, rest, similarity
+
+
+def _oks(kept, candidate, area, sigmas, joint_threshold, candidate_only) -> np.ndarray:
+    """OKS of pairs, both ``(..., joints, 3)``, with mean areas ``(...)``, by the rule that `oks_matrix` explains."""
+    squared = np.square(kept[..., 0] - candidate[..., 0]) + np.square(kept[..., 1] - candidate[..., 1])
+    tolerance = 2 * np.square(2 * sigmas) * area[..., None]
+    similarity = np.exp(-squared / np.maximum(tolerance, 1e-12))  # areas of 0 accept the exact joint
+    if joint_threshold is None:
+        return similarity.mean(axis=-1)
+    sure = candidate[..., 2] > joint_threshold
+    if not candidate_only:
+        sure = sure & (kept[..., 2] > joint_threshold)
+    return np.where(sure, similarity, 0).sum(axis=-1) / np.maximum(sure.sum(axis=-1), 1)

@@ -137,21 +137,40 @@ def test_an_oks_of_exactly_the_threshold_is_kept():
     np.testing.assert_array_equal(nms.oks_nms(*arguments, threshold=0.49), [1])
 
 
-def test_equal_scores_keep_their_order_and_the_first_of_twins_stays():
+def test_of_equal_scores_the_later_row_goes_first():
     keypoints = np.zeros((4, 3, 3))
     keypoints[[1, 3], :, 0] = 500
     arguments = keypoints, np.full(4, 50.0), np.full(4, 0.5), (0.05,) * 3
-    np.testing.assert_array_equal(nms.oks_nms(*arguments), [0, 1])
+    np.testing.assert_array_equal(nms.oks_nms(*arguments), [3, 2])
     order, scores = nms.soft_oks_nms(*arguments, threshold=0.9)
-    np.testing.assert_array_equal(order, [0, 1, 2, 3])
+    np.testing.assert_array_equal(order, [3, 2, 1, 0])
     np.testing.assert_allclose(scores, [0.5, 0.5, 0.5 * math.exp(-1 / 0.9), 0.5 * math.exp(-1 / 0.9)])
+
+
+def soft_keeps(*arguments, **options):
+    return nms.soft_oks_nms(*arguments, **options)[0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("suppress", [nms.oks_nms, soft_keeps])
+def test_images_together_are_the_images_one_by_one(suppress, rule):
+    """People of images of 1, 2 and 9 in one shuffled list, with ids that float64 could not tell apart."""
+    keypoints, areas, scores = people(12)
+    image_ids = 2**53 + np.random.default_rng(2).permutation([0, *[1] * 9, 2, 2])
+    options = {"sigmas": (0.05,) * 5, "threshold": 0.2, **RULES[rule]}
+    wanted = []
+    for image in dict.fromkeys(image_ids.tolist()):
+        rows = np.flatnonzero(image_ids == image)
+        wanted.extend(rows[suppress(keypoints[rows], areas[rows], scores[rows], **options)])
+    np.testing.assert_array_equal(suppress(keypoints, areas, scores, image_ids=image_ids, **options), wanted)
+    assert len(suppress(keypoints, areas, scores, **options)) < len(wanted) < 12 or suppress is soft_keeps
 
 
 def test_the_order_of_people_does_not_matter_and_arguments_stay_as_they_are():
     keypoints, areas, scores = people()
     before = scores.copy()
     shuffled = np.random.default_rng(1).permutation(len(scores))
-    for suppress in (nms.oks_nms, lambda *arguments: nms.soft_oks_nms(*arguments)[0]):
+    for suppress in (nms.oks_nms, soft_keeps):
         kept = suppress(keypoints, areas, scores, (0.05,) * 5)
         again = suppress(keypoints[shuffled], areas[shuffled], scores[shuffled], (0.05,) * 5)
         np.testing.assert_array_equal(shuffled[again], kept)
@@ -173,6 +192,7 @@ def test_nobody_and_people_without_area():
         ({"keypoints": np.zeros((3, 17, 2))}, r"keypoints of shape \(3, 17, 2\); give \(people, joints, 3\)"),
         ({"areas": [1, 2]}, r"areas of shape \(2,\) .* one number for each person"),
         ({"scores": [1, 2, 3, 4]}, r"scores of shape \(4,\) .* one number for each person"),
+        ({"image_ids": [1, 2]}, r"image_ids of shape \(2,\) .* one number for each person"),
         ({"sigmas": (0.1,) * 16}, r"sigmas of shape \(16,\) .* one number for each joint"),
         ({"scores": [1, np.nan, 2]}, "scores that are not finite"),
         ({"keypoints": np.full((3, 17, 3), np.inf)}, "keypoints that are not finite"),

@@ -4,10 +4,12 @@ import json
 import math
 
 import numpy as np
+import plain_loops
 import pytest
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import selection
+from keras_mrpose.skeletons import COCO, MPII
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,38 @@ def test_areas_are_those_of_the_published_windows(shared):
         kept = [boxes[key] for key in zip(run["image_id"], run["score"], strict=True)]
         wanted = 40000 * np.prod(run["scale"], axis=1)
         np.testing.assert_allclose(selection.window_areas(kept, run["image_size_wh"][::-1]), wanted, rtol=1e-6)
+
+
+# --- against plain loops -------------------------------------------------------------------------------------------
+
+
+def crowd(count=60, joints=17, seed=3):
+    """People in nine images, half of them found again a little off, some scores equal, some joints unsure or at 0.2."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, 400, (count, 1, 2)) + rng.normal(0, 60, (count, joints, 2))
+    points[count // 2 :] = points[: count // 2] + rng.normal(0, 6, (count // 2, joints, 2))
+    confidences = rng.uniform(-0.1, 1, (count, joints))
+    confidences[rng.random((count, joints)) < 0.1] = 0.2
+    box_scores = rng.uniform(0.1, 1, count)
+    confidences[::10], box_scores[::10] = 0.5, 0.75  # rows 0 and 30, 10 and 40, 20 and 50 are of one image
+    image_ids = np.tile(rng.integers(0, 9, count // 2), 2)
+    return np.dstack([points, confidences]), image_ids, rng.uniform(5e3, 5e4, count), box_scores
+
+
+@pytest.mark.parametrize("suppression", ["hard", "soft"])
+@pytest.mark.parametrize("skeleton", [COCO, MPII], ids=lambda skeleton: skeleton.name)
+def test_selection_person_by_person_and_joint_by_joint(skeleton, suppression):
+    given = crowd(joints=skeleton.num_joints)
+    np.testing.assert_allclose(
+        selection.rescored(given[0], given[3]), plain_loops.rescored(given[0], given[3]), rtol=1e-12
+    )
+    for thresholds in ({"oks_threshold": 0.5, "joint_threshold": 0.4}, {}):
+        options = {"suppression": suppression, "sigmas": skeleton.sigmas, **thresholds}
+        rows, scores = selection.select(*given, **options)
+        wanted_rows, wanted_scores = plain_loops.select(*given, **options)
+        np.testing.assert_array_equal(rows, wanted_rows)
+        np.testing.assert_allclose(scores, wanted_scores, rtol=1e-12)
+        assert len(rows) < 60 or suppression == "soft"
 
 
 # --- scores and selection by hand ---------------------------------------------------------------------------------
@@ -95,6 +129,7 @@ def test_nobody():
     [
         ({"suppression": "softly"}, "suppression 'softly'; give one of hard, soft, none"),
         ({"keypoints": np.zeros((3, 16, 3))}, r"keypoints of shape \(3, 16, 3\)"),
+        ({"sigmas": MPII.sigmas}, r"keypoints of shape \(3, 17, 3\); give \(people, 16, 3\): x, y, score"),
         ({"areas": [1, 2]}, r"areas of shape \(2,\) for 3 people"),
         ({"image_ids": 1}, r"image_ids of shape \(\) for 3 people"),
         ({"box_scores": [1, np.nan, 1]}, "box_scores of person 1 that are not finite"),

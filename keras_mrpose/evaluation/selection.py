@@ -5,11 +5,13 @@ Plain NumPy in float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_window
-from keras_mrpose.nms import oks_nms, soft_oks_nms
+from keras_mrpose.nms import by_falling_score, oks_nms, soft_oks_nms
 from keras_mrpose.skeletons import COCO
 
 SUPPRESSIONS = ("hard", "soft", "none")
@@ -29,14 +31,14 @@ def rescored(keypoints, box_scores, joint_threshold: float = 0.2) -> np.ndarray:
     """Scores of people: the box's score times the mean score of the joints that are above a threshold.
 
     Args:
-        keypoints: ``(people, 17, 3)`` x, y, score.
+        keypoints: ``(people, joints, 3)`` x, y, score.
         box_scores: ``(people,)``.
         joint_threshold: a joint of exactly this score is not counted (published: 0.2).
 
     Returns:
         ``(people,)`` float64; 0 for people without a joint above the threshold.
     """
-    keypoints, box_scores = columns(keypoints, box_scores=box_scores)
+    keypoints, box_scores = columns(keypoints, None, box_scores=box_scores)
     counted = keypoints[..., 2] > joint_threshold
     sums = np.where(counted, keypoints[..., 2], 0).sum(axis=1)
     return box_scores * sums / np.maximum(counted.sum(axis=1), 1)
@@ -50,21 +52,22 @@ def select(
     suppression: str = "hard",
     oks_threshold: float = 0.9,
     joint_threshold: float = 0.2,
+    sigmas: Sequence[float] = COCO.sigmas,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The people to report and their scores: `rescored`, then OKS-NMS in each image, over all joints.
 
     Args:
-        keypoints: ``(people, 17, 3)`` x, y in image pixels, score.
-        image_ids: ``(people,)``.
+        keypoints: ``(people, joints, 3)`` x, y in image pixels, score.
+        image_ids: ``(people,)`` integers.
         areas: ``(people,)`` in square image pixels; published: `window_areas`.
         box_scores: ``(people,)``.
         suppression: ``"hard"`` (published) drops people, ``"soft"`` lowers their scores, ``"none"`` does neither.
         oks_threshold: of the suppression, see `keras_mrpose.nms`.
         joint_threshold: of `rescored`.
+        sigmas: ``(joints,)`` of the skeleton (`Skeleton.sigmas`).
 
     Returns:
-        Rows of the people that stay, in the published order (images as they first appear, in each the highest score
-        first, of equal ones the later row), and the score of each.
+        Rows of the people that stay, in the published order (`keras_mrpose.nms.by_falling_score`), and their scores.
 
     Raises:
         InputError: an unknown suppression, arrays that do not fit each other, or a value that is not finite.
@@ -72,30 +75,24 @@ def select(
     if suppression not in SUPPRESSIONS:
         raise InputError(f"Unknown suppression {suppression!r}; give one of {', '.join(SUPPRESSIONS)}.")
     keypoints, image_ids, areas, box_scores = columns(
-        keypoints, image_ids=image_ids, areas=areas, box_scores=box_scores
+        keypoints, len(sigmas), image_ids=image_ids, areas=areas, box_scores=box_scores
     )
     scores = rescored(keypoints, box_scores, joint_threshold)
-    rows_of = {}
-    for row, image in enumerate(image_ids.tolist()):
-        rows_of.setdefault(image, []).append(row)
-    rows, final = [np.zeros(0, np.intp)], [np.zeros(0)]
-    for people in (np.array(found[::-1]) for found in rows_of.values()):  # NMS takes the first of equal scores
-        given = keypoints[people], areas[people], scores[people], COCO.sigmas, oks_threshold
-        if suppression == "soft":
-            order, lowered = soft_oks_nms(*given)
-        else:
-            order = oks_nms(*given) if suppression == "hard" else np.argsort(-scores[people], kind="stable")
-            lowered = scores[people][order]
-        rows.append(people[order])
-        final.append(lowered)
-    return np.concatenate(rows), np.concatenate(final)
+    if suppression == "soft":
+        return soft_oks_nms(keypoints, areas, scores, sigmas, oks_threshold, image_ids=image_ids)
+    if suppression == "hard":
+        rows = oks_nms(keypoints, areas, scores, sigmas, oks_threshold, image_ids=image_ids)
+    else:
+        rows = by_falling_score(scores, image_ids)
+    return rows, scores[rows]
 
 
-def columns(keypoints, **others) -> list[np.ndarray]:
-    """Keypoints of COCO people and one finite number per person for each of the others."""
+def columns(keypoints, joints: int | None = COCO.num_joints, **others) -> list[np.ndarray]:
+    """Keypoints of people with so many joints (None: any) and one finite number per person for each of the others."""
     keypoints = np.asarray(keypoints, np.float64)
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (COCO.num_joints, 3):
-        raise InputError(f"COCO got keypoints of shape {keypoints.shape}; give (people, 17, 3): x, y, score.")
+    if keypoints.ndim != 3 or keypoints.shape[2] != 3 or joints not in (None, keypoints.shape[1]):
+        wanted = f"(people, {joints or 'joints'}, 3)"
+        raise InputError(f"COCO got keypoints of shape {keypoints.shape}; give {wanted}: x, y, score.")
     arrays = {"keypoints": keypoints}
     for name, values in others.items():
         arrays[name] = np.asarray(values, np.int64 if name == "image_ids" else np.float64)
