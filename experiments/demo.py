@@ -9,6 +9,7 @@ from pathlib import Path
 
 import configs
 import numpy as np
+import tables
 from PIL import Image
 
 import keras_mrpose
@@ -22,13 +23,12 @@ UNSEEN = 500  # people of test2017 that the demo is judged by
 TRAINING_SECONDS = 285  # on a slow machine the epoch running then is the last, so that the demo ends in time
 
 
-def main(run: Path, quick: bool, report) -> None:
+def main(run: Path, quick: bool) -> None:
     """Do all of it, and say what to do next.
 
     Args:
         run: run folder, replaced if it is there.
         quick: a few minutes less: fewer people, one epoch, poor joints.
-        report: called with the result and a title, prints the table.
     """
     begin = time.perf_counter()
     folder = run.parent / ("drawn-people-quick" if quick else "drawn-people")
@@ -41,11 +41,11 @@ def main(run: Path, quick: bool, report) -> None:
     history = keras_mrpose.train(experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS)
 
     predictor = keras_mrpose.Predictor(run)
-    result = keras_mrpose.evaluate(predictor, unseen)
-    report(result, "drawn people that the network has not seen")
+    result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
+    tables.print_result(result, "drawn people that the network has not seen")
     result.save(run / "result.json")
     visualize.loss_curve(history, run / "loss_curve.png")
-    sheet = _overlays(unseen, result.predictions)
+    sheet = _overlays(unseen, result.predictions.read(result.settings))
     Image.fromarray(sheet).save(run / "overlays.png")
     picture = unseen.paths()[0]
     x, y, w, h = unseen.boxes[0].round().astype(int)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import configs
 import paper
-from rich import box
+import tables
 from rich.console import Console
-from rich.table import Table
 
 import keras_mrpose
 from keras_mrpose import Experiment
@@ -29,12 +26,12 @@ def main() -> None:
             for row in experiments
             if (published := table.of(row))
         ]
-        console.print(_table(f"{table.title}, as published", ("experiment", "#", *table.metrics), lines))
+        console.print(tables.plain(f"{table.title}, as published", ("experiment", "#", *table.metrics), lines))
     others = [row for row in experiments if not any(table.of(row) for table in paper.TABLES)]
     lines = [(row.name, number[row.name], row.model, row.backbone) for row in others]
-    console.print(_table("Without published numbers", ("experiment", "#", "model", "backbone"), lines))
+    console.print(tables.plain("Without published numbers", ("experiment", "#", "model", "backbone"), lines))
     lines = [(str(i), *cells) for i, cells in enumerate(trainings, 1)]
-    console.print(_table("How # is trained, with Adam", ("#", *TRAINING), lines))
+    console.print(tables.plain("How # is trained, with Adam", ("#", *TRAINING), lines))
 
     depths = ", ".join(f"{backbone} (*{ending})" if ending else backbone for backbone, ending in configs.DEPTHS.items())
     console.print(f"\nThe paper's backbones are {depths}, from ImageNet weights: --backbone-weights FILE.")
@@ -58,13 +55,3 @@ def _training(experiment: Experiment) -> tuple[str, ...]:
         str(recipe.epochs),
         str(recipe.batch_size),
     )
-
-
-def _table(title: str, headings: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:
-    """Columns one blank apart, under a title."""
-    table = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table

@@ -82,6 +82,7 @@ def parser() -> Parser:
     change.add_argument("--weights", metavar="FILE", help="start from a whole network: .keras file or checkpoint")
     change.add_argument("--map-joints", action="store_true", help="its joints may be others: keep those known to both")
     change.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="multiples of 32")
+    change.add_argument("--codec", help="of the heatmaps: gaussian (published), dark or udp")
     change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
     change.add_argument("--epochs", type=int)
     change.add_argument("--batch-size", type=int)
@@ -92,12 +93,41 @@ def parser() -> Parser:
 
     sub = command(evaluate)
     sub.add_argument("model", help="run folder or .keras file")
-    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, or COCO format)")
-    sub.add_argument("--split", default="val", help="train or val (default)")
-    sub.add_argument("--threshold", type=float, default=0.2, metavar="R", help="share of the torso (default 0.2)")
+    _data_options(sub)
+    sub.add_argument("--boxes", default="gt", metavar="gt|FILE", help="annotated (default), or a detector's, COCO JSON")
+    sub.add_argument("--box-threshold", type=float, default=0.0, metavar="S", help="least score of a detector's box")
+    sub.add_argument("--images-with-boxes", action="store_true", help="only images for which the file has boxes")
     sub.add_argument("--no-flip", action="store_true", help="without the flip test")
-    sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
+    sub.add_argument("--codec", help="that reads the heatmaps: gaussian, dark or udp (default: the network's)")
+    sub.add_argument("--suppression", default="hard", help="COCO: OKS-NMS, hard (default), soft or none")
+    sub.add_argument("--oks-threshold", type=float, default=0.9, metavar="T", help="COCO: of the NMS (default 0.9)")
+    sub.add_argument("--joint-threshold", type=float, default=0.2, metavar="S", help="COCO: of rescoring (default 0.2)")
+    sub.add_argument("--threshold", type=float, default=0.2, metavar="R", help="PCK: share of the torso (default 0.2)")
+    sub.add_argument("--protocol", help="ap, pckh or pck (default: the data set's own)")
+    sub.add_argument("--people", type=int, metavar="N", help="only the images of the first N people")
+    sub.add_argument("--no-diagnosis", action="store_true", help="do not class the errors")
+    sub.add_argument("--format-only", action="store_true", help="only write the results file for COCO's server")
     sub.add_argument("--out", metavar="FILE", help="result file (default: result.json in the run folder)")
+
+    sub = command(score)
+    sub.add_argument("file", help="COCO results (.json) or MPII predictions (.mat), of any program")
+    _data_options(sub, required=False)
+    sub.add_argument("--annotations", metavar="FILE", help="instead of --data: a person_keypoints_*.json")
+
+    sub = command(compare)
+    sub.add_argument("first", metavar="A.json", help="result file of `evaluate`")
+    sub.add_argument("second", metavar="B.json", help="another")
+    _data_options(sub, required=False)
+
+    sub = command(results)
+    sub.add_argument("results", nargs="*", metavar="result", help="result files (default: those in saved_models)")
+    sub.set_defaults(saved=SAVED)
+
+    sub = command(ceiling)
+    _data_options(sub)
+    sub.add_argument("--noise", type=float, default=0.1, metavar="SD", help="of the noisy heatmaps (default 0.1)")
+    sub.add_argument("--protocol", help="as for evaluate")
+    sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
 
     sub = command(predict)
     sub.add_argument("model", help="run folder or .keras file")
@@ -137,6 +167,11 @@ def parser() -> Parser:
     return top
 
 
+def _data_options(sub, required: bool = True) -> None:
+    sub.add_argument("--data", required=required, metavar="DIR", help="data set folder (LSP, MPII, or COCO format)")
+    sub.add_argument("--split", default="val", help="train, val (default), or another name that the folder has")
+
+
 def _import_quietly() -> None:
     """Import TensorFlow without the lines that its C++ start-up writes past every log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -159,7 +194,7 @@ def demo(options) -> None:
     """Draw people, train MRFeaNet2 on them, evaluate it on people it has not seen, write pictures. Needs no files."""
     import demo as script
 
-    script.main(options.run, options.quick, print_result)
+    script.main(options.run, options.quick)
 
 
 def train(options) -> None:
@@ -176,7 +211,7 @@ def train(options) -> None:
     if options.quick:
         experiment = configs.quick(experiment)
     recipe = _given(options, "epochs", "batch_size", "learning_rate", "schedule", "precision", "seed")
-    fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "sigma")
+    fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
     run = options.run or SAVED / experiment.name
     people, validation = (_first(data.load(options.data, split), options.people) for split in ("train", "val"))
@@ -195,18 +230,38 @@ def train(options) -> None:
 
 
 def evaluate(options) -> None:
-    """Measure a network on a data set: PCK per joint, with the flip test, and how it was made."""
-    import keras_mrpose
-    from keras_mrpose import data
+    """Measure a network by the data set's own protocol: COCO's AP, MPII's PCKh, LSP's PCK; and how it was made."""
+    import judge
 
-    model = Path(options.model)
-    out = Path(options.out) if options.out else (model if model.is_dir() else model.parent) / "result.json"
-    predictor = keras_mrpose.Predictor(model, flip_test=not options.no_flip)
-    people = _first(data.load(options.data, options.split), options.people)
-    result = keras_mrpose.evaluate(predictor, people, options.threshold)
-    print_result(result, f"{model} on {options.data} ({options.split})")
-    result.save(out)
-    print(f"written to {out}")
+    judge.evaluate(options)
+
+
+def score(options) -> None:
+    """Judge the predictions in a file, whoever made them, by COCO's or MPII's protocol."""
+    import judge
+
+    judge.score(options)
+
+
+def compare(options) -> None:
+    """Explain why two results differ: list the differences, and judge the raw predictions again under each."""
+    import report
+
+    report.compare(options)
+
+
+def results(options) -> None:
+    """Print the paper's rows with ours beside them, and what was done otherwise."""
+    import report
+
+    report.results(options)
+
+
+def ceiling(options) -> None:
+    """Tell the best number that any network can reach with each codec and heatmap size, from annotations alone."""
+    import judge
+
+    judge.ceiling(options)
 
 
 def predict(options) -> None:
@@ -263,23 +318,6 @@ def list_(options) -> None:
     import listing
 
     listing.main()
-
-
-def print_result(result, title: str) -> None:
-    """A table of PCK per joint and mean."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("joint", f"PCK@{result.threshold:g}", title=title)
-    for name, share in result.pck.items():
-        table.add_row(name, "-" if share is None else f"{100 * share:.1f}")
-    table.add_section()
-    table.add_row("mean", f"{100 * result.mean:.1f}")
-    console = Console()
-    console.print(table)
-    left_out = f", {result.skipped} without a torso left out" if result.skipped else ""
-    flip = "with" if result.protocol["flip_test"] else "without"
-    console.print(f"{result.people} people{left_out}; annotated boxes, {flip} flip test")
 
 
 def _given(options, *names) -> dict:

@@ -1,6 +1,7 @@
-"""Evaluation: exact PCK against a float64 loop, a perfect network scores 1, and `result.json` says how it was made."""
+"""Evaluation: a perfect network scores 1, PCK as in a float64 loop, and a result says how it was made."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -11,8 +12,10 @@ from PIL import Image
 
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import evaluate
-from keras_mrpose.evaluation import pck as evaluation
+from keras_mrpose.evaluation import Result, evaluate, stamp
+from keras_mrpose.evaluation.predictions import Predictions, predict
+from keras_mrpose.evaluation.settings import Settings, decodings
+from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.predictor import Predictor, read_picture
 from keras_mrpose.skeletons import Skeleton
 
@@ -71,47 +74,88 @@ def noisy(people):
 def test_a_perfect_network_scores_one(people, predictor):
     """Errors of 3/8 and 1/4 heatmap pixels are 2.8 picture pixels here; 0.2 torsos are about 8."""
     result = evaluate(predictor, people)
-    assert (result.mean, result.people, result.skipped) == (1.0, 5, 0)
-    assert result.pck == {"right_hip": 1.0, "left_shoulder": 1.0, "nose": 1.0}
-    assert np.linalg.norm(result.predictions[..., :2] - people.keypoints[..., :2], axis=-1).max() < 2.8
+    assert (result.metric, result.value) == ("PCK", 1.0)
+    assert (result.numbers["people"], result.numbers["people_without_torso"]) == (5, 0)
+    assert result.numbers["joints"] == {"right_hip": 1.0, "left_shoulder": 1.0, "nose": 1.0}
+    found = result.predictions.read(result.settings)
+    assert np.linalg.norm(found[..., :2] - people.keypoints[..., :2], axis=-1).max() < 2.8
+    assert result.diagnosis["all"] == {"count": 15, "good": 1.0, "jitter": 0, "inversion": 0, "swap": 0, "miss": 0}
+    assert set(result.diagnosis["gains"].values()) == {0.0}
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.2, 0.5])
 def test_pck_against_a_float64_loop(noisy, predictor, threshold):
-    result = evaluate(predictor, noisy, threshold)
-    right, total, skipped = {}, {}, 0
-    for person in range(5):
+    """The curve at each of its 51 thresholds as well; its last is the PCK, and its area that of 50 trapezoids."""
+    result = evaluate(predictor, noisy, threshold=threshold)
+    errors, skipped = {}, 0
+    for person, found in enumerate(result.predictions.read(result.settings)):
         joints = noisy.keypoints[person].tolist()
         if not (joints[0][2] and joints[1][2]):
             skipped += 1
             continue
         torso = math.dist(joints[0][:2], joints[1][:2])
-        for name, (x, y, v), found in zip(dots.DOTS.joints, joints, result.predictions[person], strict=True):
+        for name, (x, y, v), (a, b, _) in zip(dots.DOTS.joints, joints, found, strict=True):
             if v:
-                total[name] = total.get(name, 0) + 1
-                right[name] = right.get(name, 0) + (math.dist((x, y), found[:2]) <= threshold * torso)
-    assert skipped == result.skipped == 2
-    assert result.pck == {name: right[name] / total[name] for name in dots.DOTS.joints}
-    assert result.mean == sum(right.values()) / sum(total.values())
-    assert (result.people, result.threshold) == (5, threshold)
+                errors.setdefault(name, []).append(math.dist((x, y), (a, b)) / torso)
+    numbers = result.numbers
+    assert skipped == numbers["people_without_torso"] == 2
+    assert numbers["joints"] == {name: np.mean(np.less_equal(errors[name], threshold)) for name in dots.DOTS.joints}
+    everything = np.concatenate(list(errors.values()))
+    curve = [np.mean(everything <= threshold * step / 50) for step in range(51)]
+    assert numbers["curve"] == pytest.approx(curve, abs=1e-15)
+    assert numbers["thresholds"] == pytest.approx([threshold * step / 50 for step in range(51)])
+    assert result.value == numbers["mean"] == curve[-1] == numbers["curve"][-1]
+    assert numbers["area"] == pytest.approx(sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / 50)
+    wrong = result.diagnosis["all"]
+    assert wrong["good"] == pytest.approx(result.value)
+    assert sum(result.diagnosis["gains"].values()) == pytest.approx(100 * (1 - result.value))  # PCK mends one by one
     if threshold == 0.2:
-        assert 0 < result.mean < 1  # the case is not idle
+        assert 0 < result.value < 1  # the case is not idle
 
 
 def test_predictions_are_those_of_the_predictor(people, predictor):
-    """The pipeline crops in float32, the predictor's matrices are float64: 1e-5 of a crop's 96 pixels."""
-    found = evaluation.predict_people(predictor, people)
-    assert found.shape == (5, 3, 3) and found.dtype == np.float64
-    for person, path in enumerate(people.paths()):
-        alone = predictor(read_picture(path), people.boxes[person : person + 1])[0]
-        np.testing.assert_allclose(found[person], alone, atol=1e-3)
+    """Every way to read the heatmaps. The pipeline crops in float32, the predictor in float64: 1e-5 of 96 pixels."""
+    found = predict(predictor, people)
+    single = Predictor(predictor.model, flip_test=False)
+    readers = {
+        "gaussian/single": (single, GaussianCodec(1.0)),
+        "gaussian/flip": (predictor, GaussianCodec(1.0, flip_shift=False)),
+        "gaussian/flip+shift": (predictor, GaussianCodec(1.0)),
+        "dark/single": (single, DarkCodec(1.0)),
+        "dark/flip": (predictor, DarkCodec(1.0, flip_shift=False)),
+        "dark/flip+shift": (predictor, DarkCodec(1.0)),
+    }
+    assert set(found.joints) == set(readers)
+    for way, (like, codec) in readers.items():
+        alone = Predictor(like.model, flip_test=like.flip_test, codec=codec)
+        assert found.joints[way].shape == (5, 3, 3)
+        for person, path in enumerate(people.paths()):
+            wanted = alone(read_picture(path), people.boxes[person : person + 1])[0]
+            np.testing.assert_allclose(found.joints[way][person], wanted, atol=1e-3)
+    assert len({joints.tobytes() for joints in found.joints.values()}) == 6  # they differ
+    assert set(predict(single, people).joints) == {"gaussian/single", "dark/single"}
 
 
-def test_flip_test_is_told_and_done(people, predictor):
-    direct = Predictor(predictor.model, flip_test=False)
-    with_flip, without = evaluate(predictor, people), evaluate(direct, people)
-    assert (with_flip.protocol["flip_test"], without.protocol["flip_test"]) == (True, False)
-    assert np.abs(with_flip.predictions - without.predictions).max() > 1e-3
+def test_only_codecs_of_one_scale_read_the_same_heatmaps():
+    assert set(decodings(UDPCodec(2.0), True)) == {"udp/single", "udp/flip"}
+    ways = decodings(DarkCodec(3.0), True)
+    assert set(ways) == {f"{name}/{way}" for name in ("gaussian", "dark") for way in ("single", "flip", "flip+shift")}
+    assert ways["gaussian/flip"] == (GaussianCodec(3.0, flip_shift=False), True)
+    assert ways["dark/flip+shift"] == (DarkCodec(3.0), True)
+    assert Settings("dark", flip_shift=False).decoding == "dark/flip"
+    assert Settings(flip_test=False).decoding == "gaussian/single"
+
+
+def test_codec_at_test_time(people, predictor):
+    dark = Predictor(predictor.model, codec="dark")
+    result = evaluate(dark, people)
+    assert result.protocol["settings"]["codec"] == "dark"
+    assert result.protocol["network"]["trained_with"]["codec"] == "GaussianCodec"
+    found = result.predictions
+    np.testing.assert_array_equal(found.read(result.settings), found.joints["dark/flip+shift"])
+    wide = evaluate(Predictor(predictor.model, codec=DarkCodec(2.0)), people)  # of another sigma than the network's
+    assert wide.protocol["codec"] == {"codec": "DarkCodec", "sigma": 2.0, "flip_shift": True}
+    assert (wide.predictions.joints["dark/single"] != found.joints["dark/single"]).any()
 
 
 def strict(path):
@@ -124,32 +168,47 @@ def strict(path):
 
 
 def test_result_file(noisy, predictor, tmp_path):
-    """With nobody's nose labelled, its share is null."""
+    """With nobody's nose labelled, its share is null. What is read again is what was written."""
     result = evaluate(predictor, changed(noisy, keypoints=noisy.keypoints * [[1], [1], [0]]))
-    result.save(tmp_path / "new" / "result.json")
-    content = strict(tmp_path / "new" / "result.json")
-    assert set(content) == {"PCK@0.2", "people", "people_without_torso", "protocol"}
-    assert content["PCK@0.2"] == {"mean": result.mean, **result.pck}
-    assert content["PCK@0.2"]["nose"] is None
-    assert (content["people"], content["people_without_torso"]) == (5, 2)
+    file = tmp_path / "new" / "result.json"
+    result.save(file)
+    content = strict(file)
+    assert set(content) == {"metric", "value", "numbers", "diagnosis", "protocol"}
+    assert content["numbers"]["joints"]["nose"] is None
     protocol = content["protocol"]
-    assert protocol == result.protocol
-    assert protocol["data"].endswith("/truth.json") and protocol["data"].count("/") == 1  # no path of this machine
+    parts = {"evaluation", "settings", "data", "boxes", "codec", "network", "versions", "command", "time"}
+    assert set(protocol) == parts
+    assert protocol["evaluation"] == "pck" and protocol["boxes"] == {"kind": "annotated"}
+    assert protocol["settings"] == {"codec": "gaussian", "flip_test": True, "flip_shift": True, "threshold": 0.2}
+    annotations = protocol["data"]["annotations"]
+    assert annotations.endswith("/truth.json") and annotations.count("/") == 1  # the same wherever the data lie
+    assert (protocol["data"]["people"], protocol["data"]["images"]) == (5, 3)
+    network = protocol["network"]
+    assert (network["model"], network["input_size"], network["precision"]) == ("dots", [96, 64], "float32")
     gaussian = {"sigma": 1.0, "flip_shift": True, "published_border": True}
-    assert protocol["codec"] == {"name": "GaussianCodec", **gaussian}
-    assert (protocol["model"], protocol["input_size"], protocol["boxes"]) == ("dots", [96, 64], "annotated")
-    assert (protocol["flip_test"], protocol["normalizer"]) == (True, "right hip to left shoulder")
-    assert set(protocol["versions"]) == {"keras", "tensorflow", "numpy", "python"}
+    assert network["trained_with"] == protocol["codec"] == gaussian | {"codec": "GaussianCodec"}
+    assert set(protocol["versions"]) == {"python", "keras_mrpose", "keras", "tensorflow", "numpy", "pycocotools"}
+    again = Result.load(file)
+    assert vars(again) | {"predictions": None} == content | {"predictions": None}
+    assert again.settings == result.settings
+    for name in ("images", "ids", "image_ids", "boxes", "box_scores"):
+        np.testing.assert_array_equal(getattr(again.predictions, name), getattr(result.predictions, name))
+    assert again.predictions.input_size == (96, 64)
+    for way, joints in result.predictions.joints.items():
+        np.testing.assert_array_equal(again.predictions.joints[way], joints)
 
 
-def test_hash_tells_data_apart(people, noisy, predictor):
-    hashes = {
-        evaluation.protocol(predictor, table)["data_sha256"]
-        for table in (people, noisy, changed(people, boxes=people.boxes + 1), people.take(slice(4)))
-    }
-    assert len(hashes) == 4
-    again = changed(people)
-    assert evaluation.protocol(predictor, again) == evaluation.protocol(predictor, people)
+def test_hashes_tell_data_and_weights_apart(people, noisy, predictor):
+    tables = (people, noisy, changed(people, boxes=people.boxes + 1), people.take(slice(4)))
+    assert len({stamp.of_data(table)["sha256"] for table in tables}) == 4
+    assert stamp.of_data(changed(people)) == stamp.of_data(people)
+    other = Predictor(dots.network())
+    before = stamp.of_network(other)
+    assert before == stamp.of_network(predictor)
+    weights = other.model.get_weights()
+    weights[0].flat[0] += 1
+    other.model.set_weights(weights)
+    assert {name for name, value in stamp.of_network(other).items() if value != before[name]} == {"weights_sha256"}
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------
@@ -175,7 +234,7 @@ def test_people_without_a_torso_are_refused(people, predictor):
 @pytest.mark.parametrize("threshold", [0.0, -0.2, math.nan])
 def test_a_threshold_that_is_none_is_refused(people, predictor, threshold):
     with pytest.raises(InputError, match=r"threshold is .*; give a positive share"):
-        evaluate(predictor, people, threshold)
+        evaluate(predictor, people, threshold=threshold)
 
 
 def test_a_broken_image_is_named(people, predictor, tmp_path):
@@ -187,4 +246,36 @@ def test_a_broken_image_is_named(people, predictor, tmp_path):
 
 def test_result_cannot_be_changed(people, predictor):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        evaluate(predictor, people).mean = 1.0
+        evaluate(predictor, people, diagnose=False).value = 1.0
+
+
+def test_wrong_options_are_refused(people, predictor):
+    for given, words in (
+        ({"protocol": "voc"}, "Unknown protocol 'voc'; give one of ap, pckh, pck"),
+        ({"protocol": "ap"}, "has dots joints; COCO's protocol needs its 17"),
+        ({"suppression": "softly"}, "suppression 'softly'; give one of hard, soft, none"),
+        ({"oks_threshold": math.nan}, "OKS threshold is nan; give a positive number"),
+        ({"truth": changed(people)}, "Only COCO's protocol has detected boxes"),
+    ):
+        with pytest.raises(InputError, match=words):
+            evaluate(predictor, people, **given)
+    with pytest.raises(InputError, match="no boxes of people"):
+        evaluate(predictor, people.take(slice(0)))
+
+
+def test_files_that_are_no_results_are_named(people, predictor, tmp_path):
+    file = tmp_path / "result.json"
+    with pytest.raises(InputError, match=r"result\.json is not there; give a result file that `evaluate` wrote"):
+        Result.load(file)
+    for content in ("{", "[]", '{"PCK@0.2": 1}'):
+        file.write_text(content)
+        with pytest.raises(InputError, match=r"result\.json is not a result file of this version"):
+            Result.load(file)
+    result = evaluate(predictor, people, diagnose=False)
+    result.save(file)
+    (tmp_path / "result.npz").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"result\.npz does not hold raw predictions"):
+        Result.load(file)
+    (tmp_path / "result.npz").unlink()
+    with pytest.raises(InputError, match=r"result\.npz is not there: the raw predictions lie beside"):
+        Predictions.load(tmp_path / "result.npz")

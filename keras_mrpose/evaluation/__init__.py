@@ -1,8 +1,10 @@
-"""How good a network is on a data set, each by its own protocol, as exact numbers that say how they were made.
+"""How good a network is on a data set, by the data set's own protocol, as exact numbers that say how they were made.
 
-`pck` for LSP (and any people with a torso), `mpii` for MPII's PCKh, `coco` for the ten numbers of COCO.
+From a network to a result: `predictions` runs it, `protocols` has a row for each protocol (`coco` with `selection` for
+AP, `mpii` for PCKh, `pck` for LSP), `diagnosis` says what went wrong, `stamp` how it was made; `result` puts all of it
+together. `compare` explains the gap between two results, `ceiling` tells what a perfect network would reach.
 """
 
-from keras_mrpose.evaluation.pck import Result, evaluate
+from keras_mrpose.evaluation.result import Result, evaluate
 
 __all__ = ["Result", "evaluate"]

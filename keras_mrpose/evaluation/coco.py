@@ -85,12 +85,15 @@ def save_results(results: list[dict], path: str | Path) -> None:
     Path(path).write_text(json.dumps(results, allow_nan=False))
 
 
-def average_precision(annotation_file: str | Path, results: list[dict]) -> dict[str, float]:
-    """The ten numbers of COCO's keypoint evaluation, over all images of a file, by pycocotools.
+def average_precision(
+    annotation_file: str | Path, results: list[dict], image_ids: Iterable[int] | None = None
+) -> dict[str, float]:
+    """The ten numbers of COCO's keypoint evaluation, by pycocotools.
 
     Args:
         annotation_file: the original ``person_keypoints_*.json``, with crowds and people without keypoints.
         results: as `results_json` makes them; of an image's people the best 20 count.
+        image_ids: the images to evaluate; None takes all of the file, which is the protocol.
 
     Returns:
         AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in 0..1; -1, as from pycocotools, where nobody of that size
@@ -99,26 +102,52 @@ def average_precision(annotation_file: str | Path, results: list[dict]) -> dict[
     Raises:
         InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
     """
-    evaluation = _compared(annotation_file, results)
+    return ten_numbers(compared(annotation_file, results, image_ids))
+
+
+def compared(annotation_file: str | Path, results: list[dict], image_ids: Iterable[int] | None = None) -> COCOeval:
+    """pycocotools' evaluation after its matching, silent, with copies of what it writes into.
+
+    Arguments and errors are those of `average_precision`.
+    """
+    truth = coco.ground_truth(annotation_file)
+    check_results(results, image_ids=(image["id"] for image in truth["images"]))
+    with contextlib.redirect_stdout(None):
+        annotated, found = Dataset(), Dataset()
+        annotated.dataset = truth
+        annotated.createIndex()
+        if results:
+            fields = [field for field in (*FIELDS, "bbox") if field in results[0]]
+            found = annotated.loadRes([{field: record[field] for field in fields} for record in results])
+        else:  # which loadRes cannot take
+            found.dataset = truth | {"annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(annotated, found, "keypoints")
+        if image_ids is not None:
+            evaluation.params.imgIds = sorted(set(int(image) for image in image_ids))
+        evaluation.evaluate()
+    return evaluation
+
+
+def ten_numbers(evaluation: COCOeval) -> dict[str, float]:
+    """AP and AR of what `compared` returns, see `average_precision`."""
     with contextlib.redirect_stdout(None):
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
 
 
-def joint_oks(annotation_file: str | Path, results: list[dict]) -> tuple[dict[str, float | None], int, int]:
+def joint_oks(evaluation: COCOeval) -> tuple[dict[str, float | None], int, int]:
     """How near each joint is to its annotation, in people that were found.
 
     Args:
-        annotation_file: as in `average_precision`.
-        results: as in `average_precision`.
+        evaluation: of `compared`.
 
     Returns:
         By joint name, the mean of exp(-d^2 / (2 (2 sigma)^2 area)) over the people found who have it labelled (None if
         nobody has), found people, and annotated people: all that count in AP, so no crowds and nobody without a
         keypoint. Found is who has a result of OKS 0.5 or more in pycocotools' matching.
     """
-    evaluation = _compared(annotation_file, results)
     sums, labelled, found, people = np.zeros(COCO.num_joints), np.zeros(COCO.num_joints, int), 0, 0
     for image in filter(None, evaluation.evalImgs[: len(evaluation.params.imgIds)]):  # the first are of all sizes
         for truth, result, ignored in zip(
@@ -138,26 +167,7 @@ def joint_oks(annotation_file: str | Path, results: list[dict]) -> tuple[dict[st
             sums += np.where(flag > 0, similarity, 0)
             labelled += flag > 0
     means = [float(total / count) if count else None for total, count in zip(sums, labelled, strict=True)]
-    return dict(zip(COCO.joints, means, strict=True)), found, people
-
-
-def _compared(annotation_file: str | Path, results: list[dict]) -> COCOeval:
-    """pycocotools' evaluation after its matching, silent, with copies of what it writes into."""
-    truth = coco.ground_truth(annotation_file)
-    check_results(results, image_ids=(image["id"] for image in truth["images"]))
-    with contextlib.redirect_stdout(None):
-        annotated, found = Dataset(), Dataset()
-        annotated.dataset = truth
-        annotated.createIndex()
-        if results:
-            fields = [field for field in (*FIELDS, "bbox") if field in results[0]]
-            found = annotated.loadRes([{field: record[field] for field in fields} for record in results])
-        else:  # which loadRes cannot take
-            found.dataset = truth | {"annotations": []}
-            found.createIndex()
-        evaluation = COCOeval(annotated, found, "keypoints")
-        evaluation.evaluate()
-    return evaluation
+    return dict(zip(COCO.joints, means, strict=True)), found, int(people)
 
 
 def _are_numbers(values, count: int) -> bool:

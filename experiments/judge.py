@@ -1,0 +1,141 @@
+"""`run.py evaluate`, `score` and `ceiling`: a data set's numbers for a network, for a file, for the truth itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tables
+from rich.console import Console
+
+import keras_mrpose
+from keras_mrpose import InputError, data
+from keras_mrpose.data import coco as coco_data
+from keras_mrpose.data.people import People
+from keras_mrpose.evaluation import ceiling as ceilings
+from keras_mrpose.evaluation import coco, diagnosis, mpii, protocols
+from keras_mrpose.evaluation.predictions import check_tables, predict
+from keras_mrpose.evaluation.result import settings_of
+from keras_mrpose.heatmaps import CODECS
+
+ANNOTATED = "gt"  # what --boxes calls them
+
+
+def evaluate(options) -> None:
+    """Measure a network, print it and write it down; or, with --format-only, write what it found for a server."""
+    model = Path(options.model)
+    folder = model if model.is_dir() else model.parent
+    if options.out and Path(options.out).suffix != ".json":
+        raise InputError(f"--out is {options.out}; give a file name that ends in .json.")
+    predictor = keras_mrpose.Predictor(model, flip_test=not options.no_flip, codec=options.codec)
+    if options.format_only:
+        out = Path(options.out or folder / f"person_keypoints_{options.split}_results.json")
+        print(f"{_write_results(predictor, options, out)} people written to {out}")
+        return
+    people, truth = _tables(options)
+    result = keras_mrpose.evaluate(
+        predictor, people, truth, protocol=options.protocol, diagnose=not options.no_diagnosis, **_chosen(options)
+    )
+    tables.print_result(result, f"{model} on {result.protocol['data']['annotations']}")
+    out = Path(options.out or folder / "result.json")
+    result.save(out)
+    print(f"written to {out}; raw predictions beside it")
+    if result.diagnosis and (folder / "logs").is_dir():
+        diagnosis.write_summaries(folder / "logs" / "diagnosis", result.diagnosis, result.metric)
+
+
+def score(options) -> None:
+    """Judge predictions in a file, whoever made them: COCO results (.json), or MPII predictions (.mat)."""
+    file = Path(options.file)
+    if file.suffix == ".mat":
+        if not options.data:
+            raise InputError(f"{file} holds predictions for MPII; give --data DIR with annot/gt_valid.mat.")
+        split = {"val": "valid"}.get(options.split, options.split)
+        truth = mpii.read_truth(Path(options.data) / "annot" / f"gt_{split}.mat")
+        Console().print(mpii.table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
+        return
+    if not (options.annotations or options.data):
+        raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
+    annotations = options.annotations or coco_data.annotation_file(options.data, options.split)
+    results = coco_data.read_json(file, "give results in COCO's format")
+    coco.check_results(results, str(file), (image["id"] for image in coco_data.ground_truth(annotations)["images"]))
+    if not results:
+        raise InputError(f"{file} holds no results, so that there is nothing to judge.")
+    evaluation = coco.compared(annotations, results)
+    similarity, found, annotated = coco.joint_oks(evaluation)
+    if not annotated:
+        raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")
+    tables.print_coco(coco.ten_numbers(evaluation), similarity, found, annotated, f"{file} on {annotations}")
+
+
+def ceiling(options) -> None:
+    """The best that any network can reach with each codec and heatmap size."""
+    if not options.noise >= 0:
+        raise InputError(f"--noise is {options.noise}; give a number of at least 0, such as 0.1.")
+    people = _first(data.load(options.data, options.split, require_images=False), options.people)
+    protocol = options.protocol or protocols.protocol_of(people)
+    protocols.check(protocol, people)
+    ways = ({}, {"flip_test": True}, {"noise": options.noise}, {"flip_test": True, "noise": options.noise})
+    rows = []
+    for size in ceilings.sizes(protocol):
+        for name in CODECS:
+            codec = ceilings.codec_for(name, size)
+            rows.append((size, name, [ceilings.ceiling(people, codec, size, protocol=protocol, **way) for way in ways]))
+    tables.print_ceiling(
+        rows, protocols.PROTOCOLS[protocol].metric, options.noise, f"{people.source}, {len(people)} people"
+    )
+
+
+def _chosen(options) -> dict:
+    """The settings that are options."""
+    return {name: getattr(options, name) for name in ("suppression", "oks_threshold", "joint_threshold", "threshold")}
+
+
+def _tables(options) -> tuple[People, People]:
+    """Whose boxes are cropped, and the annotated people; the same table for annotated boxes."""
+    truth = _annotated(options, require_images=options.boxes == ANNOTATED)
+    if options.boxes == ANNOTATED:
+        truth = _first(truth, options.people)
+        return truth, truth
+    people, truth = _detected(options), _first(truth, options.people)
+    if options.images_with_boxes:
+        truth = truth.of_images(people.image_ids[people.image_index])
+    return people.of_images(truth.image_ids), truth
+
+
+def _annotated(options, require_images: bool = True) -> People:
+    folder = Path(options.data, "annotations")
+    if (folder / f"image_info_{options.split}.json").is_file() and not any(
+        folder.glob(f"*keypoints_{options.split}.*")
+    ):
+        raise InputError(
+            f"{folder} has no annotated people of {options.split}; --format-only with --boxes FILE writes the results "
+            "for the server that has them."
+        )
+    return data.load(options.data, options.split, require_images)
+
+
+def _detected(options) -> People:
+    return coco_data.load_detections(options.boxes, options.data, options.split, options.box_threshold)
+
+
+def _first(people: People, count: int | None) -> People:
+    """All people of the images of the first `count` people: measures are over whole images."""
+    if count is None:
+        return people
+    if count < 1:
+        raise InputError(f"--people is {count}; give a number of at least 1.")
+    return people.of_images(people.image_ids[people.image_index[:count]])
+
+
+def _write_results(predictor, options, out: Path) -> int:
+    """COCO results of a network; how many people."""
+    people = _first(_annotated(options) if options.boxes == ANNOTATED else _detected(options), options.people)
+    if people.skeleton.name != "coco":
+        raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
+    check_tables(predictor, people, people)
+    predictions = predict(predictor, people)
+    settings = settings_of(predictor, **_chosen(options))
+    found, scores, kept = protocols.coco_selected(predictions, settings)
+    results = coco.results_json(found, predictions.image_ids[kept], scores)
+    coco.save_results(results, out)
+    return len(results)

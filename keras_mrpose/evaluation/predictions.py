@@ -1,0 +1,143 @@
+"""What a network found in annotated or detected boxes, read in every way that can be chosen after it has run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation.settings import Settings, decodings
+from keras_mrpose.heatmaps import Codec
+from keras_mrpose.predictor import Predictor, crop_matrices, to_image
+
+COLUMNS = ("images", "ids", "image_ids", "boxes", "box_scores")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Raw predictions: a comparison of two results scores them again by each other's rules.
+
+    Attributes:
+        input_size: ``(height, width)`` of the crops.
+        images: ``(images,)`` ids of the images that are evaluated, also those without a box.
+        ids: ``(people,)`` of the boxes' records.
+        image_ids: ``(people,)``.
+        boxes: ``(people, 4)`` x, y, w, h in image pixels.
+        box_scores: ``(people,)``; 1 for annotated boxes.
+        joints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score; float32 holds a place in an
+            image to 1e-4 pixels.
+    """
+
+    input_size: tuple[int, int]
+    images: np.ndarray
+    ids: np.ndarray
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    box_scores: np.ndarray
+    joints: dict[str, np.ndarray]
+
+    def read(self, settings: Settings) -> np.ndarray | None:
+        """The joints ``(people, joints, 3)`` float64 as these settings read them; None if they were not kept."""
+        found = self.joints.get(settings.decoding)
+        return None if found is None else found.astype(np.float64)
+
+    def save(self, path: str | Path) -> None:
+        """Write as ``.npz``; the folder is made if it is missing."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, input_size=self.input_size, **columns, **self.joints)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read what `save` wrote; an `InputError` names a file that is missing or another."""
+        try:
+            with np.load(path) as file:
+                content = dict(file)
+            columns = {name: content.pop(name) for name in COLUMNS}
+            size = tuple(content.pop("input_size").tolist())
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: the raw predictions lie beside their result file.") from None
+        except Exception as error:  # NumPy and zipfile raise many kinds for a file that is not theirs
+            raise InputError(f"{path} does not hold raw predictions ({error}); evaluate the network again.") from error
+        return cls(input_size=size, **columns, joints=content)
+
+
+def check_tables(predictor: Predictor, people: People, truth: People) -> None:
+    """An `InputError` if a table has other joints than the network, or if there is nobody to look at."""
+    for table in (people, truth):
+        if table.skeleton.joints != predictor.skeleton.joints:
+            raise InputError(
+                f"{table.source} has {table.skeleton.num_joints} joints ({table.skeleton.name}), the network makes "
+                f"{predictor.skeleton.num_joints} ({predictor.skeleton.name}); evaluate on data with the same joints."
+            )
+    if len(people) == 0:
+        raise InputError(f"{people.source} has no boxes of people in these images; choose another file or split.")
+
+
+def predict(predictor: Predictor, people: People, truth: People | None = None) -> Predictions:
+    """Run a network on people's boxes, mirrored too if the predictor does the flip test.
+
+    Args:
+        predictor: the network.
+        people: whose boxes are cropped.
+        truth: a table that lists all images to be evaluated; None if `people` does.
+
+    Raises:
+        InputError: an image that cannot be read, named; or heatmaps that are no numbers.
+    """
+    ways = decodings(predictor.codec, predictor.flip_test)
+    read = _reader(predictor.codec, predictor.flip_test, predictor.skeleton.mirrored)
+    parts: dict[str, list] = {name: [] for name in ways}
+    try:
+        for crops, _ in pipeline.batches(people, predictor.input_size, predictor.batch_size):
+            crops = crops.numpy()
+            plain = predictor.model.predict_on_batch(crops)
+            mirrored = predictor.model.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
+            for name, (points, scores) in read(plain, mirrored).items():
+                points = keras.ops.convert_to_numpy(points) / ways[name][0].scale(predictor.input_size)
+                scores = keras.ops.convert_to_numpy(scores)
+                parts[name].append(np.concatenate([points, scores[..., None]], axis=-1))
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
+        raise pipeline.explain_failure(people, error) from error
+    matrices = crop_matrices(people.boxes, predictor.input_size)
+    joints = {}
+    for name, found in parts.items():
+        found = np.concatenate(found)
+        found[..., :2] = to_image(found[..., :2], matrices)
+        joints[name] = found.astype(np.float32)
+        if not np.isfinite(joints[name]).all():
+            raise InputError(f"The heatmaps of {predictor.model.name} are not finite numbers; its weights are damaged.")
+    return Predictions(
+        input_size=predictor.input_size,
+        images=(truth or people).image_ids,
+        ids=people.ids,
+        image_ids=people.image_ids[people.image_index],
+        boxes=people.boxes,
+        box_scores=people.scores,
+        joints=joints,
+    )
+
+
+@functools.cache  # compiling takes seconds
+def _reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...]) -> Callable:
+    """Heatmaps of crops and of the mirrored crops -> points and scores in each way of `decodings`.
+
+    Compiled as one where TensorFlow is the backend: the ways share most of their work, and the maps are read once.
+    """
+
+    def read(plain, of_mirrored):
+        found = {}
+        for name, (reader, flip) in decodings(codec, flip_test).items():
+            found[name] = reader.decode(reader.merge_flipped(plain, of_mirrored, mirrored) if flip else plain)
+        return found
+
+    return tf.function(read, jit_compile=True) if keras.backend.backend() == "tensorflow" else read
