@@ -378,9 +378,9 @@ def test_table_has_a_row_for_each_joint_size_and_all(report):
         for cells in (line.split("│") for line in printed(report).splitlines())
         if len(cells) > 2
     }
-    assert list(lines) == ["nose", "left hand", "right hand", "small", "medium", "large", "all", "mended"]
+    assert list(lines) == ["nose", "left hand", "right hand", "small", "medium", "large", "all", "AP if mended"]
     assert lines["left hand"] == ["40.0", "20.0", "20.0", "0.0", "20.0", "5"]
-    assert lines["mended"] == ["", "+1.2 AP", "", "", "", ""]
+    assert lines["AP if mended"] == ["", "+1.2", "", "", "", ""]
     assert "mended" not in printed(report | {"gains": None})
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from rich.table import Table
+from rich.table import Column, Table
 
 from keras_mrpose import charts
 from keras_mrpose.data.people import People
@@ -283,7 +283,8 @@ def table(diagnosis: dict, metric_name: str) -> Table:
         diagnosis: of `Diagnosis.to_dict`.
         metric_name: what the gains are points of, for example ``"AP"``.
     """
-    drawn = Table("joint", title=f"{diagnosis['all']['count']} joints of {diagnosis['people']} people, percent")
+    title = f"{diagnosis['all']['count']} joints of {diagnosis['people']} people, percent"
+    drawn = Table(Column("joint", no_wrap=True), title=title)
     for heading in (*CLASSES, "count"):
         drawn.add_column(heading, justify="right")
     for part in (diagnosis["joints"], diagnosis["sizes"], {"all": diagnosis["all"]}):
@@ -293,7 +294,7 @@ def table(diagnosis: dict, metric_name: str) -> Table:
         drawn.add_section()
     if diagnosis["gains"]:
         gains = (diagnosis["gains"].get(name) for name in CLASSES)
-        drawn.add_row("mended", *("" if gain is None else f"{gain:+.1f} {metric_name}" for gain in gains), "")
+        drawn.add_row(f"{metric_name} if mended", *("" if gain is None else f"{gain:+.1f}" for gain in gains), "")
     return drawn
 
 
