@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import string
 import sys
+import textwrap
 from pathlib import Path
 
 import configs
@@ -54,7 +56,8 @@ def compare(options) -> None:
         console.print("What each difference costs is told by --data DIR, the folder with the annotations.")
     else:
         truth = data.load(options.data, options.split, require_images=False).of_images(first.predictions.images)
-        console.print(_costs(comparison.changes(first, second, truth), first, second))
+        changes = comparison.changes(first, second, truth)
+        console.print(_costs(changes, first, second) if changes else "None of it can be judged again.")
 
 
 def _costs(changes: list[comparison.Change], first: Result, second: Result) -> Table:
@@ -84,7 +87,8 @@ def results(options) -> None:
     for table in (paper.COCO_VAL2017, paper.MPII):
         notes: dict[str, str] = {}
         lines = list(_lines(table, found, notes, shown))
-        console.print(tables.plain(f"{table.title}: published, and ours", ("", *table.metrics, ""), lines))
+        headings = "", *table.metrics, ""
+        console.print(tables.plain(f"{table.title}: published, and ours", headings, lines, folds=len(headings) - 1))
         for note, letter in notes.items():
             console.print(f"{letter}: {note}")
     lines = []
@@ -102,7 +106,7 @@ def results(options) -> None:
 
 def _lines(table: paper.Table, found: dict[Path, dict], notes: dict[str, str], shown: set[Path]):
     """The networks' rows of a table, each with our results of it below, and letters for what was done otherwise."""
-    columns = COLUMNS[table.title]
+    columns, width = COLUMNS[table.title], max(map(len, configs.EXPERIMENTS))
     for experiment in configs.EXPERIMENTS.values():
         row = table.of(experiment)
         if row is None:
@@ -115,9 +119,10 @@ def _lines(table: paper.Table, found: dict[Path, dict], notes: dict[str, str], s
             if not same or result["protocol"]["evaluation"] != expected["evaluation"]:
                 continue
             shown.add(file)
-            letters = [notes.setdefault(note, chr(ord("a") + len(notes))) for note in deviations(result, expected)]
+            letters = [notes.setdefault(note, _letter(len(notes))) for note in deviations(result, expected)]
             ours = (tables.percent(_number(result["numbers"], name)) for name in columns)
-            yield f" {_name(file)}", *ours, "".join(letters)
+            name = textwrap.fill(_name(file), width, initial_indent=" ", subsequent_indent=" ")
+            yield name, *ours, "".join(letters)
 
 
 def deviations(result: dict, expected: dict) -> list[str]:
@@ -128,6 +133,11 @@ def deviations(result: dict, expected: dict) -> list[str]:
         for name, value in expected.items()
         if flat.get(name) != value
     ]
+
+
+def _letter(place: int) -> str:
+    """a, b ... Z, and numbers in brackets after these."""
+    return string.ascii_letters[place : place + 1] or f"({place + 1})"
 
 
 def _number(numbers: dict, name: str) -> float | None:

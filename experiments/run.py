@@ -127,7 +127,7 @@ def parser() -> Parser:
     _data_options(sub)
     sub.add_argument("--noise", type=float, default=0.1, metavar="SD", help="of the noisy heatmaps (default 0.1)")
     sub.add_argument("--protocol", help="as for evaluate")
-    sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
+    sub.add_argument("--people", type=int, metavar="N", help="only the images of the first N people")
 
     sub = command(predict)
     sub.add_argument("model", help="run folder or .keras file")

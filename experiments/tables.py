@@ -12,11 +12,11 @@ from keras_mrpose.evaluation import Result, diagnosis, mpii
 from keras_mrpose.evaluation.coco import NUMBERS
 
 
-def plain(title: str, headings: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:
-    """Columns one blank apart, under a title; what does not fit goes on in the next line."""
+def plain(title: str, headings: Iterable[str], lines: Iterable[tuple[str, ...]], folds: int | None = None) -> Table:
+    """Columns one blank apart, under a title; what does not fit goes on in the next line, first in column `folds`."""
     table = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    for column, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=folds not in (None, column))
     for line in lines:
         table.add_row(*line)
     return table

@@ -244,6 +244,14 @@ def test_a_broken_image_is_named(people, predictor, tmp_path):
         evaluate(predictor, changed(people, image_paths=[*people.image_paths[:2], str(broken)]))
 
 
+def test_heatmaps_that_are_no_numbers_are_refused(people):
+    """Else every joint would silently be wrong."""
+    broken = dots.network()
+    broken.set_weights([np.full_like(values, np.nan) for values in broken.get_weights()])
+    with pytest.raises(InputError, match="heatmaps of dots are not finite numbers; its weights are damaged"):
+        evaluate(Predictor(broken, flip_test=False), people)
+
+
 def test_result_cannot_be_changed(people, predictor):
     with pytest.raises(dataclasses.FrozenInstanceError):
         evaluate(predictor, people, diagnose=False).value = 1.0

@@ -69,6 +69,28 @@ def test_nobody_is_a_table_too():
 
 
 @pytest.mark.parametrize(
+    ("image_ids", "paths", "ids", "rows"),
+    [
+        ([20], ["b.jpg"], [2, 3], [0, 0]),
+        ([30, 10], ["c.jpg", "a.jpg"], [1, 4], [1, 1]),  # the table's order, and an image of nobody
+        ([10, 10, 99], ["a.jpg"], [1, 4], [0, 0]),  # asked for twice, or not there
+        ([20, 30, 10], ["c.jpg", "b.jpg", "a.jpg"], [1, 2, 3, 4], [2, 1, 1, 2]),
+        ([], [], [], []),
+    ],
+)
+def test_of_images_keeps_whole_images(image_ids, paths, ids, rows):
+    images = {"image_paths": ["c.jpg", "b.jpg", "a.jpg"], "image_ids": [30, 20, 10], "image_index": [2, 1, 1, 2]}
+    people = People(**fields(**images, scores=[0.1, 0.2, 0.3, 0.4]))
+    some = people.of_images(image_ids)
+    assert (some.image_paths.tolist(), some.ids.tolist(), some.image_index.tolist()) == (paths, ids, rows)
+    kept = [people.ids.tolist().index(number) for number in ids]
+    np.testing.assert_array_equal(some.image_ids[some.image_index], people.image_ids[people.image_index][kept])
+    for name in ("boxes", "keypoints", "normalizer", "areas", "scores"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(people, name)[kept])
+    assert (some.source, some.skeleton) == (people.source, people.skeleton)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"boxes": np.ones((4, 3))}, r"boxes has shape \(4, 3\), expected \(4, 4\)"),
