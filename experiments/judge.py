@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import tables
@@ -26,9 +27,13 @@ def evaluate(options) -> None:
     folder = model if model.is_dir() else model.parent
     if options.out and Path(options.out).suffix != ".json":
         raise InputError(f"--out is {options.out}; give a file name that ends in .json.")
+    if options.boxes == ANNOTATED and (options.images_with_boxes or options.box_threshold is not None):
+        raise InputError("--images-with-boxes and --box-threshold are for a detector's boxes; give --boxes FILE.")
     predictor = keras_mrpose.Predictor(model, flip_test=not options.no_flip, codec=options.codec)
+    name = f"person_keypoints_{options.split}_results.json" if options.format_only else "result.json"
+    out = Path(options.out or folder / name)
+    _require_writable(out)
     if options.format_only:
-        out = Path(options.out or folder / f"person_keypoints_{options.split}_results.json")
         print(f"{_write_results(predictor, options, out)} people written to {out}")
         return
     people, truth = _tables(options)
@@ -36,7 +41,6 @@ def evaluate(options) -> None:
         predictor, people, truth, protocol=options.protocol, diagnose=not options.no_diagnosis, **_chosen(options)
     )
     tables.print_result(result, f"{model} on {result.protocol['data']['annotations']}")
-    out = Path(options.out or folder / "result.json")
     result.save(out)
     print(f"written to {out}; raw predictions beside it")
     if result.diagnosis and (folder / "logs").is_dir():
@@ -90,6 +94,13 @@ def _chosen(options) -> dict:
     return {name: getattr(options, name) for name in ("suppression", "oks_threshold", "joint_threshold", "threshold")}
 
 
+def _require_writable(file: Path) -> None:
+    """Before the network runs for an hour: that its result can be written."""
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)) or file.is_dir():
+        raise InputError(f"{file} cannot be written; give another --out FILE.")
+
+
 def _tables(options) -> tuple[People, People]:
     """Whose boxes are cropped, and the annotated people; the same table for annotated boxes."""
     truth = _annotated(options, require_images=options.boxes == ANNOTATED)
@@ -115,7 +126,7 @@ def _annotated(options, require_images: bool = True) -> People:
 
 
 def _detected(options) -> People:
-    return coco_data.load_detections(options.boxes, options.data, options.split, options.box_threshold)
+    return coco_data.load_detections(options.boxes, options.data, options.split, options.box_threshold or 0.0)
 
 
 def _first(people: People, count: int | None) -> People:

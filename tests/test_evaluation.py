@@ -281,6 +281,14 @@ def test_files_that_are_no_results_are_named(people, predictor, tmp_path):
             Result.load(file)
     result = evaluate(predictor, people, diagnose=False)
     result.save(file)
+    whole = file.read_text()
+    for part in ("network", "data", "evaluation", "settings"):
+        content = json.loads(whole)
+        del content["protocol"][part]
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=rf"not a result file of this version \(KeyError\('{part}'"):
+            Result.load(file)
+    file.write_text(whole)
     (tmp_path / "result.npz").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"result\.npz does not hold raw predictions"):
         Result.load(file)

@@ -175,7 +175,7 @@ def test_results_without_a_row_are_listed_too(run, tmp_path, capsys):
 
 def test_unreadable_files_are_left_out_with_a_note_unless_named(run, tmp_path, capsys, monkeypatch):
     """saved_models may hold results of older versions."""
-    monkeypatch.setattr(run, "SAVED", tmp_path / "saved")
+    monkeypatch.setattr(run.options, "SAVED", tmp_path / "saved")
     old = written(tmp_path / "saved" / "old", {"PCK@0.2": {"mean": 0.5}, "people": 3})
     written(tmp_path / "saved" / "new", content())
     written(tmp_path / "saved" / "new", content(settings={"codec": "dark"}), "result-dark.json")
@@ -189,7 +189,7 @@ def test_unreadable_files_are_left_out_with_a_note_unless_named(run, tmp_path, c
 
 
 def test_without_results_the_paper_is_shown(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run, "SAVED", tmp_path / "saved")
+    monkeypatch.setattr(run.options, "SAVED", tmp_path / "saved")
     assert call(run, "results") == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text

@@ -75,7 +75,7 @@ def photo(drawn_by_command):
 def test_help_answers_at_once():
     """Nothing heavy is imported; the whole process takes less than a second of processor time."""
     check = (
-        "import runpy, sys\nsys.argv = ['run.py', '--help']\n"
+        f"import runpy, sys\nsys.argv, sys.path[0] = ['run.py', '--help'], {str(SCRIPT.parent)!r}\n"
         f"try:\n    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
         "except SystemExit as done:\n    assert not done.code\n"
         "print([name for name in ('tensorflow', 'keras', 'numpy', 'keras_mrpose') if name in sys.modules])"
@@ -326,6 +326,6 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
 
 
 def test_run_names(run, tmp_path):
-    assert run._run_folder("mine") == ROOT / "saved_models" / "mine"
+    assert run.options.run_folder("mine") == ROOT / "saved_models" / "mine"
     for path in (str(tmp_path / "mine"), "./mine", ".", ".."):
-        assert run._run_folder(path) == run.Path(path)
+        assert run.options.run_folder(path) == run.Path(path)

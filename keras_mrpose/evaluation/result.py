@@ -61,11 +61,16 @@ def read_numbers(path: str | Path) -> dict:
     try:
         content = json.loads(Path(path).read_text())
         fields = {name: content[name] for name in ("metric", "value", "numbers", "diagnosis", "protocol")}
-        Settings(**fields["protocol"]["settings"])
+        protocol = fields["protocol"]
+        Settings(**protocol["settings"])
+        for part in ("data", "boxes", "network"):
+            protocol[part].keys()
+        if protocol["evaluation"] not in PROTOCOLS:
+            raise KeyError(protocol["evaluation"])
         return fields
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give a result file that `evaluate` wrote.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a result file of this version ({error!r}); evaluate again.") from error
 
 
