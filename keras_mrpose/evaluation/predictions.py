@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from keras_mrpose.evaluation.settings import Settings, decodings
 from keras_mrpose.heatmaps import Codec
 from keras_mrpose.predictor import Predictor, crop_matrices, to_image
 
+WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled
 COLUMNS = ("images", "ids", "image_ids", "boxes", "box_scores")
 
 
@@ -95,7 +95,8 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
         InputError: an image that cannot be read, named; or heatmaps that are no numbers.
     """
     ways = decodings(predictor.codec, predictor.flip_test)
-    read = _reader(predictor.codec, predictor.flip_test, predictor.skeleton.mirrored)
+    compiled = len(people) >= WORTH_COMPILING and keras.backend.backend() == "tensorflow"
+    read = reader(predictor.codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
     parts: dict[str, list] = {name: [] for name in ways}
     try:
         for crops, _ in pipeline.batches(people, predictor.input_size, predictor.batch_size):
@@ -127,17 +128,20 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     )
 
 
-@functools.cache  # compiling takes seconds
-def _reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...]) -> Callable:
+def reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...], compiled: bool) -> Callable:
     """Heatmaps of crops and of the mirrored crops -> points and scores in each way of `decodings`.
 
-    Compiled as one where TensorFlow is the backend: the ways share most of their work, and the maps are read once.
+    Args:
+        codec: as in `decodings`, like flip_test.
+        flip_test: whether there are mirrored crops; if not, anything may stand for their heatmaps.
+        mirrored: `Skeleton.mirrored`.
+        compiled: by TensorFlow, all ways as one: they share most of their work, and the maps are read once.
     """
 
     def read(plain, of_mirrored):
         found = {}
-        for name, (reader, flip) in decodings(codec, flip_test).items():
-            found[name] = reader.decode(reader.merge_flipped(plain, of_mirrored, mirrored) if flip else plain)
+        for name, (way, flip) in decodings(codec, flip_test).items():
+            found[name] = way.decode(way.merge_flipped(plain, of_mirrored, mirrored) if flip else plain)
         return found
 
-    return tf.function(read, jit_compile=True) if keras.backend.backend() == "tensorflow" else read
+    return tf.function(read, jit_compile=True) if compiled else read
