@@ -20,6 +20,7 @@ from keras_mrpose.config import Augmentation
 from keras_mrpose.data import coco, lsp, pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.models.inference import rewritten
 
 MADE_PHOTOGRAPHS, MADE_SIZE = 48, (480, 640)
 
@@ -135,11 +136,13 @@ def measure_networks(arguments, precision: str) -> dict:
     for name in arguments.networks:
         row = _measure_network(name, arguments, precision)
         cells = [name, f"{row['parameters']:,}", f"{row['flop_forward'] / 1e9:.3g}"]
-        for key, passes in (("training", 3), ("inference", 1), ("inference_single", 1)):
+        for key, passes in (("training", 3), ("inference", 1), ("inference_single", 1), ("inference_rewritten", 1)):
             share = passes * row["flop_forward"] / (row[key].median / 1e3) / peak
             cells += [str(row[key]), f"{share:.0%}"]
             row[key] = {**asdict(row[key]), "share_of_peak": share}
+        *cells, time, share = cells
         table.add_row(*cells)
+        table.add_row("  rewritten", *[""] * (len(cells) - 3), time, share)
         rows.append(row)
     console.print(table)
     facts = {"backbone": arguments.backbone, "input_size": [height, width], "batch_size": batch, "jit": arguments.jit}
@@ -178,9 +181,8 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
         optimizer.apply(tape.gradient(value, variables), variables)
         return value
 
-    @tf.function(jit_compile=arguments.jit)
-    def predict(images):
-        return model(images, training=False)
+    def forward(network):
+        return tf.function(lambda images: network(images, training=False), jit_compile=arguments.jit)
 
     def milliseconds(step, batch_size, steps):
         def run():
@@ -189,6 +191,7 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
 
         return Spread.of([1e3 * t / (steps * batch_size) for t in seconds(run, arguments.repetitions, warm_up=2)])
 
+    predict, predict_rewritten = forward(model), forward(rewritten(model))
     steps, single = arguments.steps, images[:1]
     row = {
         "network": name,
@@ -196,6 +199,7 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
         "flop_forward": flop(model),
         "inference": milliseconds(lambda: predict(images), arguments.batch_size, steps),
         "inference_single": milliseconds(lambda: predict(single), 1, 4 * steps),
+        "inference_rewritten": milliseconds(lambda: predict_rewritten(single), 1, 4 * steps),
         "training": milliseconds(train, arguments.batch_size, steps),
     }
     keras.backend.clear_session()

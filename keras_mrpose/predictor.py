@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from keras_mrpose.data import augment
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import Codec
 from keras_mrpose.heatmaps import codec as codec_of
-from keras_mrpose.models import zoo
+from keras_mrpose.models import inference, zoo
 from keras_mrpose.models.weights import checkpoints
 
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
@@ -31,7 +32,7 @@ class Predictor:
             network's sigma; None is the codec that the network was trained with.
 
     Attributes:
-        model: the network.
+        model: the network. A single crop goes through a copy of it that is made at the first one.
         skeleton: its joints.
         codec: what reads its heatmaps.
         input_size: ``(height, width)`` of its crops.
@@ -93,13 +94,21 @@ class Predictor:
     def heatmaps(self, crops) -> np.ndarray:
         """Heatmaps ``(n, height / 4, width / 4, joints)``, flip test included, of crops ``(n, height, width, 3)``."""
         crops = np.asarray(crops)
-        heatmaps = self.model.predict_on_batch(crops)
+        network = self._for_one if len(crops) == 1 else self.model
+        heatmaps = network.predict_on_batch(crops)
         if self.flip_test:
-            of_mirrored = self.model.predict_on_batch(crops[:, :, ::-1])
+            of_mirrored = network.predict_on_batch(crops[:, :, ::-1])
             heatmaps = keras.ops.convert_to_numpy(
                 self.codec.merge_flipped(heatmaps, of_mirrored, self.skeleton.mirrored)
             )
         return heatmaps
+
+    @cached_property
+    def _for_one(self) -> keras.Model:
+        """The network for single crops: rewritten, 1.2 to 1.4 times as fast on two CPU cores, unless in bfloat16."""
+        if any(layer.compute_dtype != "float32" for layer in self.model.layers):
+            return self.model
+        return inference.rewritten(self.model)
 
     def joints(self, crops) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""

@@ -12,6 +12,7 @@ import keras_mrpose
 from keras_mrpose import geometry
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
+from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.predictor import Predictor, check_boxes, crop_matrices, read_picture, to_image
 
 SIZE = (96, 64)  # height, width of the crops
@@ -184,6 +185,25 @@ def test_joints_are_the_decoded_heatmaps(random_model):
     expected, heights = predictor.codec.decode(predictor.heatmaps(crops))
     np.testing.assert_array_equal(points, np.asarray(expected) * 4.0)
     np.testing.assert_array_equal(scores, heights)
+
+
+def test_a_single_crop_goes_through_the_faster_network(random_model):
+    """Once made, with the same heatmaps; several crops, and a network in bfloat16, go through the network itself."""
+    crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
+    predictor = Predictor(random_model)
+    both = predictor.heatmaps(crops)
+    assert "_for_one" not in vars(predictor)
+    alone = np.concatenate([predictor.heatmaps(crops[:1]), predictor.heatmaps(crops[1:])])
+    assert 0 < abs(alone - both).max() < 1e-5 * abs(both).max()
+    kinds = {type(layer) for layer in predictor._for_one.layers}
+    assert not kinds & {BatchNorm, keras.layers.Conv2DTranspose}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = Predictor(keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3)))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert half._for_one is half.model
 
 
 # --- sources ------------------------------------------------------------------------------------------------------
