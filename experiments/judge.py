@@ -31,7 +31,8 @@ def evaluate(options) -> None:
         raise InputError("--images-with-boxes and --box-threshold are for a detector's boxes; give --boxes FILE.")
     predictor = keras_mrpose.Predictor(model, flip_test=not options.no_flip, codec=options.codec)
     name = f"person_keypoints_{options.split}_results.json" if options.format_only else "result.json"
-    out = Path(options.out or folder / name)
+    forms = f"{model.stem}." if model.suffix == ".tflite" else ""  # several exported networks share a folder
+    out = Path(options.out or folder / f"{forms}{name}")
     _require_writable(out)
     if options.format_only:
         print(f"{_write_results(predictor, options, out)} people written to {out}")

@@ -17,6 +17,7 @@ LAYERS = (
     {"charts", "data", "models", "losses", "metrics", "nms", "optimizers", "visualize"},
     {"predictor", "training"},
     {"evaluation"},
+    {"export"},
     {"__init__"},
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -245,7 +245,7 @@ def test_sources_that_are_no_network_of_ours(files, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 photo")
     (tmp_path / "folder").mkdir()
     for source, words in (
-        (tmp_path / "gone.keras", "is not there; give a .keras file or the folder of a run"),
+        (tmp_path / "gone.keras", "is not there; give a .keras file, a .tflite file or the folder of a run"),
         (tmp_path / "folder", "has none of best.keras, last.keras"),
         (broken, "cannot be loaded|can be loaded"),
         (tmp_path / "photo.jpg", "cannot be loaded|can be loaded"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,19 +95,13 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     Raises:
         InputError: an image that cannot be read, named; or heatmaps that are no numbers.
     """
-    ways = decodings(predictor.codec, predictor.flip_test)
     compiled = len(people) >= WORTH_COMPILING and keras.backend.backend() == "tensorflow"
-    read = reader(predictor.codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
-    parts: dict[str, list] = {name: [] for name in ways}
+    find = _finder(predictor, compiled)
+    parts = defaultdict(list)
     try:
         for crops, _ in pipeline.batches(people, predictor.input_size, predictor.batch_size):
-            crops = crops.numpy()
-            plain = predictor.model.predict_on_batch(crops)
-            mirrored = predictor.model.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
-            for name, (points, scores) in read(plain, mirrored).items():
-                points = keras.ops.convert_to_numpy(points) / ways[name][0].scale(predictor.input_size)
-                scores = keras.ops.convert_to_numpy(scores)
-                parts[name].append(np.concatenate([points, scores[..., None]], axis=-1))
+            for name, found in find(crops.numpy()).items():
+                parts[name].append(found)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
         raise pipeline.explain_failure(people, error) from error
     matrices = crop_matrices(people.boxes, predictor.input_size)
@@ -126,6 +121,30 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
         box_scores=people.scores,
         joints=joints,
     )
+
+
+def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Crops -> joints ``(n, joints, 3)``: x, y in crop pixels, score, in every way that can be chosen later.
+
+    A network that ends in joints has only one way.
+    """
+    codec, network = predictor.codec, predictor.model
+    if predictor.ends_in_joints:
+        own = next(name for name, (way, _) in decodings(codec, flip_test=False).items() if way is codec)
+        return lambda crops: {own: network.predict_on_batch(crops)}
+    ways = decodings(codec, predictor.flip_test)
+    read = reader(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
+
+    def find(crops):
+        plain = network.predict_on_batch(crops)
+        mirrored = network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
+        found = {}
+        for name, (points, scores) in read(plain, mirrored).items():
+            points = keras.ops.convert_to_numpy(points) / ways[name][0].scale(predictor.input_size)
+            found[name] = np.concatenate([points, keras.ops.convert_to_numpy(scores)[..., None]], axis=-1)
+        return found
+
+    return find
 
 
 def reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...], compiled: bool) -> Callable:

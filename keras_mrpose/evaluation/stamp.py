@@ -17,9 +17,11 @@ from keras_mrpose.data.people import People
 from keras_mrpose.evaluation.protocols import PROTOCOLS
 from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.heatmaps import Codec
+from keras_mrpose.models.exported.network import Exported
 from keras_mrpose.predictor import Predictor
 
 PACKAGES = ("keras_mrpose", "keras", "tensorflow", "numpy", "pycocotools")
+RUNTIME = "ai_edge_litert"  # of exported networks
 
 
 def stamp(predictor: Predictor, people: People, truth: People, protocol: str, settings: Settings) -> dict:
@@ -30,6 +32,7 @@ def stamp(predictor: Predictor, people: People, truth: People, protocol: str, se
         arguments), ``network``, ``versions``, ``command``, ``time``. A hash of data is of the numbers, a hash of a file
         of its bytes.
     """
+    packages = (*PACKAGES, RUNTIME) if isinstance(predictor.model, Exported) else PACKAGES
     chosen = {name: value for name, value in asdict(settings).items() if name in PROTOCOLS[protocol].settings}
     return {
         "evaluation": protocol,
@@ -39,7 +42,7 @@ def stamp(predictor: Predictor, people: People, truth: People, protocol: str, se
         "codec": of_codec(predictor.codec),
         "network": of_network(predictor),
         "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name.replace("_", "-")) for name in PACKAGES},
+        | {name: metadata.version(name.replace("_", "-")) for name in packages},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -57,16 +60,17 @@ def of_data(truth: People) -> dict:
 
 
 def of_network(predictor: Predictor) -> dict:
-    """The network of a result: what it is, what it eats, and the hash of its weights."""
-    spec = predictor.model.spec
+    """The network of a result: what it is, what it eats, and the hash of its weights (of its file, if exported)."""
+    model, spec = predictor.model, predictor.model.spec
+    exported = isinstance(model, Exported)
     return {
-        "model": spec.get("name", predictor.model.name),
+        "model": spec.get("name") or model.name,
         "backbone": spec.get("backbone"),
         "colour": f"RGB, {spec.get('preprocessing') or 'no'} preprocessing",
         "input_size": list(predictor.input_size),
-        "precision": _precision(predictor.model),
-        "trained_with": of_codec(predictor.model.codec),
-        "weights_sha256": _sha256(*predictor.model.get_weights()),
+        "precision": model.precision if exported else _precision(model),
+        "trained_with": of_codec(model.codec),
+        "weights_sha256": model.sha256 if exported else _sha256(*model.get_weights()),
     }
 
 

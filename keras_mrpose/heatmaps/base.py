@@ -25,11 +25,20 @@ def peaks(heatmaps):
     """
     heatmaps = ops.cast(heatmaps, "float32")
     width = heatmaps.shape[2]
-    y = ops.argmax(ops.max(heatmaps, axis=2), axis=1)[:, None]  # the first row with the maximum; small from here on
+    y = _first_maximum(ops.max(heatmaps, axis=2))[:, None]  # the row of the peak; small from here on
     row = cells(heatmaps, ops.arange(width)[:, None], y)
-    points = ops.cast(ops.stack([ops.argmax(row, axis=1), y[:, 0]], axis=-1), "float32")
+    points = ops.cast(ops.stack([_first_maximum(row), y[:, 0]], axis=-1), "float32")
     maxima = ops.max(row, axis=1)
     return ops.where(maxima[..., None] > 0, points, 0.0), maxima
+
+
+def _first_maximum(values):
+    """Where in ``(batch, n, joints)`` along n the maximum is, the first of equal ones: ``(batch, joints)`` int32.
+
+    The argmax is one of whole numbers: Keras' own of floats looks at the sign bit of zeros, for which LiteRT has no
+    operation.
+    """
+    return ops.argmax(ops.cast(ops.equal(values, ops.max(values, axis=1, keepdims=True)), "int32"), axis=1)
 
 
 def cells(heatmaps, x, y):

@@ -1,5 +1,5 @@
 """The networks: `backbones` make feature maps, `heads` make heatmaps of them, `zoo` puts both together,
-`weights` reads and writes files.
+`weights` reads and writes files, `inference` makes them faster, `exported` runs those that have left Keras.
 """
 
 from keras_mrpose.models.backbones import list_backbones

@@ -1,0 +1,18 @@
+"""Networks for phones: a folder that ships, and what it takes to trust it.
+
+- `shipping`: from a trained model to that folder; `report` says what the gate found, `folders` writes.
+- `twins`: the two networks that are exported; one ends in heatmaps, the other in joints.
+- `litert`: Keras to LiteRT in four forms, and what quantization does to each layer.
+- `origins`: which layers the operations of a converted network come from.
+- `gate`: runs each export on the crops that the Keras model saw, and judges it against a budget.
+- `parity`: how near an exported network is to its original.
+- `decoder`: the way from box to joints in NumPy, which lies beside every exported network, with its `golden` case.
+
+What runs an exported network is `keras_mrpose.models.exported`.
+"""
+
+from keras_mrpose.export.gate import BUDGETS, Budget
+from keras_mrpose.export.report import OverBudgetError, Report
+from keras_mrpose.export.shipping import export_litert
+
+__all__ = ["BUDGETS", "Budget", "OverBudgetError", "Report", "export_litert"]
