@@ -112,6 +112,27 @@ def predict(sub: ArgumentParser) -> None:
     sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
 
 
+def export(sub: ArgumentParser) -> None:
+    """Options of `export`."""
+    sub.add_argument("model", help="run folder or .keras file")
+    _data(sub)
+    sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="float32,float16,dynamic,int8")
+    sub.add_argument("--twins", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
+    sub.add_argument("--people", type=int, default=300, metavar="N", help="check on the images of the first N (300)")
+    sub.add_argument(
+        "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
+    )
+    sub.add_argument("--input-type", default="float32", help="of the pictures: float32 (default) or uint8")
+    sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
+    sub.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
+    sub.add_argument(
+        "--budget", action="append", default=[], metavar="FORM.WHAT=X",
+        help="instead of the default: int8.points=2 (of the metric), int8.correlation=0.9, int8.shift=5 (pixels)",
+    )  # fmt: skip
+    sub.add_argument("--out", metavar="DIR", help="new folder (default: export in the run folder)")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
 def import_(sub: ArgumentParser) -> None:
     """Options of `import`."""
     sub.add_argument("file", help="checkpoint (.pth, .pth.tar, .npz); or a run folder or .keras file, to write one")

@@ -54,7 +54,7 @@ def parser() -> Parser:
     )
     top.set_defaults(run_command=demo, quick=False, run=SAVED / "demo")
     commands = top.add_subparsers(metavar="COMMAND")
-    for function in (demo, train, evaluate, score, compare, results, ceiling, predict, import_, draw, list_):
+    for function in (demo, train, evaluate, score, compare, results, ceiling, predict, export, import_, draw, list_):
         summary, _, rest = function.__doc__.partition("\n")
         sub = commands.add_parser(function.__name__.rstrip("_"), help=summary, description=summary, epilog=rest)
         sub.set_defaults(run_command=function)
@@ -176,6 +176,13 @@ def predict(options) -> None:
         (out / f"{path.stem}_joints.json").write_text(json.dumps({"image": str(path), "people": people}, indent=2))
         sure = int((joints[..., 2] >= options.threshold).sum())
         print(f"{path}: {sure} of {joints[..., 2].size} joints sure -> {out / f'{path.stem}_joints.png'}, .json")
+
+
+def export(options) -> None:
+    """Turn a network into LiteRT files for phones; each is run and judged first, and leaves within its budget only."""
+    import shipping
+
+    shipping.main(options)
 
 
 def import_(options) -> None:

@@ -22,11 +22,13 @@ The package, from the bottom up; a module imports only from layers below its own
   `nms`, `optimizers`, `visualize`
 - L3 `predictor` (picture + boxes -> joints), `training` (`model.fit` and its run folder)
 - L4 `evaluation` (exact numbers that say how they were made)
+- L5 `export` (files for phones, each proved against the Keras model before it leaves)
 """
 
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import Result, evaluate
+from keras_mrpose.export import export_litert
 from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
@@ -52,6 +54,7 @@ __all__ = [
     "UDPCodec",
     "build",
     "evaluate",
+    "export_litert",
     "list_backbones",
     "list_models",
     "load_state_dict",

@@ -1,0 +1,117 @@
+"""What the gate found, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from keras_mrpose.errors import InputError
+from keras_mrpose.export.gate import Budget, Measured
+from keras_mrpose.export.litert import Tensor
+
+WORST = ("layers", "operation", "error, levels", "largest")
+HEADINGS = ("file", "MB", "alike", "peaks", "shift")  # of 80 columns; the page explains them
+SHOWN = 10  # worst tensors
+EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} crops {labels} as the Keras model.
+
+- alike: mean correlation of its heatmaps with those of the Keras model, of the joints that this is sure of
+- peaks: share of these joints whose highest cell is the same
+- shift: how far these joints move, in crop pixels: median, 95 % of them, worst
+- the metric, in hundredths, of the Keras model and of the file, without flip test
+- levels: how many of their 256 values int8 heatmaps use"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The exports of a model.
+
+    Attributes:
+        model: its name.
+        crops: that the exports were checked on.
+        metric: of the data set's protocol; None for crops without labels.
+        before: of the Keras model, 0..1.
+        calibration: crops that int8 was calibrated with; 0 without int8.
+        files: name -> what was measured.
+        budgets: form -> what it was allowed.
+        worst: tensors that lose most by int8, the worst first.
+    """
+
+    model: str
+    crops: int
+    metric: str | None
+    before: float | None
+    calibration: int
+    files: dict[str, Measured]
+    budgets: dict[str, Budget]
+    worst: tuple[Tensor, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all exports keep to their budgets."""
+        return not any(measured.faults for measured in self.files.values())
+
+    def headings(self) -> tuple[str, ...]:
+        """Of `lines`."""
+        return (*HEADINGS, *([] if self.metric is None else [self.metric]), "levels")
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """A row of text for each file, named without ``.tflite``."""
+        return [self._line(name, measured) for name, measured in self.files.items()]
+
+    def worst_lines(self) -> list[tuple[str, ...]]:
+        """Layers, operation, error in levels and largest error of each of the worst tensors."""
+        return [
+            (", ".join(one.layers) or "-", one.operation, f"{one.levels:.2f}", f"{one.largest:.4g}")
+            for one in self.worst
+        ]
+
+    def faults(self) -> list[str]:
+        """Why files may not leave."""
+        return [f"{name} {' and '.join(one.faults)}" for name, one in self.files.items() if one.faults]
+
+    def markdown(self) -> str:
+        """The report as a page."""
+        labels = "without labels" if self.metric is None else "of labelled people"
+        parts = [f"# {self.model} as LiteRT", EXPLAINED.format(crops=self.crops, labels=labels)]
+        parts.append(_table(self.headings(), self.lines()))
+        if not self.passed:
+            parts.append(f"Over the budget: {'; '.join(self.faults())}.")
+        if self.worst:
+            parts.append(
+                f"Calibrated with {self.calibration} crops. What int8 does to single tensors, in its levels (rounding "
+                "alone is 0.29):"
+            )
+            parts.append(_table(WORST, self.worst_lines()))
+        return "\n\n".join(parts) + "\n"
+
+    def to_dict(self) -> dict:
+        """Ready for JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+    def _line(self, name: str, one: Measured) -> tuple[str, ...]:
+        near = one.parity
+        maps = ("-", "-") if near.correlation is None else (f"{near.correlation:.5f}", f"{100 * near.same_peak:.1f} %")
+        shifts = " ".join(f"{shift:.2f}" for shift in (near.shift_median, near.shift_95, near.shift_worst))
+        value = () if one.value is None else (f"{100 * self.before:.2f} -> {100 * one.value:.2f}",)
+        levels = "-" if one.levels is None else str(one.levels)
+        return Path(name).stem, f"{one.size / 1e6:.2f}", *maps, shifts, *value, levels
+
+
+class OverBudgetError(InputError):
+    """Exports that may not leave.
+
+    Attributes:
+        report: says why.
+    """
+
+    def __init__(self, report: Report):
+        hint = "give other crops to check on, or a larger budget"
+        if any(one.faults and one.form == "int8" for one in report.files.values()):
+            hint = "keep layers of the worst tensors in float, calibrate with more or other crops, or allow more"
+        super().__init__(f"Nothing was written: {'; '.join(report.faults())}; {hint}.")
+        self.report = report
+
+
+def _table(headings, lines) -> str:
+    rows = [headings, ["---"] * len(headings), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
