@@ -19,9 +19,10 @@ from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.metrics import OKSAP, PCK
+from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import zoo
 from keras_mrpose.optimizers import Adam
+from keras_mrpose.skeletons import COCO, MPII, Skeleton
 
 BEST, LAST, CONFIG, HISTORY, LOGS = "best.keras", "last.keras", "config.json", "history.json", "logs"
 
@@ -38,8 +39,8 @@ def train(
 ) -> dict[str, list[float]]:
     """Train an experiment and leave everything in its run folder.
 
-    The folder gets ``config.json``, ``best.keras`` (highest validation PCK), ``last.keras`` (with the optimizer),
-    ``history.json`` (one value per epoch) and ``logs/`` for TensorBoard.
+    The folder gets ``config.json``, ``best.keras`` (best in validation, see `metrics`), ``last.keras`` (with the
+    optimizer), ``history.json`` (one value per epoch) and ``logs/`` for TensorBoard.
 
     Args:
         experiment: what to train.
@@ -132,19 +133,28 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(before)
-    metrics = [OKSAP(people.skeleton.sigmas, codec=model.codec, name="oks_ap")]
-    if people.skeleton.torso:
-        metrics.insert(0, PCK(model.codec, threshold=0.2, torso=people.skeleton.torso, name="pck"))
     # XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes.
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     model.compile(
         Adam(schedule(experiment.recipe, steps), epsilon=experiment.recipe.epsilon),
         HeatmapMSE(model.codec),
-        metrics=metrics,
+        metrics=metrics(people.skeleton, model.codec),
         jit_compile="auto" if on_gpu else False,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
+
+
+def metrics(skeleton: Skeleton, codec: heatmaps.Codec) -> list[keras.metrics.Metric]:
+    """What a training shows; by the first, the measure of the skeleton's data set, its best epoch is told.
+
+    A target's normalizer is the head size in MPII, which PCKh needs, and sqrt(area) in the others, which OKS needs.
+    """
+    torso = [PCK(codec, threshold=0.2, torso=skeleton.torso, name="pck")] if skeleton.torso else []
+    if skeleton == MPII:
+        return [PCKh(codec, name="pckh"), *torso]
+    similarity = [OKSAP(skeleton.sigmas, codec=codec, name="oks_ap")]
+    return similarity + torso if skeleton == COCO else torso + similarity
 
 
 def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -196,7 +206,7 @@ def _restored(run: Path, epochs: int, steps: int) -> keras.Model:
 
 
 def _callbacks(run, history, model, validation_data, images_per_epoch, time_limit) -> list[keras.callbacks.Callback]:
-    monitor = "val_pck" if model.skeleton.torso else "val_oks_ap"
+    monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
     return [
         Throughput(images_per_epoch),
         StopOnNaN(),

@@ -23,7 +23,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
-from keras_mrpose.skeletons import COCO, LSP
+from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 
 EXPERIMENT = Experiment(
     name="micro",
@@ -122,7 +122,7 @@ def test_history_has_one_number_per_epoch(finished):
 
 def test_history_is_that_of_the_saved_networks(finished, validation):
     """Both are compiled and give the validation values again; `best.keras` is the first epoch with the best score."""
-    best = int(np.argmax(finished.history["val_pck"]))
+    best = int(np.argmax(finished.history["val_oks_ap"]))
     models = {name: keras.models.load_model(finished.run / name) for name in ("best.keras", "last.keras")}
     assert [int(model.optimizer.iterations) for model in models.values()] == [(best + 1) * STEPS, 2 * STEPS]
     assert all((model.skeleton, model.codec) == (COCO, GaussianCodec(1.5)) for model in models.values())
@@ -451,3 +451,13 @@ def test_overwriting_replaces_the_whole_folder(half, people, validation, tmp_pat
     monkeypatch.setattr(zoo.PoseModel, "fit", lambda *arguments, **options: found.extend(files(run)))
     training.train(EXPERIMENT, people, validation, run, overwrite=True)
     assert found == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "names"), [(COCO, ["oks_ap", "pck"]), (LSP, ["pck", "oks_ap"]), (MPII, ["pckh", "pck"])]
+)
+def test_a_training_is_judged_by_the_measure_of_its_data(skeleton, names):
+    """The normalizer of MPII's people is the head size, of which OKS could make nothing."""
+    assert [metric.name for metric in training.metrics(skeleton, GaussianCodec(1.5))] == names
+    bare = Skeleton("bare", ("nose", "tail"))
+    assert [metric.name for metric in training.metrics(bare, GaussianCodec(1.5))] == ["oks_ap"]
