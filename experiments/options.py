@@ -51,7 +51,7 @@ def train(sub: ArgumentParser) -> None:
 
 def evaluate(sub: ArgumentParser) -> None:
     """Options of `evaluate`."""
-    sub.add_argument("model", help="run folder or .keras file")
+    sub.add_argument("model", help="run folder, .keras file, or exported .tflite file")
     _data(sub)
     sub.add_argument("--boxes", default="gt", metavar="gt|FILE", help="annotated (default), or a detector's, COCO JSON")
     sub.add_argument("--box-threshold", type=float, metavar="S", help="least score of a detector's box")
@@ -66,7 +66,7 @@ def evaluate(sub: ArgumentParser) -> None:
     sub.add_argument("--people", type=int, metavar="N", help="only the images of the first N people")
     sub.add_argument("--no-diagnosis", action="store_true", help="do not class the errors")
     sub.add_argument("--format-only", action="store_true", help="only write the results file for COCO's server")
-    sub.add_argument("--out", metavar="FILE", help="result file (default: result.json in the run folder)")
+    sub.add_argument("--out", metavar="FILE", help="result file (default: result.json beside the network)")
 
 
 def score(sub: ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def ceiling(sub: ArgumentParser) -> None:
 
 def predict(sub: ArgumentParser) -> None:
     """Options of `predict`."""
-    sub.add_argument("model", help="run folder or .keras file")
+    sub.add_argument("model", help="run folder, .keras file, or exported .tflite file")
     sub.add_argument("pictures", nargs="+", metavar="picture", help="JPEG or PNG files")
     sub.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("X", "Y", "W", "H"),
@@ -116,7 +116,7 @@ def export(sub: ArgumentParser) -> None:
     """Options of `export`."""
     sub.add_argument("model", help="run folder or .keras file")
     _data(sub)
-    sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="float32,float16,dynamic,int8")
+    sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="or dynamic, onnx")
     sub.add_argument("--twins", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
     sub.add_argument("--people", type=int, default=300, metavar="N", help="check on the images of the first N (300)")
     sub.add_argument(

@@ -29,6 +29,7 @@ COMMANDS = (
     "ceiling",
     "predict",
     "import",
+    "export",
     "draw",
     "list",
 )

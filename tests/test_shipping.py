@@ -459,3 +459,18 @@ def test_places(model, people, copy, tmp_path, monkeypatch):
         (copy, "copy cannot be replaced: nothing can be written to"),
     ):
         refuse(words, InputError, tmp_path / "x", model, place, people=people, overwrite=True)
+
+
+def test_red_is_red_from_the_file_to_the_golden_case(tmp_path):
+    """Crops that calibrate, that are checked on, and that ship: in BGR they would be blue."""
+    people = dotted.folder(tmp_path, "train2017", 34)
+    red = np.zeros((*dotted.PICTURE, 3), np.uint8)
+    red[..., 0] = 200
+    for path in set(people.paths()):
+        Image.fromarray(red).save(path)
+    predictor = Predictor(dotted.network(), flip_test=False)
+    checking = Original(predictor, people)
+    case = golden.golden_case(predictor, people, checking)
+    for crops in (shipping.calibration_crops(predictor, people), checking.crops, case["crop"], case["image"]):
+        assert crops[..., 0].max() == pytest.approx(200)
+        assert crops[..., 1:].max() == 0

@@ -16,6 +16,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.predictions import Predictions, check_tables
 from keras_mrpose.evaluation.protocols import PROTOCOLS, check, protocol_of
 from keras_mrpose.evaluation.result import settings_of
+from keras_mrpose.export import onnx
 from keras_mrpose.export.litert import FORMS, Conversion
 from keras_mrpose.export.parity import Parity, parity
 from keras_mrpose.models.exported.interpreter import Network, levels_used, ops
@@ -52,7 +53,8 @@ BUDGETS = {
     "dynamic": Budget(1.0, 0.98, 3.0),
     "int8": Budget(1.0, 0.98, 3.0),
 }
-assert tuple(BUDGETS) == FORMS
+BUDGETS[onnx.FORM] = BUDGETS["float32"]
+assert set(BUDGETS) == {*FORMS, onnx.FORM}
 
 
 class Original:
@@ -130,12 +132,13 @@ class Measured:
 
 
 def measure(conversion: Conversion, twin: str, keras_model: Original, budget: Budget) -> Measured:
-    """Run an exported network in the LiteRT interpreter on the same crops and judge what comes out.
+    """Run an exported network in its interpreter on the same crops and judge what comes out.
 
     Raises:
-        InputError: ai-edge-litert is not installed, or the Keras model is sure of no joint.
+        InputError: the interpreter is not installed, or the Keras model is sure of no joint.
     """
-    found = Network(conversion.content)(keras_model.crops)
+    run = onnx.Network if conversion.form == onnx.FORM else Network
+    found = run(conversion.content)(keras_model.crops)
     maps, levels = (), None
     if twin == "heatmaps":
         points, scores = keras_model.decode(found)

@@ -16,7 +16,7 @@ from keras_mrpose.config import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.stamp import of_network
-from keras_mrpose.export import folders, litert
+from keras_mrpose.export import folders, litert, onnx
 from keras_mrpose.export.gate import BUDGETS, Budget, Original, cropped, measure
 from keras_mrpose.export.golden import golden_case
 from keras_mrpose.export.origins import in_float
@@ -31,6 +31,7 @@ from keras_mrpose.models.exported.network import VERSION
 from keras_mrpose.models.zoo import PoseModel
 from keras_mrpose.predictor import Predictor
 
+FORMATS = (*litert.FORMS, onnx.FORM)
 TWINS = {"heatmaps": heatmaps, "keypoints": keypoints}
 CALIBRATION = 256  # crops
 MISSING = "An export is run before it ships; that takes ai-edge-litert"
@@ -56,7 +57,8 @@ def export_litert(
     Args:
         model: made by `keras_mrpose.build`; or its file or run folder.
         folder: new; see the README for what it holds.
-        formats: of "float32", "float16" (weights), "dynamic" (int8 weights) and "int8" (everything).
+        formats: of "float32", "float16" (weights), "dynamic" (int8 weights) and "int8" (everything) for LiteRT, and
+            "onnx" (float32).
         people: to check on: labelled people, judged by their data set's protocol before and after; or crops
             ``(n, H, W, 3)``, RGB 0..255, of which only heatmaps and joints are compared.
         calibration: int8's ranges come from these; other people than those. They are augmented as for a training:
@@ -74,15 +76,17 @@ def export_litert(
         InputError: any other mistake; nothing has been written then, either.
     """
     folder, predictor = Path(folder), Predictor(model, flip_test=False)
-    formats, kinds = _chosen("form", formats, litert.FORMS), _chosen("twin", twins, TWINS)
+    formats, kinds = _chosen("form", formats, FORMATS), _chosen("twin", twins, TWINS)
     pick("input type", input_type, ("float32", "uint8"))
     for form in budgets or {}:
-        pick("form", form, litert.FORMS)
+        pick("form", form, FORMATS)
     if not isinstance(predictor.model, PoseModel):
         raise InputError(f"{model} has been exported already; give the Keras model that it was made from.")
     if keep_float and "int8" not in formats:
         raise InputError(f"keep_float is for the form int8; leave it out for {' and '.join(formats)}.")
-    if interpreter.Interpreter is None:
+    if onnx.FORM in formats:
+        onnx.check_installed()
+    if formats != (onnx.FORM,) and interpreter.Interpreter is None:
         raise InputError(f"{MISSING}: pip install 'keras_mrpose[litert]'.")
     folders.check(folder, overwrite)
 
@@ -94,9 +98,12 @@ def export_litert(
     allowed = {form: (BUDGETS | (budgets or {}))[form] for form in formats}
     files, entries, measured = {}, {}, {}
     for kind, form in product(kinds, formats):
-        int8 = {"calibration": crops, "keep_float": keep_float} if form == "int8" else {}
-        conversion = litert.convert(networks[kind], form, input_type=input_type, **int8)
-        name = f"{kind}_{form}.tflite"
+        if form == onnx.FORM:
+            name, conversion = f"{kind}.onnx", onnx.convert(networks[kind])
+        else:
+            int8 = {"calibration": crops, "keep_float": keep_float} if form == "int8" else {}
+            name = f"{kind}_{form}.tflite"
+            conversion = litert.convert(networks[kind], form, input_type=input_type, **int8)
         files[name], entries[name] = conversion.content, _entry(kind, conversion)
         measured[name] = measure(conversion, kind, keras_model, allowed[form])
     worst = () if crops is None else litert.worst_tensors(networks[kinds[0]], crops, keep_float=keep_float)[:SHOWN]
