@@ -55,7 +55,7 @@ def test_32_real_people_are_learned_by_heart(model, people):
         history = network.fit(
             crops, targets, experiment.recipe.batch_size, initial_epoch=epoch, epochs=epoch + ROUND, verbose=0
         )
-        score = keras_mrpose.evaluate(predictor, people, threshold=0.1).mean
+        score = keras_mrpose.evaluate(predictor, people, threshold=0.1).value
         print(
             f"{model}: epoch {epoch + ROUND}, loss {history.history['loss'][-1]:.6f}, PCK@0.1 {score:.3f}, "
             f"{time.process_time() - begin:.0f} s of processor time"
