@@ -146,7 +146,7 @@ def test_joints_inside(codec):
     np.testing.assert_allclose(heatmaps(conversion, images[:4]), each(joints, images[:4]), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("codec", ["gaussian", "dark"])
+@pytest.mark.parametrize("codec", ["gaussian", pytest.param("dark", marks=pytest.mark.slow)])
 def test_int8_decodes_in_float(codec):
     """Positions between the levels, and heatmaps that keep their own."""
     joints = twins.keypoints(trained(codec=codec))

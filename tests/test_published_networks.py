@@ -56,10 +56,9 @@ def test_heatmaps_are_the_published_ones(case, shared):
     np.testing.assert_allclose(heatmaps, expected, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "cases", [pytest.param("mrfea1_50", id="quick"), pytest.param(" or ".join(CASES), id="all", marks=pytest.mark.slow)]
-)
-def test_on_jax(cases, shared):
+@pytest.mark.slow
+def test_on_jax(shared):
+    cases = " or ".join(CASES)
     if keras.backend.backend() == "jax":
         pytest.skip("this is the JAX run")
     if importlib.util.find_spec("jax") is None:
@@ -72,7 +71,7 @@ def test_on_jax(cases, shared):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{cases.count(' or ') + 1} passed" in done.stdout
+    assert f"{len(CASES)} passed" in done.stdout
 
 
 class Untruncated:

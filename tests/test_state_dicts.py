@@ -65,6 +65,7 @@ def test_round_trip_keeps_every_bit(name, tmp_path):
     assert not list(tmp_path.glob(".*"))  # what was written aside is gone
 
 
+@pytest.mark.slow
 def test_keras_resnet_writes_its_biases_into_the_norms(tmp_path):
     """Caffe style: Keras' ResNet has biases and an epsilon of 1.001e-5; the file has neither, and computes the same."""
     model = build("simplebaseline", "resnet50", SHAPE, preprocessing="published")

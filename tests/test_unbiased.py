@@ -265,6 +265,7 @@ def test_one_by_one_traced_and_in_low_precision(kind):
     np.testing.assert_allclose(low, points, atol=0.1)
 
 
+@pytest.mark.slow
 def test_on_jax():
     if keras.backend.backend() == "jax":
         pytest.skip("this is the JAX run")
