@@ -315,7 +315,7 @@ def shaken(model, seed=0):
 @pytest.mark.parametrize(
     ("backbone", "network", "module"),
     [
-        ("mobilenetv2", "MobileNetV2", "mobilenet_v2"),
+        pytest.param("mobilenetv2", "MobileNetV2", "mobilenet_v2", marks=pytest.mark.slow),
         pytest.param("resnet50", "ResNet50", "resnet", marks=pytest.mark.slow),
         pytest.param("efficientnetv2b0", "EfficientNetV2B0", None, marks=pytest.mark.slow),
     ],

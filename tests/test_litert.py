@@ -185,6 +185,7 @@ def spoilt():
     return twins.heatmaps(model)
 
 
+@pytest.mark.slow
 def test_the_worst_layer_is_found_and_can_be_kept():
     report = litert.worst_tensors(spoilt(), CROPS)
     assert report == sorted(report, key=lambda tensor: -tensor.levels)

@@ -15,9 +15,8 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip ins
 pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras_mrpose[onnx]')")
 
 
-@pytest.mark.parametrize(
-    "name", ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in CODECS if name != "gaussian")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CODECS)
 def test_numbers_are_those_of_keras(name, capfd):
     """float32 sums in another order: 1e-5 of the largest value; a peak among near ones may then move by 0.01 pixels."""
     model, crops = small_networks.trained(codec=CODECS[name](1.5)), small_networks.crops(3)

@@ -148,7 +148,9 @@ def test_report(tmp_path):
     assert "num_batches_tracked" in text and "BGR" not in text
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "mrfeanet2" else pytest.mark.slow) for name in MODELS]
+)
 @pytest.mark.parametrize("kind", [".npz", ".keras"])
 def test_mapped_joints_keep_their_rows(name, kind, tmp_path):
     """17 COCO joints to 14 of LSP: 12 names are shared, neck and head top start small and random."""

@@ -270,7 +270,13 @@ CARRIED = (GaussianCodec(1.5), DarkCodec(1.5, flip_shift=False), UDPCodec(1.5), 
 
 @pytest.mark.parametrize(
     ("name", "compiled", "codec"),
-    [*((name, False, codec) for name, codec in zip(NETWORKS, CARRIED, strict=True)), ("mrfeanet2", True, CARRIED[0])],
+    [
+        *(
+            pytest.param(name, False, codec, marks=[] if place < 3 else pytest.mark.slow)
+            for place, (name, codec) in enumerate(zip(NETWORKS, CARRIED, strict=True))
+        ),
+        ("mrfeanet2", True, CARRIED[0]),
+    ],
 )
 def test_saved_file_keeps_outputs_skeleton_and_codec(name, compiled, codec, tmp_path):
     skeleton = Skeleton("hand", ("a", "b", "c"), swap_pairs=((0, 2),), limbs=((0, 1),), sigmas=(0.1, 0.2, 0.3))
