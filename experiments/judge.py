@@ -62,10 +62,11 @@ def score(options) -> None:
         raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
     annotations = options.annotations or coco_data.annotation_file(options.data, options.split)
     results = coco_data.read_json(file, "give results in COCO's format")
-    coco.check_results(results, str(file), (image["id"] for image in coco_data.ground_truth(annotations)["images"]))
+    truth = coco_data.ground_truth(annotations)
+    coco.check_results(results, str(file), (image["id"] for image in truth["images"]))
     if not results:
         raise InputError(f"{file} holds no results, so that there is nothing to judge.")
-    evaluation = coco.compared(annotations, results)
+    evaluation = coco.compared(truth, results)
     similarity, found, annotated = coco.joint_oks(evaluation)
     if not annotated:
         raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import commands
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,13 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """`experiments/run.py` as a module."""
+    with commands.loaded() as module:
+        yield module
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ def test_perfect_and_empty_results(tmp_path):
     assert perfect == pytest.approx(dict.fromkeys(coco.NUMBERS, 1.0) | {"APL": -1, "ARL": -1})
     nothing = coco.average_precision(file, [])
     assert nothing == dict.fromkeys(coco.NUMBERS, 0.0) | {"APL": -1, "ARL": -1}
-    assert coco.joint_oks(coco.compared(file, [])) == (dict.fromkeys(COCO.joints), 0, 1)
+    assert coco.joint_oks(coco.compared(coco_data.ground_truth(file), [])) == (dict.fromkeys(COCO.joints), 0, 1)
 
 
 def test_no_person_at_all_is_minus_one_and_results_have_to_be_of_the_images(tmp_path):
@@ -184,10 +184,12 @@ def test_joints_are_measured_in_the_people_who_were_found(tmp_path):
     for number, area in enumerate((5000.0, 20000.0)):
         found[number, 9, 1] += COCO.sigmas[9] * math.sqrt(8 * area)
     results = coco.results_json(found, [3, 3], [0.5, 0.4])
-    measured, matched, annotated = coco.joint_oks(coco.compared(file, [*results, result(image_id=5)]))
+    measured, matched, annotated = coco.joint_oks(
+        coco.compared(coco_data.ground_truth(file), [*results, result(image_id=5)])
+    )
     assert measured == pytest.approx(dict.fromkeys(COCO.joints, 1.0) | {"left_wrist": 1 / math.e})
     assert (matched, annotated) == (2, 3)
-    assert coco.joint_oks(coco.compared(file, results[:1]))[0]["left_ankle"] is None
+    assert coco.joint_oks(coco.compared(coco_data.ground_truth(file), results[:1]))[0]["left_ankle"] is None
 
 
 def test_joints_of_the_real_results(golden, shared):
@@ -195,7 +197,7 @@ def test_joints_of_the_real_results(golden, shared):
     file = shared / "golden" / "coco_eval_gt_538.json"
     rows, scores = selected(golden)
     results = coco.results_json(golden["preds"][rows], golden["image_id"][rows], scores)
-    measured, found, annotated = coco.joint_oks(coco.compared(file, results))
+    measured, found, annotated = coco.joint_oks(coco.compared(coco_data.ground_truth(file), results))
     people = coco_data.ground_truth(file)["annotations"]
     assert annotated == sum(not one["iscrowd"] and one["num_keypoints"] > 0 for one in people)
     assert found / annotated == pytest.approx(facts(shared, "coco_eval.json")["official"]["stats"]["AR50"])

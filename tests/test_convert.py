@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_run import call, run  # noqa: F401  (the command line as a module)
+from commands import call
 from test_state_dicts import SHAPE, published_file
 
 import keras_mrpose
@@ -15,7 +15,7 @@ from keras_mrpose.models.weights import state_dicts
 TINY = ("--backbone", "tiny_v1b", "--input-size", "64", "32")
 
 
-def test_in_and_out_again(run, tmp_path, capsys):  # noqa: F811
+def test_in_and_out_again(run, tmp_path, capsys):
     file = published_file(tmp_path / "mrfea2.pth.tar")
     folder = tmp_path / "runs" / "imported"
     assert call(run, "import", file, "--model", "mrfea2_pose_resnet", *TINY, "--out", folder) == 0
@@ -36,7 +36,7 @@ def test_in_and_out_again(run, tmp_path, capsys):  # noqa: F811
         assert all(np.array_equal(back[name], value) for name, value in tensors.items())
 
 
-def test_joints_for_fine_tuning(run, tmp_path, capsys):  # noqa: F811
+def test_joints_for_fine_tuning(run, tmp_path, capsys):
     """A COCO checkpoint as the start of a training on LSP."""
     file = published_file(tmp_path / "coco.npz", "mrheatnet1")
     out = tmp_path / "lsp"
@@ -58,7 +58,7 @@ def test_a_training_starts_from_it(tmp_path):
     assert model.compiled and model.skeleton.name == "lsp" and model.spec["preprocessing"] == "published"
 
 
-def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, capsys):  # noqa: F811
+def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, capsys):
     file = published_file(tmp_path / "simple.pth", "simplebaseline")
     text = tmp_path / "text.pth"
     text.write_text("not a checkpoint")
@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, capsys):  # 
 
 
 @pytest.mark.parametrize("name", ["x.h5", "x"])
-def test_what_is_written_is_a_state_dict(run, name, tmp_path, capsys):  # noqa: F811
+def test_what_is_written_is_a_state_dict(run, name, tmp_path, capsys):
     keras_mrpose.build("simplebaseline", "tiny_v1b", SHAPE).save(tmp_path / "m.keras")
     assert call(run, "import", tmp_path / "m.keras", "--out", tmp_path / name) == 2
     assert ".npz or a .pth" in capsys.readouterr().err

@@ -1,14 +1,10 @@
 """Networks rewritten for prediction: the same heatmaps, from fewer and other layers."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import keras
 import numpy as np
+import on_jax
 import pytest
 from keras import layers
 
@@ -313,16 +309,4 @@ def test_an_unknown_form():
 
 
 def test_on_jax():
-    if keras.backend.backend() == "jax":
-        pytest.skip("this is the JAX run")
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed; pip install -e '.[test]' brings it")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", Path(__file__), "-k", "pixel_by_pixel or row_by_row"],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "5 passed" in done.stdout
+    on_jax.passed(__file__, "pixel_by_pixel or row_by_row", 5)

@@ -4,15 +4,11 @@
 """
 
 import hashlib
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
+import on_jax
 import pytest
 from published import NAMES, formula_input, formula_network, formula_weight, named_layers
 
@@ -58,20 +54,7 @@ def test_heatmaps_are_the_published_ones(case, shared):
 
 @pytest.mark.slow
 def test_on_jax(shared):
-    cases = " or ".join(CASES)
-    if keras.backend.backend() == "jax":
-        pytest.skip("this is the JAX run")
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed; pip install -e '.[test]' brings it")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", Path(__file__), "--run-slow", "-k", f"test_heatmaps and ({cases})"],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{len(CASES)} passed" in done.stdout
+    on_jax.passed(__file__, f"test_heatmaps and ({' or '.join(CASES)})", len(CASES), "--run-slow")
 
 
 class Untruncated:

@@ -16,12 +16,6 @@ from keras_mrpose.evaluation import coco, mpii
 from keras_mrpose.evaluation.compare import changes
 
 
-@pytest.fixture(scope="module")
-def run():
-    with commands.loaded() as module:
-        yield module
-
-
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

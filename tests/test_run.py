@@ -37,12 +37,6 @@ SMALL = ("--backbone", "tiny_v1b", "--input-size", "96", "64", "--batch-size", "
 
 
 @pytest.fixture(scope="module")
-def run():
-    with commands.loaded() as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
 def work(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 

@@ -19,12 +19,6 @@ FIRST, SPLIT = 6, "val2017"  # a drawn picture's number is its index plus 1
 
 
 @pytest.fixture(scope="module")
-def run():
-    with commands.loaded() as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
 def work(tmp_path_factory):
     return tmp_path_factory.mktemp("evaluation")
 

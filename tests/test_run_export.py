@@ -14,12 +14,6 @@ from keras_mrpose.export import BUDGETS, shipping
 
 
 @pytest.fixture(scope="module")
-def run():
-    with commands.loaded() as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
 def work(tmp_path_factory):
     return tmp_path_factory.mktemp("export")
 

@@ -1,14 +1,10 @@
 """DARK and UDP: against loops in float64, what is drawn is found again, flipped or not, and noise does no harm."""
 
-import importlib.util
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
+import on_jax
 import pytest
 import tensorflow as tf
 
@@ -267,17 +263,4 @@ def test_one_by_one_traced_and_in_low_precision(kind):
 
 @pytest.mark.slow
 def test_on_jax():
-    if keras.backend.backend() == "jax":
-        pytest.skip("this is the JAX run")
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed; pip install -e '.[test]' brings it")
-    chosen = "map_by_map and 2-UDPCodec or column_by_column"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", Path(__file__), "-k", chosen],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "2 passed" in done.stdout
+    on_jax.passed(__file__, "map_by_map and 2-UDPCodec or column_by_column", 2)

@@ -87,17 +87,22 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
         row = row_of.setdefault(image, len(row_of))
         head = scale * UNIT / HEADS_PER_UNIT if heads is None else heads[place]
         kept.append((row, place, square(centre, scale), np.column_stack([joints - 1, 2 * visible]), head))
-    rows, ids, boxes, keypoints, normalizer = zip(*kept, strict=True) if kept else ((),) * 5
+    return table(source, [str(Path(folder, image)) for image in row_of], range(len(row_of)), kept)
+
+
+def table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kept: list[tuple]) -> People:
+    """The table of people ``kept``: image row, id, box, keypoints, head size; MPII has no areas but those of boxes."""
+    rows, ids, boxes, keypoints, heads = zip(*kept, strict=True) if kept else ((),) * 5
     return People(
         source=source,
         skeleton=MPII,
-        image_paths=[str(Path(folder, image)) for image in row_of],
-        image_ids=range(len(row_of)),
+        image_paths=image_paths,
+        image_ids=image_ids,
         image_index=rows,
         ids=ids,
         boxes=boxes,
         keypoints=keypoints,
-        normalizer=normalizer,
+        normalizer=heads,
         areas=[w * h for _, _, w, h in boxes],
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io.matlab import mat_struct
 
-from keras_mrpose.data.mpii import HEAD_SHARE, MISSING, load_mat, square
+from keras_mrpose.data.mpii import HEAD_SHARE, MISSING, load_mat, square, table
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import MPII
@@ -89,19 +89,7 @@ def parse(content: dict, source: str, folder: str | Path, split: str = "train") 
             paths.append(str(Path(folder, _image_name(annotation, f"{source}: RELEASE.annolist({number})"))))
             numbers.append(number)
             kept += people
-    rows, ids, boxes, keypoints, heads = zip(*kept, strict=True) if kept else ((),) * 5
-    return People(
-        source=source,
-        skeleton=MPII,
-        image_paths=paths,
-        image_ids=numbers,
-        image_index=rows,
-        ids=ids,
-        boxes=boxes,
-        keypoints=keypoints,
-        normalizer=heads,
-        areas=[w * h for _, _, w, h in boxes],
-    )
+    return table(source, paths, numbers, kept)
 
 
 def _training_images(content: dict, source: str) -> Iterator[tuple[int, mat_struct, np.ndarray]]:

@@ -59,15 +59,8 @@ def ceiling(
         0..1.
     """
     settings = Settings(suppression="none")
-    predictions = Predictions(
-        input_size=input_size,
-        images=people.image_ids,
-        ids=people.ids,
-        image_ids=people.image_ids[people.image_index],
-        boxes=people.boxes,
-        box_scores=np.ones(len(people)),
-        joints={settings.decoding: reread(people, codec, input_size, flip_test, noise, seed)},
-    )
+    joints = {settings.decoding: reread(people, codec, input_size, flip_test, noise, seed)}
+    predictions = Predictions.of(people, input_size, joints)
     return PROTOCOLS[protocol or protocol_of(people)].judge(predictions, people, settings).value
 
 

@@ -102,15 +102,20 @@ def average_precision(
     Raises:
         InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
     """
-    return ten_numbers(compared(annotation_file, results, image_ids))
+    return ten_numbers(compared(coco.ground_truth(annotation_file), results, image_ids))
 
 
-def compared(annotation_file: str | Path, results: list[dict], image_ids: Iterable[int] | None = None) -> COCOeval:
-    """pycocotools' evaluation after its matching, silent, with copies of what it writes into.
+def compared(truth: dict, results: list[dict], image_ids: Iterable[int] | None = None) -> COCOeval:
+    """pycocotools' evaluation after its matching, silent, with copies of the results that it writes into.
 
-    Arguments and errors are those of `average_precision`.
+    Args:
+        truth: of `data.coco.ground_truth`; may be compared with again, pycocotools only marks in it who is ignored.
+        results: as in `average_precision`, like image_ids.
+        image_ids: the images to evaluate; None takes all.
+
+    Raises:
+        InputError: results that do not pass `check_results` or are of other images.
     """
-    truth = coco.ground_truth(annotation_file)
     check_results(results, image_ids=(image["id"] for image in truth["images"]))
     with contextlib.redirect_stdout(None):
         annotated, found = Dataset(), Dataset()

@@ -45,6 +45,32 @@ class Predictions:
     box_scores: np.ndarray
     joints: dict[str, np.ndarray]
 
+    @classmethod
+    def of(
+        cls,
+        people: People,
+        input_size: tuple[int, int],
+        joints: dict[str, np.ndarray],
+        images: np.ndarray | None = None,
+    ) -> Predictions:
+        """Joints found in people's boxes.
+
+        Args:
+            people: one for each row of the joints.
+            input_size: as above, like joints.
+            joints: of the people, in image pixels.
+            images: ids of all images that are evaluated; None for those that `people` lists.
+        """
+        return cls(
+            input_size=input_size,
+            images=people.image_ids if images is None else images,
+            ids=people.ids,
+            image_ids=people.image_ids[people.image_index],
+            boxes=people.boxes,
+            box_scores=people.scores,
+            joints=joints,
+        )
+
     def read(self, settings: Settings) -> np.ndarray | None:
         """The joints ``(people, joints, 3)`` float64 as these settings read them; None if they were not kept."""
         found = self.joints.get(settings.decoding)
@@ -112,15 +138,7 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
         joints[name] = found.astype(np.float32)
         if not np.isfinite(joints[name]).all():
             raise InputError(f"The heatmaps of {predictor.model.name} are not finite numbers; its weights are damaged.")
-    return Predictions(
-        input_size=predictor.input_size,
-        images=(truth or people).image_ids,
-        ids=people.ids,
-        image_ids=people.image_ids[people.image_index],
-        boxes=people.boxes,
-        box_scores=people.scores,
-        joints=joints,
-    )
+    return Predictions.of(people, predictor.input_size, joints, None if truth is None else truth.image_ids)
 
 
 def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

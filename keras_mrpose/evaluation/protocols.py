@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_mrpose.data.coco import ground_truth
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import coco, diagnosis, mpii
@@ -96,10 +97,10 @@ def coco_selected(predictions: Predictions, settings: Settings) -> tuple[np.ndar
 
 def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
     found, scores, kept = coco_selected(predictions, settings)
-    images = predictions.image_ids[kept]
+    images, annotated = predictions.image_ids[kept], ground_truth(truth.source)
 
     def against_truth(joints: np.ndarray):
-        return coco.compared(truth.source, coco.results_json(joints, images, scores), truth.image_ids)
+        return coco.compared(annotated, coco.results_json(joints, images, scores), truth.image_ids)
 
     evaluation = against_truth(found)
     ten = coco.ten_numbers(evaluation)

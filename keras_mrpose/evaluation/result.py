@@ -13,7 +13,7 @@ from keras_mrpose.evaluation.predictions import Predictions, check_tables, predi
 from keras_mrpose.evaluation.protocols import PROTOCOLS, Judgement, check, protocol_of
 from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.evaluation.stamp import stamp
-from keras_mrpose.heatmaps import CODECS
+from keras_mrpose.heatmaps import name_of
 from keras_mrpose.predictor import Predictor
 
 
@@ -120,7 +120,7 @@ def evaluate(
 def settings_of(predictor: Predictor, **others) -> Settings:
     """The settings that a predictor has, and others."""
     return Settings(
-        codec=next(name for name, kind in CODECS.items() if type(predictor.codec) is kind),
+        codec=name_of(predictor.codec),
         flip_test=predictor.flip_test,
         flip_shift=getattr(predictor.codec, "flip_shift", False),
         **others,

@@ -189,15 +189,8 @@ def _judge(predictor: Predictor, people: People) -> tuple[Callable, str]:
 
     def judge(points, scores) -> float:
         joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
-        found = Predictions(
-            input_size=predictor.input_size,
-            images=people.image_ids,
-            ids=people.ids,
-            image_ids=people.image_ids[people.image_index],
-            boxes=people.boxes,
-            box_scores=people.scores,
-            joints={settings.decoding: joints.astype(np.float32)},
-        )
+        kept = {settings.decoding: joints.astype(np.float32)}
+        found = Predictions.of(people, predictor.input_size, kept)
         return float(PROTOCOLS[name].judge(found, people, settings).value)
 
     return judge, PROTOCOLS[name].metric

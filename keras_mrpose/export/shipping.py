@@ -24,7 +24,7 @@ from keras_mrpose.export.parity import SURE
 from keras_mrpose.export.report import SHOWN, OverBudgetError, Report
 from keras_mrpose.export.twins import heatmaps, keypoints
 from keras_mrpose.geometry import PADDING
-from keras_mrpose.heatmaps import CODECS
+from keras_mrpose.heatmaps import name_of
 from keras_mrpose.models.backbones import pick
 from keras_mrpose.models.exported import interpreter
 from keras_mrpose.models.exported.network import VERSION
@@ -163,7 +163,7 @@ def _sidecar(predictor: Predictor, entries: dict[str, dict]) -> dict:
         "heatmaps": {"size": list(model.output_shape[1:3])},
         "skeleton": predictor.skeleton.to_dict(),
         "codec": {
-            "name": next(name for name, kind in CODECS.items() if type(codec) is kind),
+            "name": name_of(codec),
             "scale": codec.scale(predictor.input_size).tolist(),
             **codec.get_config(),
         },

@@ -16,9 +16,14 @@ from keras_mrpose.heatmaps.base import Codec, peaks
 from keras_mrpose.heatmaps.gaussian import GaussianCodec
 from keras_mrpose.heatmaps.unbiased import DarkCodec, UDPCodec
 
-__all__ = ["CODECS", "Codec", "DarkCodec", "GaussianCodec", "UDPCodec", "codec", "peaks"]
+__all__ = ["CODECS", "Codec", "DarkCodec", "GaussianCodec", "UDPCodec", "codec", "name_of", "peaks"]
 
 CODECS: dict[str, type[Codec]] = {"gaussian": GaussianCodec, "dark": DarkCodec, "udp": UDPCodec}
+
+
+def name_of(codec: Codec) -> str:
+    """Key of `CODECS`."""
+    return next(name for name, kind in CODECS.items() if type(codec) is kind)
 
 
 def codec(which: str | Codec, sigma: float = 2.0) -> Codec:
