@@ -10,6 +10,8 @@
   The paper starts from torchvision's ImageNet weights. Where these lie is the user's to say, `--backbone-weights FILE`:
   without it an experiment starts from random weights, and the published numbers are out of reach.
 - `lsp-*`, for which nothing is published, have the default backbone, for which Keras has ImageNet weights.
+- `*-mobile` are for phones, on MobileNetV2: an MRFeaNet and an MRHeatNet for each data set, trained like its others.
+  As int8 they have less than 6 MB.
 - `demo` is small enough for two CPU cores.
 """
 
@@ -29,8 +31,10 @@ MPII = Recipe(epochs=140, batch_size=64, milestones=(90 / 140, 120 / 140))
 COCO_AUGMENTATION = Augmentation(scale=0.3, rotation=40.0)
 MPII_AUGMENTATION = Augmentation(scale=0.25, rotation=30.0)
 
-# What the name of an experiment of the paper ends in.
+# What the name of an experiment ends in: the paper's on each depth, and those for phones.
 DEPTHS = {"resnet50_v1b": "", "resnet101_v1b": "-r101", "resnet152_v1b": "-r152"}
+MOBILE = "mobilenetv2"
+ENDINGS = {**DEPTHS, "resnet50": "", MOBILE: "-mobile"}
 
 # `--quick`: for a few thousand people, a pretrained backbone and a CPU.
 QUICK = Recipe(
@@ -49,7 +53,7 @@ DEMO = Experiment(
 
 def _coco(model: str, backbone: str) -> Experiment:
     return Experiment(
-        name=f"coco-{model}{DEPTHS[backbone]}",
+        name=f"coco-{model}{ENDINGS[backbone]}",
         model=model,
         backbone=backbone,
         skeleton="coco",
@@ -62,7 +66,7 @@ def _coco(model: str, backbone: str) -> Experiment:
 
 def _mpii(model: str, backbone: str) -> Experiment:
     return Experiment(
-        name=f"mpii-{model}{DEPTHS[backbone]}",
+        name=f"mpii-{model}{ENDINGS[backbone]}",
         model=model,
         backbone=backbone,
         skeleton="mpii",
@@ -73,10 +77,11 @@ def _mpii(model: str, backbone: str) -> Experiment:
     )
 
 
-def _lsp(model: str) -> Experiment:
+def _lsp(model: str, backbone: str = "resnet50") -> Experiment:
     return Experiment(
-        name=f"lsp-{model}",
+        name=f"lsp-{model}{ENDINGS[backbone]}",
         model=model,
+        backbone=backbone,
         skeleton="lsp",
         input_size=(128, 128),  # people of LSP are about 150 pixels long
         sigma=1.5,
@@ -89,6 +94,7 @@ _ROWS = [
     *(_coco(*row.network) for row in paper.COCO_VAL2017.rows if row.network),
     *(_mpii(*row.network) for row in paper.MPII.rows if row.network),
     *(_lsp(model) for model in list_models()),
+    *(make(model, MOBILE) for make in (_coco, _mpii, _lsp) for model in ("mrheatnet1", "mrfeanet1")),
     DEMO,
 ]
 EXPERIMENTS = {row.name: row for row in _ROWS}

@@ -47,7 +47,8 @@ OF_THE_PAPER = {
     "mpii-mrfeanet1-r152": ("mrfeanet1", R152, 89.8),
     "mpii-mrfeanet2-r152": ("mrfeanet2", R152, 89.5),
 }
-OWN = {"demo", *(f"lsp-{model}" for model in FIVE)}
+MOBILE = [f"{data}-{model}-mobile" for data in ("coco", "mpii", "lsp") for model in ("mrheatnet1", "mrfeanet1")]
+OWN = {"demo", *MOBILE, *(f"lsp-{model}" for model in FIVE)}
 
 # --- the paper's tables -------------------------------------------------------------------------------------------
 
@@ -210,6 +211,13 @@ def test_lsp_experiments_follow_mpii():
         assert (experiment.input_size, experiment.sigma) == ((128, 128), 1.5)
         like = configs.EXPERIMENTS[f"mpii-{model}"]
         assert (experiment.recipe, experiment.augmentation) == (like.recipe, like.augmentation)
+
+
+@pytest.mark.parametrize("name", MOBILE)
+def test_those_for_phones_are_trained_like_their_neighbours(name):
+    """Only the backbone is another."""
+    like = configs.EXPERIMENTS[name.removesuffix("-mobile")]
+    assert configs.EXPERIMENTS[name] == dataclasses.replace(like, name=name, backbone="mobilenetv2")
 
 
 def test_quick_changes_the_recipe_only():
