@@ -123,6 +123,7 @@ def export(sub: ArgumentParser) -> None:
         "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
     )
     sub.add_argument("--input-type", default="float32", help="of the pictures: float32 (default) or uint8")
+    sub.add_argument("--output-type", default="float32", help="of int8's heatmaps: float32 (default), uint8 or int8")
     sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
     sub.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
     sub.add_argument(

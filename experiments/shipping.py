@@ -33,6 +33,7 @@ def main(options) -> None:
             calibration=calibration,
             twins=_names(options.twins),
             input_type=options.input_type,
+            output_type=options.output_type,
             deconvolution=options.deconv,
             keep_float=options.keep_float,
             budgets=budgets,

@@ -68,7 +68,19 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
 
     monkeypatch.setattr(keras_mrpose, "export_litert", made_up)
     options = ("--formats", "int8, dynamic", "--twins", "keypoints", "--people", 3, "--split", "train2017")
-    options += ("--calibration", "val", "--input-type", "uint8", "--deconv", "transpose", "--keep-float", "a", "b")
+    options += (
+        "--calibration",
+        "val",
+        "--input-type",
+        "uint8",
+        "--output-type",
+        "int8",
+        "--deconv",
+        "transpose",
+        "--keep-float",
+        "a",
+        "b",
+    )
     options += ("--budget", "int8.points=2.5", "--budget", "int8.shift=7", "--budget", "float16.correlation=0.5")
     file = network / "best.keras"
     assert call(run, "export", file, "--data", data, "--out", work / "out", "--overwrite", *options) == 2
@@ -81,6 +93,7 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
         "formats": ["int8", "dynamic"],
         "twins": ["keypoints"],
         "input_type": "uint8",
+        "output_type": "int8",
         "deconvolution": "transpose",
         "keep_float": ["a", "b"],
         "overwrite": True,

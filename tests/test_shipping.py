@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -293,6 +294,34 @@ def test_options(people, calibration, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "export"]
 
 
+def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
+    """Only int8's heatmaps change; they are judged as they leave, and the predictor reads them as before."""
+    monkeypatch.setattr(shipping, "CALIBRATION", 32)
+    options = {"calibration": calibration, "input_type": "uint8", "output_type": "uint8"}
+    options["twins"] = ["heatmaps", "keypoints"]
+    report = export_litert(dotted.network(), tmp_path / "export", ["float32", "int8"], people=people, **options)
+    entries = about(tmp_path / "export")["files"]
+    types = {name: entry["output_type"] for name, entry in entries.items()}
+    whole = "heatmaps_int8.tflite"
+    assert types == {name: "uint8" if name == whole else "float32" for name in entries} and len(types) == 4
+    network = interpreter.Network(tmp_path / "export" / whole)
+    assert (network.input_type, network.output_type) == (np.uint8, np.uint8)
+    assert report.files[whole].levels > 50
+    image = np.zeros((120, 90, 3), np.uint8)
+    found = Predictor(tmp_path / "export" / whole)(image)
+    assert found.shape == (1, 17, 3) and np.isfinite(found).all()
+
+
+def test_files_tell_what_they_are(exported):
+    """By name, with the joints' names inside."""
+    folder, _ = exported
+    for path in folder.glob("*.tflite"):
+        (signature,) = interpreter.Interpreter(str(path)).get_signature_list().values()
+        assert signature == {"inputs": ["image"], "outputs": ["heatmaps" if "heatmaps" in path.name else "joints"]}
+        with zipfile.ZipFile(path) as archive:
+            assert archive.read("joints.txt").decode().splitlines() == about(folder)["skeleton"]["joints"]
+
+
 def test_calibration_is_augmented(model, calibration):
     """More crops than people, few of them alike, none as it would be still; the same ones every time."""
     predictor = Predictor(model)
@@ -395,6 +424,10 @@ MISTAKES = {
     "twin": ({"twins": ["heatmap"]}, r"Unknown twin 'heatmap'\. Did you mean heatmaps"),
     "no twin": ({"twins": ()}, "No twin to export"),
     "input type": ({"input_type": "int8"}, "Unknown input type 'int8'"),
+    "output type": ({"output_type": "int4"}, "Unknown output type 'int4'"),
+    "output without int8": ({"formats": ["float16"], "output_type": "uint8"}, "for heatmaps of the form int8"),
+    "output of joints": ({"formats": ["int8"], "twins": ["keypoints"], "output_type": "int8"}, "for heatmaps of the"),
+    "output in float": ({"formats": ["int8"], "keep_float": ["joints"], "output_type": "int8"}, "without layers in"),
     "deconvolution": ({"deconvolution": "shuffle"}, "deconvolution is 'shuffle'"),
     "budget": ({"budgets": {"int9": BUDGETS["int8"]}}, "Unknown form 'int9'"),
     "float layer": ({"formats": ["int8"], "keep_float": ["joint"]}, "keep_float names 'joint'.*did you mean joints"),

@@ -143,14 +143,20 @@ def measure(conversion: Conversion, twin: str, keras_model: Original, budget: Bu
     if twin == "heatmaps":
         points, scores = keras_model.decode(found)
         maps = keras_model.heatmaps, found
-        quantized = conversion.form == "int8" and ops(conversion.content)[-1] == "DEQUANTIZE"
-        levels = levels_used(found) if quantized else None
+        levels = levels_used(found) if _quantized(conversion) else None
     else:
         points, scores = found[..., :2], found[..., 2]
     near = parity(keras_model.points, points, keras_model.scores, *maps)
     value = keras_model.judge(points, scores) if keras_model.judge else None
     faults = _faults(near, keras_model, value, budget)
     return Measured(twin, conversion.form, len(conversion.content), near, value, levels, faults)
+
+
+def _quantized(conversion: Conversion) -> bool:
+    """Whether its last layer was computed with 256 levels, even if its output is float again."""
+    if conversion.form != "int8":
+        return False
+    return conversion.output_type != "float32" or ops(conversion.content)[-1] == "DEQUANTIZE"
 
 
 def cropped(people: People, size: tuple[int, int], count: int | None = None, **options) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -19,6 +20,7 @@ from keras_mrpose.evaluation.stamp import of_network
 from keras_mrpose.export import folders, litert, onnx
 from keras_mrpose.export.gate import BUDGETS, Budget, Original, cropped, measure
 from keras_mrpose.export.golden import golden_case
+from keras_mrpose.export.metadata import described
 from keras_mrpose.export.origins import in_float
 from keras_mrpose.export.parity import SURE
 from keras_mrpose.export.report import SHOWN, OverBudgetError, Report
@@ -34,7 +36,6 @@ from keras_mrpose.predictor import Predictor
 FORMATS = (*litert.FORMS, onnx.FORM)
 TWINS = {"heatmaps": heatmaps, "keypoints": keypoints}
 CALIBRATION = 256  # crops
-MISSING = "An export is run before it ships; that takes ai-edge-litert"
 PACKAGES = ("keras_mrpose", "keras", "tensorflow", "numpy", "ai-edge-litert")
 
 
@@ -47,6 +48,7 @@ def export_litert(
     calibration: People | np.ndarray | None = None,
     twins: Sequence[str] = ("heatmaps",),
     input_type: str = "float32",
+    output_type: str = "float32",
     deconvolution: str = "depth_to_space",
     keep_float: Sequence[str] = (),
     budgets: dict[str, Budget] | None = None,
@@ -66,6 +68,7 @@ def export_litert(
             and a range that is a little too wide costs less than one that cuts. Or crops, taken as they are.
         twins: "heatmaps", "keypoints" (decoded inside), or both.
         input_type: "float32" or "uint8" pictures, 0..255 in both.
+        output_type: of int8's heatmaps: "float32", or "uint8" or "int8" with a scale. All other outputs are float32.
         deconvolution: "depth_to_space" (faster), or "transpose".
         keep_float: layers that int8 leaves in float.
         budgets: form -> `Budget`, for those that shall not have the default.
@@ -78,16 +81,22 @@ def export_litert(
     folder, predictor = Path(folder), Predictor(model, flip_test=False)
     formats, kinds = _chosen("form", formats, FORMATS), _chosen("twin", twins, TWINS)
     pick("input type", input_type, ("float32", "uint8"))
+    pick("output type", output_type, litert.TYPES)
     for form in budgets or {}:
         pick("form", form, FORMATS)
     if not isinstance(predictor.model, PoseModel):
         raise InputError(f"{model} has been exported already; give the Keras model that it was made from.")
     if keep_float and "int8" not in formats:
         raise InputError(f"keep_float is for the form int8; leave it out for {' and '.join(formats)}.")
+    if output_type != "float32" and ("int8" not in formats or "heatmaps" not in kinds or keep_float):
+        raise InputError(
+            f"output_type {output_type!r} is for heatmaps of the form int8 without layers in float; leave it out, or "
+            "export those."
+        )
     if onnx.FORM in formats:
         onnx.check_installed()
-    if formats != (onnx.FORM,) and interpreter.Interpreter is None:
-        raise InputError(f"{MISSING}: pip install 'keras_mrpose[litert]'.")
+    if formats != (onnx.FORM,):
+        interpreter.check_installed()
     folders.check(folder, overwrite)
 
     networks = {kind: TWINS[kind](predictor.model, deconvolution) for kind in kinds}
@@ -101,9 +110,13 @@ def export_litert(
         if form == onnx.FORM:
             name, conversion = f"{kind}.onnx", onnx.convert(networks[kind])
         else:
-            int8 = {"calibration": crops, "keep_float": keep_float} if form == "int8" else {}
             name = f"{kind}_{form}.tflite"
-            conversion = litert.convert(networks[kind], form, input_type=input_type, **int8)
+            how = {"calibration": crops, "keep_float": keep_float} if form == "int8" else {}
+            if form == "int8" and kind == "heatmaps":  # joints are decoded in float
+                how["output_type"] = output_type
+            conversion = litert.convert(networks[kind], form, input_type=input_type, **how)
+            content = described(conversion.content, predictor.model.name, predictor.skeleton.joints, kind)
+            conversion = replace(conversion, content=content)
         files[name], entries[name] = conversion.content, _entry(kind, conversion)
         measured[name] = measure(conversion, kind, keras_model, allowed[form])
     worst = () if crops is None else litert.worst_tensors(networks[kinds[0]], crops, keep_float=keep_float)[:SHOWN]

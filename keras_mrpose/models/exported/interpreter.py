@@ -17,6 +17,15 @@ except ImportError:
     Interpreter = schema = None
 
 
+def check_installed() -> None:
+    """An `InputError` that says what to install, if it is missing."""
+    if Interpreter is None:
+        raise InputError(
+            "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: "
+            "pip install 'keras_mrpose[litert]'."
+        )
+
+
 class Network:
     """An exported network, ready to run.
 
@@ -145,8 +154,7 @@ def levels_used(outputs: np.ndarray) -> int:
 
 def _read(source: str | Path | bytes) -> tuple[str, bytes]:
     """What to call it in a message, and its bytes."""
-    if Interpreter is None:
-        raise InputError("Running a .tflite file takes ai-edge-litert: pip install 'keras_mrpose[litert]'.")
+    check_installed()
     if isinstance(source, bytes):
         return "The network", source
     try:
