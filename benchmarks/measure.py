@@ -1,4 +1,4 @@
-"""What `run.py` measures: the matrix product's peak, the input pipeline, and the networks' steps; and `evaluation`."""
+"""What `run.py` measures: the input pipeline and the networks' steps; and `evaluation` and `exports`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from evaluation import measure_evaluation
+from exports import measure_exports
+from peak import flop, measure_peak
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 
@@ -38,6 +40,8 @@ def everything(arguments) -> dict:
         report["networks"] = [measure_networks(arguments, precision) for precision in arguments.precision]
     if arguments.what in ("all", "evaluation"):
         report["evaluation"] = measure_evaluation(arguments)
+    if arguments.what == "exports":
+        report["exports"] = measure_exports(arguments)
     return report
 
 
@@ -114,7 +118,10 @@ def _made_photographs(folder: Path) -> People:
 
 def measure_networks(arguments, precision: str) -> dict:
     """Milliseconds per image of a training step and of inference, and the share of the peak that they reach."""
-    peak = measure_peak(precision, arguments)
+    side = arguments.gemm_side
+    if tf.config.list_physical_devices("GPU") and not arguments.quick:
+        side = max(side, 8192)
+    peak = measure_peak(precision, side, arguments.repetitions)
     height, width = arguments.input_size
     table = Table(
         title=f"{arguments.backbone}, {height}x{width}, {precision}; matrix product peak {peak / 1e9:,.0f} GFLOP/s",
@@ -147,17 +154,6 @@ def measure_networks(arguments, precision: str) -> dict:
     console.print(table)
     facts = {"backbone": arguments.backbone, "input_size": [height, width], "batch_size": batch, "jit": arguments.jit}
     return {**facts, "precision": precision, "gemm_flop_per_second": peak, "networks": rows}
-
-
-def measure_peak(precision: str, arguments) -> float:
-    """The best rate, in FLOP/s, of a product of two square matrices in the precision's compute type."""
-    dtype = keras.DTypePolicy(precision).compute_dtype
-    side = arguments.gemm_side
-    if tf.config.list_physical_devices("GPU") and not arguments.quick:
-        side = max(side, 8192)
-    left, right = (tf.cast(tf.random.normal((side, side)), dtype) for _ in range(2))
-    product = tf.function(lambda: tf.matmul(left, right)[0, 0])
-    return 2 * side**3 / min(seconds(lambda: product().numpy(), max(arguments.repetitions, 5), warm_up=2))
 
 
 def _measure_network(name: str, arguments, precision: str) -> dict:
@@ -213,21 +209,3 @@ def _random_batch(batch_size: int, size: tuple[int, int], joints: int) -> tuple[
     points = rng.uniform(0, (width / 4, height / 4), (batch_size, joints, 2))
     target = np.concatenate([points, np.ones((batch_size, joints, 1)), np.full((batch_size, joints, 1), 30)], axis=-1)
     return tf.constant(rng.uniform(0, 255, (batch_size, *size, 3)), tf.float32), tf.constant(target, tf.float32)
-
-
-def flop(model: keras.Model) -> int:
-    """Floating point operations of one image's forward pass: two for each multiplication of the convolutions.
-
-    A transposed convolution multiplies every input pixel with the whole kernel, also where the border is cut off.
-    """
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            total += flop(layer)
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
-            total += 2 * math.prod(layer.input.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            total += 2 * math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.Dense):
-            total += 2 * math.prod(layer.kernel.shape)
-    return total

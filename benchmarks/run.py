@@ -37,7 +37,7 @@ FULL = {
 def parser() -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks", "evaluation"), default="all")
+    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks", "evaluation", "exports"), default="all")
     top.add_argument(
         "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
     )
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--people", type=int, metavar="N", help=f"in the evaluation, default {FULL['people']}")
     top.add_argument("--boxes", type=int, metavar="N", help=f"of a detector, for the NMS, default {FULL['boxes']}")
     top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
+    top.add_argument("--runs", nargs="+", metavar="RUN", help="exports: of these trained networks; with --data, judged")
     top.add_argument("--jit", action="store_true", help="compile the steps of networks and codecs with XLA")
     return top
 

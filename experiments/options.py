@@ -118,7 +118,7 @@ def export(sub: ArgumentParser) -> None:
     _data(sub)
     sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="or dynamic, onnx")
     sub.add_argument("--twins", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
-    sub.add_argument("--people", type=int, default=300, metavar="N", help="check on the images of the first N (300)")
+    sub.add_argument("--people", type=int, default=1000, metavar="N", help="check on the images of the first N (1000)")
     sub.add_argument(
         "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
     )

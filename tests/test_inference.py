@@ -230,6 +230,57 @@ def test_weights_are_rounded_once():
     np.testing.assert_array_equal(found_bias, ((bias - mean) * factor + beta).astype(np.float32))
 
 
+def bottleneck(*behind, twice=False):
+    """A convolution, a batch norm with a large constant and no activation, what reads it, and that constant's place."""
+    image = keras.Input(SIZE)
+    x = y = BatchNorm(name="norm")(layers.Conv2D(8, 1, name="first")(image))
+    for layer in behind:
+        y = layer(y)
+    model = randomize(keras.Model(image, [y, layers.ReLU()(x)] if twice else y))
+    norm = model.get_layer("norm")
+    norm.beta.assign(np.linspace(100, 200, 8))
+    factor = norm.gamma / np.sqrt(norm.moving_variance + norm.epsilon)
+    return model, (model.get_layer("first").bias - norm.moving_mean) * factor
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [layers.Conv2D(5, 1, 2, activation="relu")],
+        [layers.Conv2D(5, 1, use_bias=False), BatchNorm(), layers.ReLU()],
+    ],
+    ids=["bias", "batch norm"],
+)
+def test_a_mean_goes_on_to_the_next_convolution(behind):
+    """What the first one puts out varies around zero then, and the outputs are the same."""
+    model, around_zero = bottleneck(*behind)
+    new = rewritten(model)
+    # the constant was there for a moment: a float32 of 200 has steps of 1.5e-5
+    np.testing.assert_allclose(new.get_layer("first").bias, around_zero, atol=2e-5)
+    wanted = output(in_float64(model), images().astype(np.float64))
+    np.testing.assert_allclose(output(new, images()), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("behind", "twice"),
+    [
+        ([layers.Conv2D(5, 3, padding="same")], False),  # whose border is zeros, not the mean
+        ([layers.DepthwiseConv2D(1)], False),
+        ([layers.Conv2D(5, 1, use_bias=False)], False),
+        ([layers.Conv2D(4, 1, groups=2)], False),
+        ([layers.ReLU(), layers.Conv2D(5, 1)], False),
+        ([layers.Conv2D(5, 1)], True),
+    ],
+    ids=["3x3", "depthwise", "no bias", "groups", "relu", "two readers"],
+)
+def test_a_mean_that_cannot_go_on_stays(behind, twice):
+    model, around_zero = bottleneck(*behind, twice=twice)
+    new = rewritten(model)
+    np.testing.assert_allclose(new.get_layer("first").bias, around_zero + np.linspace(100, 200, 8), rtol=1e-6)
+    for wanted, found in zip(*(keras.tree.flatten(one(images())) for one in (model, new)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
 def branches(kind):
     """Graphs whose batch norm cannot go into the convolution."""
     image = keras.Input((4, 6, 3))

@@ -368,7 +368,7 @@ def test_dark_calibration_is_over_the_budget(model, people, data, tmp_path):
 def test_an_earlier_export_survives_a_refusal(model, people, copy):
     none = {"float32": Budget(100, 2, 0)}  # no correlation is 2
     error = refuse(
-        "heatmaps_float32.tflite has heatmaps of correlation 1.0000 .at least 2.; give other crops",
+        "heatmaps_float32.tflite has heatmaps of correlation 1.0000 .at least 2.; check on more crops than 10",
         OverBudgetError,
         copy,
         model,

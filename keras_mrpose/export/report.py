@@ -105,7 +105,7 @@ class OverBudgetError(InputError):
     """
 
     def __init__(self, report: Report):
-        hint = "give other crops to check on, or a larger budget"
+        hint = f"check on more crops than {report.crops}, among which a few joints may decide, or give a larger budget"
         if any(one.faults and one.form == "int8" for one in report.files.values()):
             hint = "keep layers of the worst tensors in float, calibrate with more or other crops, or allow more"
         super().__init__(f"Nothing was written: {'; '.join(report.faults())}; {hint}.")

@@ -59,6 +59,9 @@ def rewritten(model: keras.Model, deconvolution: str = "depth_to_space") -> kera
       kernel and bias (in float64, rounded once). Any other stays.
     - A 4x4 transposed convolution of stride 2 becomes four 2x2 convolutions and a `DepthToSpace` of its name. A ReLU
       behind it goes into the four, where LiteRT does it for nothing. Any other stays.
+    - Where such a batch norm feeds one 1x1 convolution and nothing else (the linear bottlenecks of MobileNetV2), the
+      constant that it adds goes on into the bias there. It is the mean of what it puts out: what is left varies around
+      zero, and float16 and int8 spend their precision on that (Nagel et al. 2019, "bias absorption").
     - Dropout and noise are gone.
 
     Args:
@@ -84,6 +87,8 @@ def rewritten(model: keras.Model, deconvolution: str = "depth_to_space") -> kera
             of_layer, of_weights = _prepared(layer, followers, deconvolution)
             instead |= of_layer
             weights |= of_weights
+    for layer in graph.layers:
+        _pass_on_mean(layer, followers, weights)
     new = keras.models.clone_model(graph, clone_function=lambda layer: instead.get(layer.name) or _copied(layer))
     for layer in new.layers:
         if layer.weights:
@@ -179,6 +184,20 @@ def _folded(layer, norm) -> tuple[np.ndarray, np.ndarray]:
         if norm.center:
             bias += _float64(norm.beta)
     return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _pass_on_mean(layer, followers: dict[str, layers.Layer], weights: dict[str, list[np.ndarray]]) -> None:
+    """Move the constant of a batch norm that has been folded from its convolution's bias to that of the next one."""
+    norm = followers.get(layer.name)
+    following = followers.get(norm.name) if type(layer) in _KERNELS and _can_be_folded(norm, layer) else None
+    pointwise = type(following) is layers.Conv2D and following.kernel_size == (1, 1) and following.groups == 1
+    if not (pointwise and norm.center and len(weights[following.name]) == 2):
+        return
+    kernel, bias = weights[following.name]
+    constant = _float64(norm.beta)
+    weights[following.name] = [kernel, (bias + constant @ kernel[0, 0].astype(np.float64)).astype(np.float32)]
+    kernel, bias = weights[layer.name]
+    weights[layer.name] = [kernel, (bias - constant).astype(np.float32)]
 
 
 def _float64(variable) -> np.ndarray:

@@ -1,0 +1,164 @@
+"""What a network weighs and takes on a CPU, as Keras has it and as LiteRT files; each network in a process of its own.
+
+TensorFlow keeps a gigabyte after each conversion of a large network, and a process that has grown is slower.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from peak import flop, measure_peak
+from rich.table import Table
+from timing import Spread, console, seconds
+
+from keras_mrpose import build, data, export_litert
+from keras_mrpose.config import Augmentation
+from keras_mrpose.export import BUDGETS, Budget, gate, litert, twins
+from keras_mrpose.models.exported.interpreter import Network
+from keras_mrpose.models.inference import rewritten
+from keras_mrpose.predictor import Predictor
+
+FORMS = ("float32", "float16", "int8")
+KERAS, REWRITTEN, TRANSPOSE = "Keras", "Keras, rewritten", ", transpose"
+THREADS = (1, 2)
+JUDGED = 200  # people
+AT_LEAST = 0.2  # seconds of a measurement
+# The table is to show what is lost, not to refuse it.
+WHATEVER = dict.fromkeys(BUDGETS, Budget(points=100, correlation=0, shift=1e6))
+
+
+def measure_exports(arguments) -> dict:
+    """Megabytes, milliseconds of one crop and the metric of each network in each form, one table for all."""
+    names = arguments.runs or [f"{arguments.backbone}-{network}" for network in arguments.networks]
+    rows = []
+    for name in names:
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            rows.append(process.apply(_measure, (arguments, name)))
+    console.print(_table(arguments.input_size, rows))
+    return {"input_size": list(arguments.input_size), "networks": rows}
+
+
+def _table(size: tuple[int, int], rows: list[dict]) -> Table:
+    table = Table(
+        title="One crop of {}x{}".format(*size),
+        caption="ms: median (min..max); peak: share of a float32 matrix product's rate, of the fastest; x: as fast as "
+        "Keras, medians",
+    )
+    for column in ("network", "form", "MB", "ms, 1 thread", "ms, 2 threads", "peak", "x", "metric"):
+        table.add_column(column, justify="left" if column in ("network", "form") else "right", no_wrap=True)
+    for row in rows:
+        work = row["flop"] / row["gemm_flop_per_second"] * 1e3
+        for number, (form, facts) in enumerate(row["forms"].items()):
+            one, two = (Spread(**times) if times else None for times in (facts["one_thread"], facts["two_threads"]))
+            table.add_row(
+                "" if number else row["network"],
+                form,
+                f"{facts['bytes'] / 1e6:.1f}",
+                str(one or ""),
+                str(two),
+                "" if form.startswith("int8") else f"{work / two.low:.0%}",
+                f"{row['forms'][KERAS]['two_threads']['median'] / two.median:.1f}",
+                "" if facts.get("metric") is None else f"{100 * facts['metric']:.1f}",
+            )
+        table.add_section()
+    return table
+
+
+def _measure(arguments, name: str) -> dict:
+    """The numbers of one network: of a run folder, or of BACKBONE-MODEL with random weights."""
+    keras.utils.set_random_seed(0)
+    tf.config.threading.set_intra_op_parallelism_threads(max(THREADS))
+    size = tuple(arguments.input_size)
+    model = _of_run(name, size) if arguments.runs else _random(name, size)
+    metrics, crops = {}, np.random.default_rng(0).uniform(0, 255, (litert.LEAST_CROPS, *size, 3))
+    if arguments.runs and arguments.data:
+        metrics, crops = _judged(name, arguments.data), _crops(arguments.data, size)
+    files = _converted(model, crops.astype(np.float32))
+    peaks = [measure_peak("float32", arguments.gemm_side)]
+    times = _times(model, files, crops[:1].astype(np.float32), arguments.repetitions)
+    peaks.append(measure_peak("float32", arguments.gemm_side))
+    weights = 4 * sum(math.prod(variable.shape) for variable in model.variables)
+    sizes = {KERAS: weights, REWRITTEN: weights} | {form: len(content) for form, content in files.items()}
+    return {
+        "network": f"{model.spec['backbone']} {model.spec['name']}",
+        "flop": flop(model),
+        "gemm_flop_per_second": max(peaks),
+        "forms": {
+            form: {
+                "bytes": size,
+                "metric": metrics.get(form),
+                "one_thread": asdict(times[form, 1]) if (form, 1) in times else None,
+                "two_threads": asdict(times[form, 2]),
+            }
+            for form, size in sizes.items()
+        },
+    }
+
+
+def _of_run(run: str, size: tuple[int, int]) -> keras.Model:
+    """A trained network, for crops of this size."""
+    of = Predictor(run, flip_test=False).model
+    weights = Path(run) / "best.keras" if Path(run).is_dir() else run
+    return build(of.spec["name"], of.spec["backbone"], (*size, 3), skeleton=of.skeleton, weights=weights)
+
+
+def _random(name: str, size: tuple[int, int]) -> keras.Model:
+    backbone, _, network = name.rpartition("-")
+    return build(network, backbone, (*size, 3))
+
+
+def _judged(run: str, folder: str) -> dict[str, float]:
+    """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
+    people = data.load(folder, "val")
+    people = people.of_images(people.image_ids[people.image_index[:JUDGED]])
+    calibration = data.load(folder, "train")
+    with tempfile.TemporaryDirectory() as place:
+        report = export_litert(
+            run, Path(place) / "export", FORMS, people=people, calibration=calibration, budgets=WHATEVER
+        )
+    return {KERAS: report.before} | {one.form: one.value for one in report.files.values()}
+
+
+def _crops(folder: str, size: tuple[int, int]) -> np.ndarray:
+    """Crops of real people that calibrate: made-up ones would give ranges that no trained network has."""
+    return gate.cropped(data.load(folder, "train"), tuple(size), 2 * litert.LEAST_CROPS, augmentation=Augmentation())
+
+
+def _converted(model: keras.Model, crops: np.ndarray) -> dict[str, bytes]:
+    """LiteRT files of each form, and of two with their transposed convolutions as they were."""
+    files = {}
+    for ending, deconvolution, forms in (("", "depth_to_space", FORMS), (TRANSPOSE, "transpose", ("float32", "int8"))):
+        network = twins.heatmaps(model, deconvolution)
+        for form in forms:
+            files[form + ending] = litert.convert(network, form, crops if form == "int8" else None).content
+    return files
+
+
+def _times(model, files: dict[str, bytes], crop: np.ndarray, repetitions: int) -> dict[tuple[str, int], Spread]:
+    """Milliseconds of one crop, by form and threads. All take turns, so that another program disturbs all alike."""
+    networks = {(form, threads): Network(content, threads) for form, content in files.items() for threads in THREADS}
+    for form, network in ((KERAS, model), (REWRITTEN, rewritten(model))):
+        networks[form, max(THREADS)] = _forward(network)
+    steps = {key: partial(network, crop) for key, network in networks.items()}
+    counts = {key: max(1, round(AT_LEAST / min(seconds(step, 3)))) for key, step in steps.items()}
+    times = {key: [] for key in steps}
+    for _ in range(repetitions):
+        for key, step in steps.items():
+            taken = seconds(lambda: [step() for _ in range(counts[key])], 1, warm_up=0)  # noqa: B023
+            times[key].append(1e3 * taken[0] / counts[key])
+    return {key: Spread.of(values) for key, values in times.items()}
+
+
+def _forward(network: keras.Model) -> Callable:
+    """The network as a compiled function from crops to heatmaps, both of them arrays."""
+    function = tf.function(lambda image: network(image, training=False))
+    return lambda crops: function(tf.constant(crops)).numpy()
