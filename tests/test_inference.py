@@ -281,6 +281,14 @@ def test_a_mean_that_cannot_go_on_stays(behind, twice):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
+def test_no_mean_to_pass_on():
+    image = keras.Input(SIZE)
+    x = BatchNorm(center=False)(layers.Conv2D(8, 1)(image))
+    model = randomize(keras.Model(image, layers.Conv2D(5, 1)(x)))
+    wanted = output(model, images())
+    np.testing.assert_allclose(output(rewritten(model), images()), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
 def branches(kind):
     """Graphs whose batch norm cannot go into the convolution."""
     image = keras.Input((4, 6, 3))
