@@ -24,6 +24,9 @@ from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
+from keras_mrpose.training import callbacks, fit
+from keras_mrpose.training.folder import RunFiles
+from keras_mrpose.training.guards import StopOnNaN
 
 EXPERIMENT = Experiment(
     name="micro",
@@ -67,7 +70,7 @@ def validation(drawn):
 @pytest.fixture(scope="module", autouse=True)
 def micro_networks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.zoo, "build", micro)
+        patch.setattr(fit.zoo, "build", micro)
         yield
 
 
@@ -126,7 +129,7 @@ def test_history_is_that_of_the_saved_networks(finished, validation):
     models = {name: keras.models.load_model(finished.run / name) for name in ("best.keras", "last.keras")}
     assert [int(model.optimizer.iterations) for model in models.values()] == [(best + 1) * STEPS, 2 * STEPS]
     assert all((model.skeleton, model.codec) == (COCO, GaussianCodec(1.5)) for model in models.values())
-    batches = training.pipeline.batches(validation, EXPERIMENT.input_size, EXPERIMENT.recipe.batch_size)
+    batches = fit.pipeline.batches(validation, EXPERIMENT.input_size, EXPERIMENT.recipe.batch_size)
     values = models["last.keras"].evaluate(batches, verbose=0, return_dict=True)
     for key in ("loss", "pck", "oks_ap"):
         assert values[key] == pytest.approx(finished.history[f"val_{key}"][-1], rel=1e-5), key
@@ -169,8 +172,8 @@ def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
             module, function, lambda *some, **more: seen[argument].append(more[argument]) or original(*some, **more)
         )
 
-    watch(training.pipeline, "batches", "codec")
-    watch(training.visualize, "target_and_prediction", "scale")
+    watch(fit.pipeline, "batches", "codec")
+    watch(callbacks.visualize, "target_and_prediction", "scale")
     experiment, codec = dataclasses.replace(EXPERIMENT, codec="udp"), UDPCodec(1.5)
     training.train(experiment, people, validation, tmp_path, time_limit=0.0)
     assert seen["codec"] == [codec, codec]
@@ -311,7 +314,7 @@ def test_going_on_from_nothing_is_refused(people, validation, tmp_path):
 def run_files(tmp_path):
     """The callback in a run with scores 0.3 and 0.5 behind it."""
     history = {name: [0.3, 0.5] for name in ("val_pck", "loss", "learning_rate")}
-    callback = training.RunFiles(tmp_path, history, "val_pck")
+    callback = RunFiles(tmp_path, history, "val_pck")
     callback.set_model(training.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS))
     return callback
 
@@ -344,7 +347,7 @@ def test_a_save_that_dies_leaves_the_files_whole(run_files, tmp_path, monkeypatc
 
 
 def test_values_that_are_no_numbers_end_the_training():
-    callback = training.StopOnNaN()
+    callback = StopOnNaN()
     callback.on_train_batch_end(6, {"loss": 0.1})
     callback.on_epoch_end(1, {"loss": 0.1, "val_loss": 0.2})
     for loss in (np.nan, np.inf):
@@ -373,7 +376,7 @@ def test_precision_is_restored_when_building_fails(monkeypatch):
     def refuse(*arguments, **options):
         raise InputError("no such network")
 
-    monkeypatch.setattr(training.zoo, "build", refuse)
+    monkeypatch.setattr(fit.zoo, "build", refuse)
     recipe = dataclasses.replace(EXPERIMENT.recipe, precision="mixed_bfloat16")
     with pytest.raises(InputError, match="no such network"):
         training.build(dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO), STEPS)
@@ -398,7 +401,7 @@ def test_a_run_is_kept_until_its_successor_stands(half, people, validation, monk
     def refuse(*arguments, **options):
         raise InputError("weights.npz: there is no such weights file.")
 
-    monkeypatch.setattr(training.zoo, "build", refuse)
+    monkeypatch.setattr(fit.zoo, "build", refuse)
     with pytest.raises(InputError, match="no such weights file"):
         training.train(EXPERIMENT, people, validation, half, overwrite=True)
     assert content(half) == before
