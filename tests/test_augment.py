@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from keras_mrpose import geometry, skeletons
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import augment, pipeline
+from keras_mrpose.data import appearance, augment, pipeline
 from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.models.backbones import PREPROCESSING
 
@@ -126,8 +126,9 @@ def draws(augmentation, seed=0):
     seeds = tf.data.Dataset.range(DRAWS).map(
         lambda i: augment.draw(tf.stack([tf.constant(seed, tf.int64), i]), augmentation)
     )
-    scale, rotation, flip = next(iter(seeds.batch(DRAWS)))
-    return scale.numpy(), np.degrees(rotation.numpy()), flip.numpy()
+    scale, rotation, flip, half, shift, _ = next(iter(seeds.batch(DRAWS)))
+    later = [values.numpy() for values in (half, shift) if values is not None]
+    return scale.numpy(), np.degrees(rotation.numpy()), flip.numpy(), *later
 
 
 def near(share, wanted):
@@ -185,6 +186,196 @@ def test_a_draw_depends_on_its_seed_alone():
     for one, same, different in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(one, same)
         assert (one != different).any()
+
+
+# What `draw` gave before there were half bodies, shifts, colours and erasing: scale, radians, mirrored.
+PUBLISHED_DRAWS = {
+    (0, 0, 0): (1.1130744218826294, -0.3332166373729706, False),
+    (0, 0, 1): (1.111167073249817, 0.028775306418538094, True),
+    (0, 3, 1): (0.8038604259490967, 0.1387818157672882, False),
+    (7, 2, 11): (0.7666471600532532, 0.2394818663597107, True),
+    (4294967295, 169, 149812): (1.1424462795257568, 0.0, True),
+}
+EVERYTHING = Augmentation(
+    half_body_probability=0.3, shift_probability=0.6, colour_probability=0.7, erasing_probability=0.5
+)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["published", "everything"])
+@pytest.mark.parametrize("seed", PUBLISHED_DRAWS, ids=str)
+def test_published_draws_stay_what_they_were(seed, augmentation):
+    """For (seed, epoch, person), whatever else is turned on. A normal number may differ in the last bit elsewhere."""
+    seed, *numbers = seed
+    folded = pipeline._fold(seed, *(tf.constant(number, tf.int64) for number in numbers))
+    drawn = augment.draw(folded, augmentation)
+    scale, rotation, flip = PUBLISHED_DRAWS[seed, *numbers]
+    assert [float(drawn.scale), float(drawn.rotation)] == pytest.approx([scale, rotation], rel=3e-7)
+    assert bool(drawn.flip) == flip
+
+
+@pytest.mark.parametrize("kind", ["half_body", "shift", "colour", "erasing"])
+def test_no_kind_changes_another(kind):
+    """Each alone draws what it draws among the others."""
+    seed = tf.constant([3, 5], tf.int64)
+    alone = augment.draw(seed, Augmentation(**{f"{kind}_probability": getattr(EVERYTHING, f"{kind}_probability")}))
+    one, among = (drawn[3:5] + tuple(drawn.look) for drawn in (alone, augment.draw(seed, EVERYTHING)))
+    assert sum(value is not None for value in one) == 1
+    for value, other in zip(one, among, strict=True):
+        assert value is None or np.array_equal(value, other)
+
+
+def test_what_is_off_costs_nothing():
+    """The graph of a draw has the ops of the published numbers and no others; box and crop pass as they are."""
+
+    def published(seed):
+        seeds = tf.random.split(seed, 2)
+        normal, uniform = (draw((2,), seeds[i]) for i, draw in enumerate(STATELESS))
+        return augment.outcome_of(normal[0], normal[1], uniform[0], uniform[1], Augmentation())[:3]
+
+    off = Augmentation(half_body_labelled=0, shift=1, brightness=1, erasing_area=0.5, erasing_rectangles=3)
+    kinds = []
+    for function in (published, lambda seed: augment.draw(seed, off)):
+        graph = tf.function(function).get_concrete_function(tf.TensorSpec((2,), tf.int64)).graph
+        kinds.append([operation.type for operation in graph.get_operations()])
+    assert kinds[0] == kinds[1]
+    drawn = augment.draw(tf.constant([3, 5], tf.int64), off)
+    box, keypoints, crop = tf.ones(4), tf.ones((17, 3)), tf.ones((4, 3, 3))
+    assert augment.moved_box(box, keypoints, drawn, off, skeletons.COCO.upper_body) is box
+    assert appearance.apply(crop, drawn.look) is crop
+
+
+STATELESS = (tf.random.stateless_normal, tf.random.stateless_uniform)
+
+
+# --- half bodies and shifts ---------------------------------------------------------------------------------------
+
+
+def reference_half(keypoints, half, upper, labelled):
+    """Centre and sides of the joints' bounding box, in plain loops; None if the person stays whole."""
+    seen = [joint for joint in range(len(keypoints)) if keypoints[joint, 2] > 0]
+    halves = [j for j in seen if j in upper], [j for j in seen if j not in upper]
+    first, second = halves if half == 1 else halves[::-1]
+    chosen = first if len(first) >= 3 else second
+    if half == 0 or len(seen) <= labelled * len(keypoints) or len(chosen) < 3:
+        return None
+    low, high = keypoints[chosen, :2].min(axis=0), keypoints[chosen, :2].max(axis=0)
+    return (low + high) / 2, high - low
+
+
+@pytest.mark.parametrize("size", [(256, 192), (96, 128)], ids=str)
+@pytest.mark.parametrize("name", ["coco", "mpii", "lsp"])
+def test_half_body_windows_against_plain_loops(name, size):
+    """In float64: window 1.5 times the half's bounding box, filled up to the crop's aspect, around its middle.
+
+    Box and window differ by 1.5 / 1.25 * 1.25, three roundings; coordinates are below 1,000, so 1e-9 is ample.
+    """
+    skeleton, labelled = skeletons.get(name), 0.25  # four of MPII's: the share itself is not enough
+    rng = np.random.default_rng(0)
+    halves = rng.integers(-1, 2, 300)
+    keypoints = rng.uniform(0, 1000, (300, skeleton.num_joints, 3))
+    keypoints[..., 2] = 2 * (rng.random(keypoints.shape[:2]) < rng.uniform(0.1, 1, (300, 1)))
+    box = np.array([1.0, 2.0, 30.0, 40.0])
+    people = tf.data.Dataset.from_tensor_slices((keypoints, halves)).map(
+        lambda points, half: augment.half_body_box(tf.constant(box), points, half, skeleton.upper_body, labelled)
+    )
+    counts = {"whole": 0, "taken": 0, "other half": 0}
+    for found, points, half in zip(people.as_numpy_iterator(), keypoints, halves, strict=True):
+        wanted = reference_half(points, half, skeleton.upper_body, labelled)
+        if wanted is None:
+            np.testing.assert_array_equal(found, box)
+            counts["whole"] += half != 0
+            continue
+        counts["taken"] += 1
+        upper = np.isin(range(skeleton.num_joints), skeleton.upper_body) == (half == 1)
+        counts["other half"] += (points[upper, 2] > 0).sum() < 3
+        centre, width = geometry.crop_window(found, size)
+        np.testing.assert_allclose(centre, wanted[0], rtol=0, atol=1e-9)
+        assert width == pytest.approx(1.5 * max(wanted[1][0], wanted[1][1] * size[1] / size[0]), rel=1e-12)
+    assert min(counts.values()) >= 10, counts
+
+
+def test_halves_follow_the_skeleton():
+    """COCO's people with more than 8 of 17 joints labelled, as HRNet has it; unknown names have no halves."""
+    coco = skeletons.COCO
+    assert coco.upper_body == tuple(range(11))
+    assert skeletons.MPII.upper_body == tuple(range(7, 16))
+    assert skeletons.LSP.upper_body == tuple(range(6, 14))
+    assert skeletons.Skeleton("mine", ("leftHip", "LKnee", "chin_hand", "HEAD")).upper_body == (2, 3)
+    for joints in (("left_hip", "tail"), ("joint_0", "joint_1"), ("whip", "wrist")):
+        assert skeletons.Skeleton("mine", joints).upper_body == ()
+    for skeleton in skeletons.SKELETONS.values():
+        assert {skeleton.mirrored[joint] for joint in skeleton.upper_body} == set(skeleton.upper_body)
+    keypoints, box = np.random.default_rng(0).uniform(1, 9, (17, 3)).astype(np.float32), tf.constant([1.0, 2, 3, 4])
+    drawn = outcome()._replace(half=tf.constant(1))
+    for labelled, upper_body, changed in ((9, coco.upper_body, True), (8, coco.upper_body, False), (17, (), False)):
+        keypoints[:, 2] = np.arange(17) < labelled
+        found = augment.moved_box(box, tf.constant(keypoints), drawn, Augmentation(), upper_body)
+        assert (found != box).numpy().any() == changed
+
+
+def test_joints_on_one_point_have_no_half():
+    box, keypoints = tf.constant([1.0, 2, 3, 4]), tf.ones((17, 3))
+    found = augment.half_body_box(box, keypoints, tf.constant(1), skeletons.COCO.upper_body, 0.5)
+    np.testing.assert_array_equal(found, box)
+    line = tf.concat([keypoints[:, :1], tf.range(17.0)[:, None], keypoints[:, 2:]], axis=1)  # one above the other
+    found = augment.half_body_box(box, line, tf.constant(1), skeletons.COCO.upper_body, 0.5)
+    np.testing.assert_allclose(found, [1, 5 - 6, 0, 12], atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [1, -1])
+def test_a_mirrored_half_body_is_that_of_the_mirrored_image(half):
+    """To mirror while cropping is to crop the mirrored image with its mirrored joints: left and right change places."""
+    mirrored, width = skeletons.COCO.mirrored, 90
+    rng = np.random.default_rng(0)
+    keypoints = np.column_stack([rng.uniform(0, 70, (17, 2)), np.full(17, 2)])
+    reflected = (keypoints * (-1, 1, 1) + (width - 1, 0, 0))[list(mirrored)]
+    box = np.array([5.0, 7, 40, 60])
+    other = np.array([width - 1 - 5 - 40, 7.0, 40, 60])
+    found = []
+    for flip, points, given in ((True, keypoints, box), (False, reflected, other)):
+        drawn = augment.Draw(*(tf.constant(v, tf.float64) for v in (1.1, 0.3)), tf.constant(flip), tf.constant(half))
+        moved = augment.moved_box(
+            tf.constant(given), tf.constant(points), drawn, Augmentation(), skeletons.COCO.upper_body
+        )
+        matrix = augment.crop_matrix(moved, drawn, tf.constant(width), SIZE)
+        found.append(augment.move_joints(tf.constant(points), matrix, drawn.flip, mirrored).numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-9)
+
+
+def test_shifted_boxes_against_plain_numbers():
+    """In float64, of a person's box and of half a body's: moved by shares of its own sides, which stay."""
+    rng = np.random.default_rng(0)
+    keypoints = tf.constant(np.column_stack([rng.uniform(0, 70, (17, 2)), np.full(17, 2)]))
+    upper = skeletons.COCO.upper_body
+    for half in (0, 1, -1):
+        box, shift = rng.uniform(1, 100, 4), rng.uniform(-0.16, 0.16, 2)
+        drawn = outcome()._replace(half=tf.constant(half))
+        unmoved = augment.moved_box(tf.constant(box), keypoints, drawn, Augmentation(), upper).numpy()
+        drawn = drawn._replace(shift=tf.constant(shift))
+        x, y, w, h = augment.moved_box(tf.constant(box), keypoints, drawn, Augmentation(), upper).numpy()
+        assert (w, h) == tuple(unmoved[2:])
+        assert (x, y) == pytest.approx((unmoved[0] + shift[0] * w, unmoved[1] + shift[1] * h), abs=1e-12)
+        assert abs(shift[0] * w) > 1e-3
+
+
+def test_halves_and_shifts_follow_their_distribution():
+    *_, half, shift = draws(Augmentation(half_body_probability=0.3, shift_probability=0.6, shift=0.2))
+    assert near((half == 1).mean(), 0.15) and near((half == -1).mean(), 0.15) and near((half == 0).mean(), 0.7)
+    assert near((shift != 0).any(axis=1).mean(), 0.6)
+    moved = shift[(shift != 0).any(axis=1)]
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        reached = (moved < 0.2 * (2 * share - 1)).mean(axis=0)
+        assert (abs(reached - share) <= 5 * math.sqrt(0.25 / len(moved))).all(), share
+    assert 0.199 < abs(shift).max() <= 0.2
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 5 / math.sqrt(len(moved))
+    assert abs(np.corrcoef(half != 0, shift[:, 0] != 0)[0, 1]) < 5 / math.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("probability", [1e-12, 1.0])
+def test_halves_and_shifts_never_and_always(probability):
+    *_, half, shift = draws(Augmentation(half_body_probability=probability, shift_probability=probability))
+    assert ((half != 0) == (probability == 1)).all()
+    assert ((shift != 0).any(axis=1) == (probability == 1)).all()
 
 
 # --- pixels -------------------------------------------------------------------------------------------------------

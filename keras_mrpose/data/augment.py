@@ -1,6 +1,9 @@
 """Augmentation in two steps: draw the random numbers, then make a crop from them, with nothing random left.
 
-TensorFlow ops only: this runs inside `tf.data`.
+Here is where the crop lies; `appearance` has what its pixels look like. TensorFlow ops only: this runs in `tf.data`.
+
+The published numbers are always drawn. Each later kind has a seed of its own, so that turning it on changes no other's
+outcome; while its probability is 0 it is None and adds no op.
 """
 
 from __future__ import annotations
@@ -13,14 +16,31 @@ import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
 from keras_mrpose.config import Augmentation
+from keras_mrpose.data import appearance
+
+HALF_BODY, SHIFT = 0, 1  # whose seed is which; `appearance` has 2 and 3
+HALF_BODY_PADDING = 1.5  # HRNet's, in place of the usual one
+HALF_BODY_JOINTS = 3  # that a half must have to be a crop
 
 
 class Draw(NamedTuple):
-    """One outcome: factor on the crop window's size, angle in radians, whether the image is mirrored."""
+    """One outcome: where the crop lies and what it looks like.
+
+    Args:
+        scale: factor on the crop window's size.
+        rotation: angle in radians.
+        flip: whether the image is mirrored.
+        half: 1 for the upper half of the body, -1 for the lower, 0 for all of it.
+        shift: ``(2,)`` in widths and heights of the box.
+        look: of the pixels.
+    """
 
     scale: tf.Tensor
     rotation: tf.Tensor
     flip: tf.Tensor
+    half: tf.Tensor | None = None
+    shift: tf.Tensor | None = None
+    look: appearance.Look = appearance.Look()
 
 
 # NumPy, not tensors: those would start TensorFlow's devices on import, after which nobody can configure them.
@@ -32,7 +52,12 @@ def draw(seed: tf.Tensor, augmentation: Augmentation) -> Draw:
     seeds = tf.random.split(seed, 2)
     normal = tf.random.stateless_normal((2,), seeds[0])
     uniform = tf.random.stateless_uniform((2,), seeds[1])
-    return outcome_of(normal[0], normal[1], uniform[0], uniform[1], augmentation)
+    published = outcome_of(normal[0], normal[1], uniform[0], uniform[1], augmentation)
+    return published._replace(
+        half=_draw_half(seed, augmentation) if augmentation.half_body_probability else None,
+        shift=_draw_shift(seed, augmentation) if augmentation.shift_probability else None,
+        look=appearance.draw(seed, augmentation),
+    )
 
 
 def outcome_of(scale_normal, rotation_normal, rotation_uniform, flip_uniform, augmentation: Augmentation) -> Draw:
@@ -52,6 +77,60 @@ def outcome_of(scale_normal, rotation_normal, rotation_uniform, flip_uniform, au
 
 def _happens(uniform, probability: float) -> tf.Tensor:
     return (uniform <= probability) & (probability > 0)
+
+
+def _draw_half(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    uniform = tf.random.stateless_uniform((2,), tf.random.fold_in(seed, HALF_BODY))
+    return tf.where(uniform[0] < augmentation.half_body_probability, tf.where(uniform[1] < 0.5, 1, -1), 0)
+
+
+def _draw_shift(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    uniform = tf.random.stateless_uniform((3,), tf.random.fold_in(seed, SHIFT))
+    return tf.where(uniform[0] < augmentation.shift_probability, augmentation.shift * (2 * uniform[1:] - 1), 0.0)
+
+
+def moved_box(
+    box: tf.Tensor, keypoints: tf.Tensor, outcome: Draw, augmentation: Augmentation, upper_body: tuple[int, ...]
+) -> tf.Tensor:
+    """The box ``(4,)`` that is cropped for a person: that of half the body if so drawn, then shifted.
+
+    Args:
+        box: ``(4,)`` x, y, w, h in image pixels.
+        keypoints: ``(joints, 3)`` of the image as it is.
+        outcome: what was drawn.
+        augmentation: what it was drawn for.
+        upper_body: the skeleton's; empty, as for a skeleton whose halves are unknown, leaves all people whole.
+    """
+    if outcome.half is not None and upper_body:
+        box = half_body_box(box, keypoints, outcome.half, upper_body, augmentation.half_body_labelled)
+    if outcome.shift is not None:
+        box = tf.concat([box[:2] + outcome.shift * box[2:], box[2:]], axis=0)
+    return box
+
+
+def half_body_box(
+    box: tf.Tensor, keypoints: tf.Tensor, half: tf.Tensor, upper_body: tuple[int, ...], labelled: float
+) -> tf.Tensor:
+    """A box around half a person's labelled joints whose crop window has `HALF_BODY_PADDING` in all.
+
+    After HRNet (Sun et al., CVPR 2019). A half with less than `HALF_BODY_JOINTS` labelled joints gives way to the other
+    one; a person without such a half, or with no more than the share `labelled` of all joints labelled, stays whole.
+    The window is centred on the joints' bounding box, so that all of them are inside (HRNet's: on their mean).
+    """
+    seen, points = keypoints[:, 2] > 0, keypoints[:, :2]
+    upper = tf.constant([joint in upper_body for joint in range(keypoints.shape[0])])
+    halves = tf.stack([seen & upper, seen & ~upper])
+    count = tf.math.count_nonzero(halves, axis=1)
+    enough = count >= HALF_BODY_JOINTS
+    wanted = tf.where(half > 0, 0, 1)
+    wanted = tf.where(enough[wanted], wanted, 1 - wanted)
+    chosen = halves[wanted][:, None]
+    low = tf.reduce_min(tf.where(chosen, points, points.dtype.max), axis=0)
+    high = tf.reduce_max(tf.where(chosen, points, points.dtype.min), axis=0)
+    sides = (high - low) * (HALF_BODY_PADDING / geometry.PADDING)
+    many = tf.cast(tf.reduce_sum(count), tf.float32) > labelled * keypoints.shape[0]
+    taken = (half != 0) & many & enough[wanted] & (tf.reduce_max(sides) > 0)  # joints may all lie on one point
+    return tf.where(taken, tf.concat([(low + high - sides) / 2, sides], axis=0), box)
 
 
 def crop_matrix(box: tf.Tensor, outcome: Draw, image_width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -89,7 +168,7 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     back = geometry.inverse(matrix, xp=tnp)
     corners = tf.constant([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], tf.float32)
     corners = geometry.transform(back, corners)
-    sides = tf.shape(image)[1::-1]  # width, height
+    sides = tf.gather(tf.shape(image), (1, 0))  # width, height
     low = tf.clip_by_value(tf.cast(tf.floor(tf.reduce_min(corners, 0)), tf.int32) - 1, 0, sides - 1)
     high = tf.clip_by_value(tf.cast(tf.math.ceil(tf.reduce_max(corners, 0)), tf.int32) + 2, low + 1, sides)
     window = image[low[1] : high[1], low[0] : high[0]]
