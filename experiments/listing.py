@@ -10,6 +10,8 @@ from rich.console import Console
 import keras_mrpose
 from keras_mrpose import Experiment
 
+SHOWN = "coco-mrfeanet2"
+RECIPE = ("optimizer", "rate", "decay", "schedule", "warmup", "EMA", "half", "shift", "colour", "erase")
 TRAINING = ("input", "sigma", "scale", "rotation", "flip", "rate", "epsilon", "schedule", "epochs", "batch")
 
 
@@ -33,10 +35,29 @@ def main() -> None:
     lines = [(str(i), *cells) for i, cells in enumerate(trainings, 1)]
     console.print(tables.plain("How # is trained, with Adam", ("#", *TRAINING), lines))
 
+    lines = [(name, *_recipe(configs.with_recipe(configs.EXPERIMENTS[SHOWN], name))) for name in configs.RECIPES]
+    console.print(tables.plain(f"What --recipe changes, in {SHOWN}", ("recipe", *RECIPE), lines))
+
     depths = ", ".join(f"{backbone} (*{ending})" if ending else backbone for backbone, ending in configs.DEPTHS.items())
     console.print(f"\nThe paper's backbones are {depths}, from ImageNet weights: --backbone-weights FILE.")
     console.print(f"models: {', '.join(keras_mrpose.list_models())}")
     console.print(f"backbones: {', '.join(keras_mrpose.list_backbones())}")
+
+
+def _recipe(experiment: Experiment) -> tuple[str, ...]:
+    """What `RECIPES` change: a cell for each column of `RECIPE`; the last four are probabilities."""
+    recipe, augmentation = experiment.recipe, experiment.augmentation
+    numbers = (
+        *(recipe.warmup, recipe.ema, augmentation.half_body_probability, augmentation.shift_probability),
+        *(augmentation.colour_probability, augmentation.erasing_probability),
+    )
+    return (
+        recipe.optimizer,
+        f"{recipe.learning_rate:g}",
+        f"{recipe.weight_decay:g}",
+        recipe.schedule,
+        *(f"{number:g}" for number in numbers),
+    )
 
 
 def _training(experiment: Experiment) -> tuple[str, ...]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
+from keras_mrpose.skeletons import SKELETONS, Skeleton
 
 SCHEDULES = ("step", "cosine")
+OPTIMIZERS = ("adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -22,24 +26,64 @@ def _filled(kind: type, values: dict):
     """The dataclass with exactly these values; a missing one does not silently become today's default."""
     if differing := {field.name for field in fields(kind)} ^ set(values):
         raise ValueError(f"missing or unknown: {', '.join(sorted(differing))}")
+    for name, wanted in get_type_hints(kind).items():
+        if not _fits(values[name], wanted):
+            raise ValueError(f"{name} is {reprlib.repr(values[name])}")
     return kind(**values)
+
+
+def _fits(value, kind) -> bool:
+    """Whether a value out of a file is of a field's type; a whole number does for a float, true for neither."""
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool) and abs(value) < 2**63
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    return any(_fits(value, one) for one in get_args(kind)) if get_args(kind) else isinstance(value, kind)
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """How far a training crop may differ from the annotated one (defaults: published, COCO).
 
+    Half bodies, shifts, colours and erasing are not of the published recipe: they are off until given a probability.
+
     Args:
         scale: the crop window is scaled by clip(1 + scale * normal, 1 - scale, 1 + scale).
         rotation: degrees; the angle is clip(rotation * normal, -2 * rotation, 2 * rotation).
         rotation_probability: share of the crops that are rotated at all.
         flip_probability: share of the crops that are mirrored.
+        half_body_probability: share of the crops that show the upper or, as often, the lower half of the body; of
+            people with enough labelled joints, if the names of the skeleton's joints tell the halves.
+        half_body_labelled: which share of all joints must be exceeded by the labelled ones for that.
+        shift_probability: share of the crops that are shifted.
+        shift: most that a box moves, in its widths and heights, each by a uniform number (before scale and rotation).
+        colour_probability: share of the crops whose colours change, each of the following by its own uniform factor.
+        brightness: factor of 1 - brightness to 1 + brightness.
+        contrast: the same, around the crop's mean grey.
+        saturation: the same, around each pixel's grey.
+        channel_gain: the same, for red, green and blue by themselves.
+        erasing_probability: share of the crops in which rectangles of one random colour each are filled; the joints
+            under them stay labelled.
+        erasing_rectangles: how many.
+        erasing_area: most that one covers of the crop; uniform from 0.
     """
 
     scale: float = 0.3
     rotation: float = 40.0
     rotation_probability: float = 0.6
     flip_probability: float = 0.5
+    half_body_probability: float = 0.0
+    half_body_labelled: float = 0.5
+    shift_probability: float = 0.0
+    shift: float = 0.16
+    colour_probability: float = 0.0
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    channel_gain: float = 0.1
+    erasing_probability: float = 0.0
+    erasing_rectangles: int = 1
+    erasing_area: float = 0.1
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -47,8 +91,22 @@ class Augmentation:
             ("rotation", 0, 180),
             ("rotation_probability", 0, 1),
             ("flip_probability", 0, 1),
+            ("half_body_probability", 0, 1),
+            ("half_body_labelled", 0, 1),
+            ("shift_probability", 0, 1),
+            ("shift", 0, 1),
+            ("colour_probability", 0, 1),
+            ("brightness", 0, 1),
+            ("contrast", 0, 1),
+            ("saturation", 0, 1),
+            ("channel_gain", 0, 1),
+            ("erasing_probability", 0, 1),
+            ("erasing_area", 0, 0.5),  # a rectangle twice as high as wide still fits
         ):
             _require(low <= getattr(self, name) <= high, "augmentation", name, getattr(self, name), f"{low} to {high}")
+        count = self.erasing_rectangles
+        whole = isinstance(count, int) and 1 <= count <= 16
+        _require(whole, "augmentation", "erasing_rectangles", count, "a whole number from 1 to 16")
 
 
 @dataclass(frozen=True)
@@ -58,35 +116,65 @@ class Recipe:
     Args:
         epochs: passes over the training people.
         batch_size: people per step, over all devices.
+        accumulate: steps whose gradients are averaged before the weights are updated once, so that an update sees
+            ``accumulate * batch_size`` people. Epochs and schedule go on counting steps; an epoch may end between two
+            updates, and the next one goes on with what is accumulated.
+        optimizer: ``"adam"``, or ``"adamw"``, which also lets the weights decay.
         learning_rate: Adam's, at its highest.
+        weight_decay: AdamW's: an update takes ``learning_rate * weight_decay`` of each kernel away; not of biases and
+            batch norms.
         epsilon: Adam's. The loss is a mean over all heatmap pixels, most of them empty, so its gradients are so small
             (1e-6 and below) that Keras' default of 1e-7 would slow the training down.
         schedule: ``"step"`` multiplies by 0.1 at each milestone; ``"cosine"`` falls to 1 % along a half cosine.
         milestones: shares of the epochs at which ``"step"`` steps (published: 120 and 150 of 170).
-        warmup: share of the steps over which ``"cosine"`` first rises from zero.
+        warmup: share of the steps over which the learning rate first rises from zero; ``"cosine"`` falls after it,
+            ``"step"`` steps where it would without.
+        ema: momentum, at its highest, of the moving average of the weights (not of the batch norms' statistics), which
+            is what is validated and saved; 0 is no average. It grows with the updates made, see `optimizers.Adam`.
+        hard_keypoints: the loss is that of so many joints of each person, those with the highest; 0 is of all.
         precision: Keras dtype policy; heatmaps are float32 in all of them.
+        sync_batch_norm: batch norms take their statistics over the people of all devices, not over each one's share.
         seed: of initial weights, order and augmentation.
     """
 
     epochs: int = 170
     batch_size: int = 64
+    accumulate: int = 1
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0
     epsilon: float = 1e-8
     schedule: str = "step"
     milestones: tuple[float, ...] = (120 / 170, 150 / 170)
-    warmup: float = 0.05
+    warmup: float = 0.0
+    ema: float = 0.0
+    hard_keypoints: int = 0
     precision: str = "float32"
+    sync_batch_norm: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
             _require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
+        counts = isinstance(self.hard_keypoints, int) and self.hard_keypoints >= 0
+        _require(counts, "recipe", "hard_keypoints", self.hard_keypoints, "a number of joints, or 0 for all")
+        _require(self.optimizer in OPTIMIZERS, "recipe", "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
+        if self.optimizer == "adamw":
+            _require(
+                0 < self.weight_decay < math.inf,
+                "recipe", "weight_decay", self.weight_decay, "a positive number, which adamw needs (or choose adam)",
+            )  # fmt: skip
+        else:
+            _require(
+                self.weight_decay == 0, "recipe", "weight_decay", self.weight_decay, "0, or choose the optimizer adamw"
+            )
         _require(0 < self.learning_rate < math.inf, "recipe", "learning_rate", self.learning_rate, "a positive number")
         _require(self.schedule in SCHEDULES, "recipe", "schedule", self.schedule, " or ".join(SCHEDULES))
         _require(self.precision in PRECISIONS, "recipe", "precision", self.precision, ", ".join(PRECISIONS))
         _require(0 <= self.warmup < 1, "recipe", "warmup", self.warmup, "a share from 0 to below 1")
+        _require(0 <= self.ema < 1, "recipe", "ema", self.ema, "a momentum from 0 to below 1")
         _require(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
             "recipe", "milestones", self.milestones, "rising shares of the epochs between 0 and 1",
@@ -103,7 +191,7 @@ class Experiment:
         name: of the experiment, and of its run folder unless another is given.
         model: one of `keras_mrpose.list_models()`.
         backbone: one of `keras_mrpose.list_backbones()`.
-        skeleton: name of the skeleton of the data (``"coco"``, ``"mpii"``, ``"lsp"``).
+        skeleton: of the data: ``"coco"``, ``"mpii"``, ``"lsp"``, or a `Skeleton` of one's own.
         input_size: ``(height, width)`` of the crop in pixels, multiples of 32.
         sigma: of the target heatmaps, in heatmap pixels.
         codec: how joints become heatmaps and heatmaps joints: ``"gaussian"`` (published), ``"dark"`` or ``"udp"``.
@@ -117,7 +205,7 @@ class Experiment:
     name: str
     model: str = "mrfeanet2"
     backbone: str = "resnet50"
-    skeleton: str = "coco"
+    skeleton: str | Skeleton = "coco"
     input_size: tuple[int, int] = (256, 192)
     sigma: float = 2.0
     codec: str = "gaussian"
@@ -129,6 +217,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_size", tuple(self.input_size))
+        if self.skeleton in SKELETONS.values():  # one experiment, one form
+            object.__setattr__(self, "skeleton", self.skeleton.name)
         _require(
             len(self.input_size) == 2 and all(n > 0 and n % 32 == 0 for n in self.input_size),
             "experiment", "input_size", self.input_size, "a height and a width, both multiples of 32",
@@ -146,10 +236,12 @@ class Experiment:
             values = json.loads(Path(path).read_text())
             values["augmentation"] = _filled(Augmentation, values["augmentation"])
             values["recipe"] = _filled(Recipe, values["recipe"])
+            if isinstance(values["skeleton"], dict):
+                values["skeleton"] = Skeleton.from_dict(values["skeleton"])
             return _filled(cls, values)
         except FileNotFoundError:
             raise InputError(f"{path} is not there; give the folder of a run made by `train`.") from None
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not the config of a run ({error}); use one written by `train`.") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} is not the config of a run ({reason(error)}); use one written by `train`.") from error

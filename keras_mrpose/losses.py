@@ -16,27 +16,40 @@ class HeatmapMSE(keras.losses.Loss):
     all joints, labelled or not, as in the published code; per sample, because Keras and `MirroredStrategy` average
     over samples themselves.
 
+    With `hardest`, the mean is over those joints of each person whose ``mean over pixels of (weight * difference)**2``
+    are the highest (online hard keypoint mining). One without a label has 0, so that it is among them only where there
+    are fewer labels, and counts as 0 then: as many joints as there are give the plain loss.
+
     Args:
         codec: makes the target heatmaps; the same object that decodes the network's output.
+        hardest: how many joints of each person; 0 is all.
 
     Call arguments:
         target: ``(batch, joints, 4)``: x, y (heatmap pixels), weight, normalizer (not used here).
         heatmaps: ``(batch, height, width, joints)``, the network's output.
+
+    Source: the published code; hard keypoints are of Chen et al., "Cascaded Pyramid Network for Multi-Person Pose
+    Estimation", CVPR 2018, section 3.2 (8 of COCO's 17).
     """
 
-    def __init__(self, codec: Codec | None = None, name: str = "heatmap_mse", **kwargs):
+    def __init__(self, codec: Codec | None = None, hardest: int = 0, name: str = "heatmap_mse", **kwargs):
         super().__init__(name=name, **kwargs)
         self.codec = codec or GaussianCodec()
+        self.hardest = hardest
 
     def call(self, y_true, y_pred):
         """Loss of each sample, ``(batch,)``."""
         target, weights = self.codec.encode(y_true[..., :2], y_true[..., 2], tuple(y_pred.shape[1:3]))
         error = ops.square(weights[:, None, None, :] * (y_pred - target))
-        return 0.5 * ops.mean(error, axis=(1, 2, 3))
+        if not self.hardest:
+            return 0.5 * ops.mean(error, axis=(1, 2, 3))
+        joints, _ = ops.top_k(ops.mean(error, axis=(1, 2)), self.hardest)
+        return 0.5 * ops.mean(joints, axis=1)
 
     def get_config(self) -> dict:
         """The arguments that make this loss again."""
-        return {**super().get_config(), "codec": keras.saving.serialize_keras_object(self.codec)}
+        codec = keras.saving.serialize_keras_object(self.codec)
+        return {**super().get_config(), "codec": codec, "hardest": self.hardest}
 
     @classmethod
     def from_config(cls, config: dict) -> HeatmapMSE:

@@ -17,8 +17,41 @@ ODD = Experiment(
     input_size=(256, 320),
     sigma=1.5,
     codec="dark",
-    augmentation=Augmentation(scale=0.25, rotation=30, rotation_probability=0.5, flip_probability=0),
-    recipe=Recipe(3, 5, 2e-3, 1e-9, "cosine", (0.25, 0.75), 0.1, "mixed_bfloat16", 7),
+    augmentation=Augmentation(
+        scale=0.25,
+        rotation=30,
+        rotation_probability=0.5,
+        flip_probability=0,
+        half_body_probability=0.1,
+        half_body_labelled=0.2,
+        shift_probability=0.3,
+        shift=0.4,
+        colour_probability=0.5,
+        brightness=0.6,
+        contrast=0.7,
+        saturation=0.8,
+        channel_gain=0.9,
+        erasing_probability=1,
+        erasing_rectangles=2,
+        erasing_area=0.3,
+    ),
+    recipe=Recipe(
+        epochs=3,
+        batch_size=5,
+        accumulate=2,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        weight_decay=0.1,
+        epsilon=1e-9,
+        schedule="cosine",
+        milestones=(0.25, 0.75),
+        warmup=0.1,
+        ema=0.99,
+        hard_keypoints=8,
+        precision="mixed_bfloat16",
+        sync_batch_norm=True,
+        seed=7,
+    ),
     backbone_weights="weights.npz",
     weights="all.pth",
     map_joints=True,
@@ -28,8 +61,18 @@ ODD = Experiment(
 def test_defaults_are_the_published_coco_recipe():
     recipe, augmentation = Recipe(), Augmentation()
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.schedule) == (170, 64, 1e-3, "step")
+    extras = (
+        recipe.optimizer,
+        recipe.weight_decay,
+        recipe.warmup,
+        recipe.ema,
+        recipe.accumulate,
+        recipe.hard_keypoints,
+    )
+    assert extras == ("adam", 0, 0, 0, 1, 0)
     assert [share * 170 for share in recipe.milestones] == pytest.approx([120, 150])
-    assert dataclasses.astuple(augmentation) == (0.3, 40, 0.6, 0.5)
+    assert dataclasses.astuple(augmentation)[:4] == (0.3, 40, 0.6, 0.5)
+    assert not any(getattr(augmentation, f"{kind}_probability") for kind in ("half_body", "shift", "colour", "erasing"))
     plain = Experiment("x")
     assert (plain.input_size, plain.sigma, plain.codec) == ((256, 192), 2.0, "gaussian")
 
@@ -59,6 +102,15 @@ def test_every_field_is_saved_with_its_own_value(tmp_path):
         (Augmentation, "rotation", math.nan),
         (Augmentation, "rotation_probability", 1.1),
         (Augmentation, "flip_probability", -1),
+        *((Augmentation, f"{kind}_probability", 1.1) for kind in ("half_body", "shift", "colour", "erasing")),
+        (Augmentation, "half_body_labelled", -0.1),
+        (Augmentation, "shift", 1.1),
+        *((Augmentation, name, 1.1) for name in ("brightness", "contrast", "saturation", "channel_gain")),
+        (Augmentation, "erasing_area", 0.6),
+        (Augmentation, "erasing_area", math.nan),
+        (Augmentation, "erasing_rectangles", 0),
+        (Augmentation, "erasing_rectangles", 17),
+        (Augmentation, "erasing_rectangles", 1.5),
         (Recipe, "epochs", 0),
         (Recipe, "epochs", 1.5),
         (Recipe, "batch_size", -1),
@@ -68,6 +120,16 @@ def test_every_field_is_saved_with_its_own_value(tmp_path):
         (Recipe, "schedule", "linear"),
         (Recipe, "precision", "float8"),
         (Recipe, "warmup", 1.0),
+        (Recipe, "optimizer", "sgd"),
+        (Recipe, "weight_decay", 0.1),  # with adam
+        (Recipe, "weight_decay", -0.1),
+        (Recipe, "ema", 1.0),
+        (Recipe, "ema", -0.1),
+        (Recipe, "ema", math.nan),
+        (Recipe, "accumulate", 0),
+        (Recipe, "accumulate", 1.5),
+        (Recipe, "hard_keypoints", -1),
+        (Recipe, "hard_keypoints", 1.5),
         (Recipe, "milestones", (0.9, 0.5)),
         (Recipe, "milestones", (0.5, 1.0)),
         (Recipe, "seed", -1),
@@ -84,6 +146,15 @@ def test_impossible_values_are_refused(kind, field, value):
     name = {"name": "x"} if kind is Experiment else {}
     with pytest.raises(InputError, match=f"^The {kind.__name__.lower()}'s {field} is .*; give .*\\.$"):
         kind(**name, **{field: value})
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, math.inf, math.nan])
+def test_adamw_needs_a_decay(value):
+    with pytest.raises(
+        InputError, match=r"^The recipe's weight_decay is .*; give a positive number, which adamw needs"
+    ):
+        Recipe(optimizer="adamw", weight_decay=value)
+    assert Recipe(optimizer="adamw", weight_decay=0.05).weight_decay == 0.05
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from conftest import ROOT
 import keras_mrpose
 from keras_mrpose import skeletons
 from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.errors import InputError
 
 sys.path.insert(0, str(ROOT / "experiments"))
 import configs
@@ -199,7 +200,21 @@ def test_recipe_is_the_published_one(name):
         input_size=(256, 256) if mpii else (256, 192),
         sigma=2.0,
         augmentation=Augmentation(0.25, 30.0, 0.6, 0.5) if mpii else Augmentation(0.3, 40.0, 0.6, 0.5),
-        recipe=Recipe(epochs, batch, 1e-3, 1e-8, "step", tuple(step / epochs for step in steps), precision="float32"),
+        recipe=Recipe(
+            epochs=epochs,
+            batch_size=batch,
+            accumulate=1,
+            optimizer="adam",
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            epsilon=1e-8,
+            schedule="step",
+            milestones=tuple(step / epochs for step in steps),
+            warmup=0.0,
+            ema=0.0,
+            hard_keypoints=0,
+            precision="float32",
+        ),
         backbone_weights=None,
     )
 
@@ -223,3 +238,37 @@ def test_those_for_phones_are_trained_like_their_neighbours(name):
 def test_quick_changes_the_recipe_only():
     experiment = configs.EXPERIMENTS["mpii-mrheatnet2-r152"]
     assert configs.quick(experiment) == dataclasses.replace(experiment, recipe=configs.QUICK)
+
+
+def test_the_published_recipe_is_the_experiments_own():
+    assert list(configs.RECIPES) == ["published", "modern"]
+    for experiment in configs.EXPERIMENTS.values():
+        assert configs.with_recipe(experiment, "published") == experiment
+
+
+def test_the_modern_recipe():
+    """Length, batch, precision and how far crops are turned and scaled stay; so does all that is not training."""
+    experiment = configs.EXPERIMENTS["mpii-mrheatnet2-r152"]
+    modern = configs.with_recipe(experiment, "modern")
+    recipe = dataclasses.replace(
+        experiment.recipe,
+        optimizer="adamw",
+        learning_rate=5e-4,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup=0.02,
+        ema=0.9998,
+    )
+    augmentation = dataclasses.replace(
+        experiment.augmentation,
+        half_body_probability=0.3,
+        shift_probability=0.3,
+        colour_probability=0.5,
+        erasing_probability=0.5,
+    )
+    assert modern == dataclasses.replace(experiment, recipe=recipe, augmentation=augmentation)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(InputError, match=r"Unknown recipe 'moderne'\. Did you mean modern\?"):
+        configs.with_recipe(configs.EXPERIMENTS["demo"], "moderne")

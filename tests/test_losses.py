@@ -87,6 +87,46 @@ def test_perfect_maps_cost_nothing_and_unlabelled_joints_do_not_count():
     )
 
 
+def hard(k, target, heatmaps):
+    """Per sample: half the mean of the k highest of the joints' own losses, sorted out with plain loops."""
+    wanted, weights = (
+        np.asarray(part, np.float64) for part in GaussianCodec().encode(target[..., :2], target[..., 2], SIZE)
+    )
+    losses = []
+    for n in range(len(target)):
+        joints = [
+            float(((weights[n, j] * (heatmaps[n, :, :, j].astype(np.float64) - wanted[n, :, :, j])) ** 2).mean())
+            for j in range(target.shape[1])
+        ]
+        losses.append(0.5 * sum(sorted(joints)[-k:]) / k)
+    return losses
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_hard_keypoints_in_float64(k):
+    """Means of 192 float32 terms: 1e-6 relative is generous; five of five joints are the plain loss."""
+    target, heatmaps = sample()
+    found = HeatmapMSE(hardest=k).call(target, tf.constant(heatmaps))
+    assert found.shape == (4,)  # `MirroredStrategy` needs a loss for each sample
+    np.testing.assert_allclose(found, hard(k, target, heatmaps), rtol=1e-6)
+    if k == 5:
+        np.testing.assert_allclose(found, HeatmapMSE().call(target, tf.constant(heatmaps)), rtol=1e-6)
+
+
+def test_only_hard_keypoints_have_a_gradient():
+    """Each person's own; a joint without a label never, even if it is far off and there are fewer labels than k."""
+    target, heatmaps = sample()
+    target[..., 2] = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    heatmaps *= np.array([[1, 2, 3, 4, 5], [5, 4, 3, 9, 9], [1, 9, 9, 9, 9], [9, 9, 9, 9, 9]])[:, None, None]
+    heatmaps = tf.constant(heatmaps)
+    with tf.GradientTape() as tape:
+        tape.watch(heatmaps)
+        value = HeatmapMSE(hardest=2)(target, heatmaps)
+    moved = np.abs(tape.gradient(value, heatmaps).numpy()).sum(axis=(1, 2)) > 0
+    wanted = [[0, 0, 0, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(moved, wanted)
+
+
 @pytest.mark.parametrize("codec", [GaussianCodec(sigma=1), DarkCodec(), UDPCodec(3)], ids=repr)
 def test_codec_decides_the_target(codec):
     target, _ = sample()
@@ -114,9 +154,9 @@ def test_fit_learns_and_reports_the_mean_over_samples():
 
 
 def test_config_and_serialization():
-    loss = HeatmapMSE(DarkCodec(3, flip_shift=False), name="mine", reduction="sum")
+    loss = HeatmapMSE(DarkCodec(3, flip_shift=False), hardest=3, name="mine", reduction="sum")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert isinstance(again, HeatmapMSE)
-    assert (again.codec, again.name, again.reduction) == (loss.codec, "mine", "sum")
+    assert (again.codec, again.hardest, again.name, again.reduction) == (loss.codec, 3, "mine", "sum")
     assert keras.losses.deserialize(keras.losses.serialize(loss)).get_config() == loss.get_config()
     assert HeatmapMSE().codec == GaussianCodec()
