@@ -1,5 +1,7 @@
 """The pipeline: what it yields, in which order, the same again, and what it says of a broken image."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from keras_mrpose.skeletons import Skeleton
 SIZE = (64, 48)  # height, width
 THREE = Skeleton("three", ("nose", "left_eye", "right_eye"), ((1, 2),))
 SIZES = ((70, 90), (81, 60), (50, 100))  # of the images: height, width
-STRONG = Augmentation(scale=0.3, rotation=40, rotation_probability=0.8, flip_probability=0.5)
+STRONG = Augmentation(
+    scale=0.3, rotation=40, rotation_probability=0.8, flip_probability=0.5, shift_probability=0.5, shift=0.1
+)
 SEEN = [[2, 1, 2], [2, 2, 0], [0, 2, 1], [2, 2, 2], [1, 1, 1], [0, 0, 0], [2, 0, 2]]  # flags of seven people
 
 
@@ -65,8 +69,8 @@ def taken(dataset, count):
     return np.concatenate(images), np.concatenate(targets)
 
 
-def training(people, batch_size=3, **options):
-    return pipeline.batches(people, SIZE, batch_size, augmentation=STRONG, **options)
+def training(people, batch_size=3, augmentation=STRONG, **options):
+    return pipeline.batches(people, SIZE, batch_size, augmentation=augmentation, **options)
 
 
 # --- what it yields -----------------------------------------------------------------------------------------------
@@ -167,6 +171,42 @@ def test_going_on_from_an_epoch_continues_exactly(people):
             from_start, taken(training(people, seed=1, first_epoch=epoch), 8 - 2 * epoch), strict=True
         ):
             np.testing.assert_array_equal(one[6 * epoch :], other)
+
+
+def test_everything_on_is_the_same_again(people):
+    """Half bodies, colours and erasing too depend on (seed, epoch, person) alone; pixels stay in 0 to 255."""
+    labelled = People(**{**vars(people), "keypoints": np.where([0, 0, 1], 2, people.keypoints)})
+    everything = Augmentation(
+        half_body_probability=0.5, half_body_labelled=0, shift_probability=0.5, colour_probability=0.8,
+        erasing_probability=0.8, erasing_rectangles=2,
+    )  # fmt: skip
+    images, targets = taken(training(labelled, augmentation=everything), 6)
+    later = taken(training(labelled, augmentation=everything, first_epoch=2), 2)
+    for one, again in zip((images, targets), later, strict=True):
+        np.testing.assert_array_equal(one[12:], again)
+    assert images.dtype == np.float32 and images.min() >= 0 and images.max() <= 255
+    assert (targets[..., 2] == 1).all()  # erased or not
+
+
+def test_half_bodies_fill_their_crops(people):
+    """Who has all three joints labelled is cropped to 1.5 times their bounding box; the others stay whole."""
+    half = Augmentation(0, 0, 0, 0, half_body_probability=1)
+    _, targets = taken(training(people, augmentation=half, seed=1), 4)
+    complete = (targets[..., 2] == 1).all(axis=1)
+    assert 0 < complete.sum() < len(complete)
+    low, high = targets[complete, :, :2].min(axis=1), targets[complete, :, :2].max(axis=1)
+    np.testing.assert_allclose(((high - low) * 4 / (48, 64)).max(axis=1), 1 / 1.5, rtol=1e-5)
+    np.testing.assert_allclose((low + high) / 2 * 4, [[24, 32]] * len(low), atol=1e-3)
+    for target in targets[~complete]:
+        seen = target[target[:, 2] > 0, :2]
+        assert len(seen) == 0 or (np.ptp(seen, axis=0) * 4 / (48, 64)).max() < 0.5
+
+
+def test_appearance_leaves_targets_alone(people):
+    look = replace(STRONG, colour_probability=1, erasing_probability=1, erasing_rectangles=3, erasing_area=0.3)
+    plain, changed = (taken(training(people, augmentation=kind), 6) for kind in (STRONG, look))
+    np.testing.assert_array_equal(plain[1], changed[1])
+    assert (plain[0] != changed[0]).any(axis=(1, 2, 3)).all()
 
 
 def perimeter(points, length):

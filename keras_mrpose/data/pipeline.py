@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import augment
+from keras_mrpose.data import appearance, augment
 from keras_mrpose.data.people import People
+from keras_mrpose.data.skipped import Skipped, reader
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import Codec, GaussianCodec
+
+ON_BAD_RECORD = ("stop", "skip")
 
 
 def batches(
@@ -23,12 +29,16 @@ def batches(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     first_epoch: int = 0,
+    first_step: int = 0,
+    on_bad_record: str = "stop",
+    skipped: Skipped | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of ``(images, targets)``.
 
     Without `augmentation`: everybody once, in order, the last batch as it falls. With it: endless epochs, each in an
     order and with an augmentation of its own that depend only on (seed, epoch, person), so that training can go on
-    from any epoch; people that do not fill a batch sit this epoch out (take ``len(people) // batch_size`` steps).
+    from any step of any epoch; people that do not fill a batch sit this epoch out (take ``len(people) // batch_size`` steps).
 
     Args:
         people: whose image files exist.
@@ -38,13 +48,27 @@ def batches(
         augmentation: how far crops may vary; None leaves them still.
         seed: of order and augmentation.
         first_epoch: where an endless pipeline begins.
+        first_step: how many batches of that epoch it leaves out, without reading their images.
+        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` tells which);
+            ``"skip"``: its people become black crops without labelled joints, of which nothing is learnt.
+        skipped: gets the people who were skipped.
+        shard: ``(index, count)`` of this process among those that share every batch: this pipeline has the index-th
+            part of each. So that all have equally many batches, of one size, the last batch is then filled up with
+            people without labelled joints, and a third value ``(batch,)``, the weight of the samples, makes Keras'
+            mean over all of them the mean over those who are there.
 
     Returns:
         Dataset of images ``(batch, height, width, 3)`` float32 RGB 0..255, and targets ``(batch, joints, 4)``
         float32: x, y (heatmap pixels), weight (1 labelled, 0 not), normalizer (heatmap pixels).
     """
+    if on_bad_record not in ON_BAD_RECORD:
+        raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
     if len(people) == 0:
         raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
+    index, count = shard
+    present = len(people)
+    if augmentation is None and count > 1:
+        people = _filled_up(people, -present % batch_size)
     if augmentation is None:
         order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
     else:
@@ -53,27 +77,44 @@ def batches(
             raise InputError(
                 f"{people.source} has {len(people)} people, less than one batch of {batch_size}; make batches smaller."
             )
-        order = _endless_order(len(people), steps * batch_size, seed, first_epoch)
+        order = _endless_order(len(people), steps * batch_size, seed, first_epoch).skip(first_step * batch_size)
 
-    paths = tf.constant(people.paths())
+    if count > 1:
+        part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
+        order = order.batch(batch_size).map(lambda epochs, rows: (epochs[part], rows[part])).unbatch()
+        if augmentation is None:
+            order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
-    keypoints = tf.constant(people.keypoints, tf.float32)
     normalizer = tf.constant(people.normalizer, tf.float32)
-    mirrored = people.skeleton.mirrored
+    mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
     scale = (codec or GaussianCodec()).scale(input_size)
+    read = _reader(people, on_bad_record, skipped)
 
     def sample(epoch, person):
-        outcome = augment.STILL
+        image, points = read(person)
+        outcome, box = augment.STILL, boxes[person]
         if augmentation is not None:
             outcome = augment.draw(_fold(seed, epoch, person), augmentation)
-        image = read_image(paths[person])
-        matrix = augment.crop_matrix(boxes[person], outcome, tf.shape(image)[1], input_size)
-        joints = augment.move_joints(keypoints[person], matrix, outcome.flip, mirrored)
+            box = augment.moved_box(box, points, outcome, augmentation, upper_body)
+        matrix = augment.crop_matrix(box, outcome, tf.shape(image)[1], input_size)
+        joints = augment.move_joints(points, matrix, outcome.flip, mirrored)
         length = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
-        return augment.warp(image, matrix, input_size), target(joints, length, scale)
+        crop = appearance.apply(augment.warp(image, matrix, input_size), outcome.look)
+        return crop, target(joints, length, scale)
 
     data = order.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return data.batch(batch_size, drop_remainder=augmentation is not None).prefetch(tf.data.AUTOTUNE)
+    data = data.batch(batch_size // count, drop_remainder=augmentation is not None)
+    if len(people) != present:
+        weights = tf.fill([batch_size // count], len(people) / present)
+        data = data.map(lambda images, targets: (images, targets, weights))
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def rows(people: int, batch_size: int, seed: int, first_epoch: int, first_step: int) -> np.ndarray:
+    """``(batch,)`` the rows of a table of so many people that `batches` begins with, of one that augments."""
+    order = _endless_order(people, people // batch_size * batch_size, seed, first_epoch)
+    part = order.skip(first_step * batch_size).take(batch_size)
+    return np.array([person for _, person in part.as_numpy_iterator()])
 
 
 def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25)) -> tf.Tensor:
@@ -90,7 +131,11 @@ def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25)) -> tf.T
 
 def read_image(path: tf.Tensor) -> tf.Tensor:
     """A JPEG or PNG file as ``(h, w, 3)`` uint8 RGB, JPEG bit for bit as OpenCV and Pillow have it; EXIF unused."""
-    data = tf.io.read_file(path)
+    return decode_image(tf.io.read_file(path))
+
+
+def decode_image(data: tf.Tensor) -> tf.Tensor:
+    """`read_image` of a file's bytes."""
     image = tf.cond(
         tf.io.is_jpeg(data),
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
@@ -106,12 +151,43 @@ def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
         An `InputError` that names the first unreadable image, or `error` itself when all can be read: that is a bug.
     """
     for path in np.unique(people.paths()):
-        try:
-            read_image(tf.constant(path))
-        except tf.errors.OpError as bad:
-            reason = bad.message.splitlines()[0]
+        if reason := why_unreadable(path):
             return InputError(f"The image {path} cannot be read ({reason}); replace it by a whole JPEG or PNG file.")
     return error
+
+
+def why_unreadable(path: str) -> str | None:
+    """What TensorFlow says of an image file that `read_image` cannot read; None if it can."""
+    try:
+        read_image(tf.constant(path))
+    except tf.errors.OpError as bad:
+        return bad.message.splitlines()[0]
+    return None
+
+
+def _reader(people: People, on_bad_record: str, skipped: Skipped | None):
+    """A graph function from a row of `people` to its image and its keypoints ``(joints, 3)``."""
+    keypoints = tf.constant(people.keypoints, tf.float32)
+    if on_bad_record == "stop":
+        paths, image_of = tf.constant(people.image_paths), tf.constant(people.image_index)
+        return lambda person: (read_image(paths[image_of[person]]), keypoints[person])
+    if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
+        people.require_images()
+    picture = reader(people, read_image, why_unreadable, Skipped() if skipped is None else skipped)
+
+    def read(person):
+        image, readable = picture(person)
+        return image, keypoints[person] * readable
+
+    return read
+
+
+def _filled_up(people: People, more: int) -> People:
+    """With so many people more, who have no labelled joints."""
+    rows = np.minimum(np.arange(len(people) + more), len(people) - 1)
+    keypoints = people.keypoints[rows]
+    keypoints[len(people) :] = 0
+    return replace(people.take(rows), keypoints=keypoints)
 
 
 def _endless_order(people: int, per_epoch: int, seed: int, first_epoch: int) -> tf.data.Dataset:

@@ -1,0 +1,57 @@
+"""`run.py doctor`: everything that is wrong with a data folder, in one table; 80 columns wide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import tables
+from rich.console import Console
+from rich.progress import track
+
+from keras_mrpose import InputError, skeletons
+from keras_mrpose.data import doctor
+from keras_mrpose.data.findings import ERROR, WARNING, Finding, Report
+
+SHOWN = 5  # examples of each kind; the file has more
+
+
+def main(options) -> int:
+    """Examine, print, write; the exit code is 1 if there are errors."""
+    out = options.json and Path(options.json)
+    if out and not out.parent.is_dir():
+        raise InputError(f"--json is {out}, but there is no folder {out.parent}; make it, or name another.")
+    report = doctor.examine(
+        options.data,
+        images=not options.no_images,
+        skeleton=options.skeleton and skeletons.load(options.skeleton),
+        watch=lambda looks, count: track(looks, "pictures", total=count, transient=True),
+    )
+    _print(report)
+    if out:
+        out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    return 0 if report.clean else 1
+
+
+def _print(report: Report) -> None:
+    console = Console()
+    splits = ", ".join(f"{count} people in {name}" for name, count in report.splits.items()) or "no split"
+    console.print(f"{report.folder}: {splits}; {report.pictures} pictures", soft_wrap=True)
+    if report.findings:
+        lines = [(one.kind.severity, str(one.count), one.kind.key, one.kind.meaning) for one in report.findings]
+        console.print(tables.plain("Findings", ("", "#", "what", "meaning"), lines, folds=3))
+    for finding in report.findings:
+        if finding.kind.severity in (ERROR, WARNING):
+            _print_examples(console, finding, f"{report.folder}/")
+    counts = ((report.count(severity), severity) for severity in (ERROR, WARNING))
+    said = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for count, severity in counts if count)
+    console.print(f"\n{'clean' if report.clean else 'not clean'}{f': {said}' if said else ''}")
+
+
+def _print_examples(console: Console, finding: Finding, root: str) -> None:
+    shown = f", {SHOWN} of {finding.count}" if finding.count > SHOWN else ""
+    console.print(f"\n{finding.kind.key}{shown}:", highlight=False)
+    for one in finding.examples[:SHOWN]:
+        place = " ".join(part for part in (one.record, one.field) if part != "-")
+        line = f"  {one.file}: {place}: {one.value}".replace(root, "")
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

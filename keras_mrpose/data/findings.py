@@ -1,0 +1,144 @@
+"""What can be wrong with a data folder, and the report that says where."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+KEPT = 1000  # examples of each kind
+LONGEST = 80  # characters of a value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem.
+
+    Attributes:
+        key: its name in reports.
+        severity: ``"error"``: training would stop, lose the person, or learn or measure something wrong;
+            ``"warning"``: likely a mistake, but real data of quality has some; ``"note"``: as the format means it.
+        meaning: what it is and what to do.
+    """
+
+    key: str
+    severity: str
+    meaning: str
+
+
+# In the order of a report: what stops everything first.
+KINDS = {
+    kind.key: kind
+    for kind in (
+        Kind("annotations", ERROR, "The annotation file is refused as a whole; get or make it again."),
+        Kind("record", ERROR, "A field is missing or of a wrong type; mend or remove the record."),
+        Kind("joint count", ERROR, "The record or file has other joints than the skeleton; choose one that fits."),
+        Kind("not finite", ERROR, "A number is NaN or infinite; mend or remove the record."),
+        Kind("joint flag", ERROR, "A joint's flag is not one that the format has; mend it."),
+        Kind("duplicate id", ERROR, "Two records or images share an id; give each its own."),
+        Kind("unknown image", ERROR, "The record's image is not in the file's list; add it or remove the record."),
+        Kind("empty box", ERROR, "The box of a labelled person has no width or height; mend it or remove the record."),
+        Kind("box outside", ERROR, "The box lies outside the picture; mend it or remove the record."),
+        Kind("zero area", ERROR, "The area of a labelled person is not positive: it is left out; mend it."),
+        Kind("joint far outside", ERROR, "A labelled joint is farther outside the picture than its side; mend it."),
+        Kind("refused", ERROR, "The loader refuses the data; do what it says."),
+        Kind("missing image", ERROR, "The picture is not there; put it there or remove its records."),
+        Kind("unreadable image", ERROR, "Training cannot read the file; replace it by a whole JPEG or PNG file."),
+        Kind("image size", ERROR, "The picture's size is not the annotated one; get the picture that was annotated."),
+        Kind("picture in train and val", ERROR, "Validation shows what was learnt by heart; take it out of one."),
+        Kind("sigmas", ERROR, "A skeleton needs one sigma between 0 and 1 for each joint; mend them."),
+        Kind("swap pairs", ERROR, "What left and right change into in a mirrored picture is wrong; mend the pairs."),
+        Kind("rotated by EXIF", WARNING, "Viewers turn this picture, training does not: see whether the joints fit."),
+        Kind("colours", WARNING, "Not plain RGB or gray (CMYK, transparency, 16 bit): convert it, colours may be off."),
+        Kind("picture twice", WARNING, "Two images of a split are the same file; remove one with its records."),
+        Kind("person twice", WARNING, "Two records of a picture have the same joints; remove one."),
+        Kind("box over border", WARNING, "The box leaves the picture; training cuts it, see whether it is right."),
+        Kind("joint outside", WARNING, "A labelled joint lies outside the picture; see whether it is right."),
+        Kind("joint off box", WARNING, "A labelled joint is outside its person's box by more than the box's size."),
+        Kind("joint number", WARNING, "num_keypoints is not the number of labelled joints; training counts itself."),
+        Kind("left-right suspect", WARNING, "Left and right may be exchanged in a part of the body; look at it."),
+        Kind("unlabelled person", NOTE, "No joint is labelled: training leaves this person out."),
+        Kind("no scale", NOTE, "MPII gives no scale: this person cannot be cropped and is left out."),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """Where a problem is: the file, the record's number or name in it, the field, and what stands there."""
+
+    file: str
+    record: str
+    field: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All problems of a kind: how many, and the first thousand."""
+
+    kind: Kind
+    count: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `doctor.examine` found in a folder.
+
+    Attributes:
+        folder: which.
+        splits: name -> number of records that could be checked.
+        pictures: that were read.
+        findings: worst first.
+    """
+
+    folder: str
+    splits: dict[str, int]
+    pictures: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether no error was found; warnings and notes may be there."""
+        return not self.count(ERROR)
+
+    def count(self, severity: str) -> int:
+        """How many problems of this severity."""
+        return sum(finding.count for finding in self.findings if finding.kind.severity == severity)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Keys of the kinds that were found, notes left out."""
+        return [finding.kind.key for finding in self.findings if finding.kind.severity != NOTE]
+
+    def to_dict(self) -> dict:
+        """Ready for JSON."""
+        return {**asdict(self), "clean": self.clean}
+
+
+class Notes:
+    """Collects problems; keeps the first thousand of each kind."""
+
+    def __init__(self):
+        self._counts, self._examples = {}, {}
+
+    def add(self, key: str, file, record, field: str, value) -> None:
+        """Note a problem of the kind `key`."""
+        self._counts[key] = self._counts.get(key, 0) + 1
+        examples = self._examples.setdefault(key, [])
+        if len(examples) < KEPT:
+            value = value if isinstance(value, str) else repr(value)
+            value = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
+            examples.append(Example(str(file), str(record), field, value))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """In the order of `KINDS`."""
+        return tuple(
+            Finding(kind, self._counts[key], tuple(self._examples[key]))
+            for key, kind in KINDS.items()
+            if key in self._counts
+        )
+
+    def errors(self) -> int:
+        """How many errors there are so far."""
+        return sum(count for key, count in self._counts.items() if KINDS[key].severity == ERROR)

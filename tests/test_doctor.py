@@ -1,0 +1,554 @@
+"""The doctor: what it says of drawn people that were spoilt in every way, one at a time, and of real data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+from commands import call, refused
+from PIL import Image
+
+from keras_mrpose import data
+from keras_mrpose.data import doctor, swaps, synthetic
+from keras_mrpose.data.findings import KINDS, WARNING
+from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
+
+WIDTH, HEIGHT = 128, 96
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    synthetic.write(folder, 5, size=(HEIGHT, WIDTH))
+    return synthetic.write(folder, 3, split="val2017", first_index=5, size=(HEIGHT, WIDTH))
+
+
+class Spoilt:
+    """A copy of drawn people: training annotations to change, one whole person and her picture."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.file = folder / "annotations" / "person_keypoints_train2017.json"
+        self.content = json.loads(self.file.read_text())
+        self.images, self.annotations = self.content["images"], self.content["annotations"]
+        self.person = max(self.annotations, key=lambda one: one["num_keypoints"])
+        self.image = next(one for one in self.images if one["id"] == self.person["image_id"])
+        self.picture = folder / "train2017" / self.image["file_name"]
+
+    def joint(self, name, x, y, v=2):
+        place = 3 * COCO.joints.index(name)
+        self.person["keypoints"][place : place + 3] = [x, y, v]
+
+    def examine(self, **options):
+        self.file.write_text(json.dumps(self.content))
+        return doctor.examine(self.folder, **options)
+
+
+@pytest.fixture
+def spoilt(drawn, tmp_path):
+    return Spoilt(shutil.copytree(drawn, tmp_path / "data"))
+
+
+def whole(spoilt, **changes):
+    """Give the person 17 joints inside the picture, on a box of her own, as a figure that stands upright."""
+    left = {"nose": (60, 12), "left_eye": (62, 10), "right_eye": (58, 10), "left_ear": (64, 11), "right_ear": (56, 11)}
+    for y, part, half in ((20, "shoulder", 10), (35, "elbow", 12), (50, "wrist", 12), (50, "hip", 7)):
+        left |= {f"left_{part}": (60 + half, y), f"right_{part}": (60 - half, y)}
+    for y, part in ((68, "knee"), (86, "ankle")):
+        left |= {f"left_{part}": (66, y), f"right_{part}": (54, y)}
+    for name, place in (left | changes).items():
+        spoilt.joint(name, *place)
+    spoilt.person |= {"num_keypoints": 17, "bbox": [45, 6, 30, 84], "area": 1500.0}
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def cut_off(s):
+    s.picture.write_bytes(s.picture.read_bytes()[:1500])
+
+
+def another_size(s):
+    Image.open(s.picture).resize((WIDTH - 1, HEIGHT)).save(s.picture)
+
+
+def rotated(s):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(s.picture).save(s.picture, exif=exif)
+
+
+def in_both(s):
+    val = s.folder / "val2017" / "000000000007.jpg"
+    val.write_bytes(s.picture.read_bytes())
+
+
+def twice(s):
+    copy = s.picture.with_name("copy.jpg")
+    copy.write_bytes(s.picture.read_bytes())
+    s.images.append({**s.image, "id": 77, "file_name": copy.name})
+
+
+PICTURES = {
+    "gone": (lambda s: s.picture.unlink(), "missing image"),
+    "cut off": (cut_off, "unreadable image"),
+    "empty": (lambda s: s.picture.write_bytes(b""), "unreadable image"),
+    "no picture": (lambda s: s.picture.write_text("<html>404"), "unreadable image"),
+    "a folder": (lambda s: (s.picture.unlink(), s.picture.mkdir()), "unreadable image"),
+    "tiff": (lambda s: Image.open(s.picture).save(s.picture, format="TIFF"), "unreadable image"),
+    "another size": (another_size, "image size"),
+    "rotated": (rotated, "rotated by EXIF"),
+    "printed": (lambda s: Image.open(s.picture).convert("CMYK").save(s.picture), "colours"),
+    "transparent": (lambda s: Image.open(s.picture).convert("RGBA").save(s.picture, format="PNG"), "colours"),
+    "in train and val": (in_both, "picture in train and val"),
+    "twice": (twice, "picture twice"),
+}
+
+# --- annotations --------------------------------------------------------------------------------------------------
+
+
+def change(**fields):
+    return lambda s: s.person.update(fields)
+
+
+def upper_body_exchanged(s):
+    whole(s)
+    for part in ("shoulder", "elbow", "wrist"):
+        s.joint(f"left_{part}", 50, {"shoulder": 20, "elbow": 35, "wrist": 50}[part])
+        s.joint(f"right_{part}", 70, {"shoulder": 20, "elbow": 35, "wrist": 50}[part])
+
+
+def keypoints(value, length=51):
+    return lambda s: s.person.update(keypoints=[value, *s.person["keypoints"][1:length]])
+
+
+RECORDS = {
+    "no record": (lambda s: s.annotations.append("person"), "record"),
+    "no id": (lambda s: s.person.pop("id"), "record"),
+    "no box": (lambda s: s.person.pop("bbox"), "record"),
+    "a word for a box": (change(bbox="wide"), "record"),
+    "a box of three": (change(bbox=[1, 2, 3]), "record"),
+    "an image without a name": (lambda s: s.images.append({"id": 9, "width": 5, "height": 5}), "record"),
+    "an image that is not listed": (change(image_id=4711), "unknown image"),
+    "16 joints": (lambda s: s.person["keypoints"].__delitem__(slice(48, 51)), "joint count"),
+    "18 joints": (lambda s: s.person["keypoints"].extend((1, 2, 2)), "joint count"),
+    "other joints": (lambda s: s.content["categories"][0].update(keypoints="all"), "joint count"),
+    "a NaN joint": (keypoints(float("nan")), "not finite"),
+    "an endless box": (change(bbox=[1, 2, float("inf"), 9]), "not finite"),
+    "an unknown flag": (lambda s: s.joint("nose", 40, 40, 3), "joint flag"),
+    "an id twice": (lambda s: s.annotations[-1].update(id=s.annotations[0]["id"]), "duplicate id"),
+    "an image id twice": (
+        lambda s: s.images.append(dict(s.image, file_name=s.images[0]["file_name"])),
+        "duplicate id",
+        "picture twice",
+    ),
+    "no width": (lambda s: (whole(s), s.person.update(bbox=[60, 6, 0, 84])), "empty box"),
+    "a negative height": (lambda s: (whole(s), s.person.update(bbox=[45, 90, 30, -84])), "empty box"),
+    "a box elsewhere": (lambda s: (whole(s), s.person.update(bbox=[WIDTH, 6, 60, 84])), "box outside"),
+    "a box over the border": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 90, 84])), "box over border"),
+    "no area": (change(area=0), "zero area"),
+    "a joint outside": (lambda s: whole(s, left_ankle=(66, HEIGHT + 3)), "joint outside"),
+    "a joint far outside": (lambda s: whole(s, left_ankle=(66, 5000)), "joint far outside", "joint off box"),
+    "a joint off the box": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 30, 30])), "joint off box"),
+    "a wrong number": (change(num_keypoints=1), "joint number"),
+    "the same person": (lambda s: s.annotations.append(dict(s.person, id=4711)), "person twice"),
+    "shoulders and arms exchanged": (upper_body_exchanged, "left-right suspect"),
+    "a face exchanged": (lambda s: whole(s, left_eye=(58, 10), right_eye=(62, 10)), "left-right suspect"),
+    "wrists exchanged": (lambda s: whole(s, left_wrist=(48, 37), right_wrist=(72, 37)), "left-right suspect"),
+}
+
+
+@pytest.mark.parametrize(
+    "spoil, key, also",
+    [(spoil, key, also) for spoil, key, *also in [*PICTURES.values(), *RECORDS.values()]],
+    ids=[*PICTURES, *RECORDS],
+)
+def test_each_mistake_alone(spoilt, spoil, key, also):
+    """It is found, by its name, where it is; and nothing else is but what it brings along."""
+    spoil(spoilt)
+    report = spoilt.examine()
+    assert report.kinds == [key, *also], report.findings
+    (finding,) = [one for one in report.findings if one.kind.key == key]
+    assert finding.count == 1 == len(finding.examples)
+    assert str(spoilt.folder) in finding.examples[0].file and finding.examples[0].value
+    assert report.clean == (KINDS[key].severity == WARNING)
+
+
+def test_the_upright_figure_is_clean(spoilt):
+    """On which most mistakes above are made."""
+    whole(spoilt)
+    assert spoilt.examine().kinds == []
+
+
+def test_drawn_people_are_clean(drawn):
+    report = doctor.examine(drawn)
+    assert report.clean and report.kinds == [] and report.pictures == 8
+    assert report.splits == {f"{split}2017": len(data.load(drawn, split)) for split in ("train", "val")}
+
+
+def test_everything_at_once(spoilt):
+    """One report tells all that does not hide something else, with counts."""
+    people = sorted(spoilt.annotations, key=lambda one: -one["num_keypoints"])
+    assert len(people) >= 6
+    people[0]["keypoints"][0] = float("nan")
+    people[1]["keypoints"].pop()
+    people[2]["image_id"] = people[3]["image_id"] = 4711
+    people[4]["area"] = -1
+    spoilt.picture.unlink()
+    report = spoilt.examine()
+    counts = {one.kind.key: one.count for one in report.findings if one.kind.key != "unlabelled person"}
+    assert counts == {"joint count": 1, "not finite": 1, "unknown image": 2, "zero area": 1, "missing image": 1}
+    assert list(counts) == [key for key in KINDS if key in counts]
+    assert report.count("error") == 6 and not report.clean
+    assert report.splits["train2017"] == len(people) - 4
+
+
+def test_without_images_no_file_is_opened(spoilt):
+    shutil.rmtree(spoilt.picture.parent)
+    report = spoilt.examine(images=False)
+    assert report.kinds == [] and report.pictures == 0
+    assert spoilt.examine().kinds == ["missing image"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"images": []}', '{"images": 3, "annotations": []}', "[" * 9999]
+)
+def test_a_refused_file_is_one_finding(spoilt, text):
+    """The other split is looked at all the same."""
+    spoilt.file.write_text(text)
+    report = doctor.examine(spoilt.folder)
+    assert [(one.kind.key, one.count) for one in report.findings] == [("annotations", 1)]
+    assert report.splits["val2017"] > 0
+
+
+def test_what_only_the_loader_refuses(drawn, monkeypatch):
+    """What the doctor calls clean, training accepts: it asks."""
+
+    def refuse(folder, split, require_images, skeleton):
+        raise InputError(f"no {split}")
+
+    monkeypatch.setattr(data, "load", refuse)
+    (finding,) = doctor.examine(drawn).findings
+    assert finding.kind.key == "refused" and [one.value for one in finding.examples] == ["no train2017", "no val2017"]
+
+
+def test_unlabelled_people_are_noted_and_no_mistake(spoilt):
+    spoilt.person |= {"keypoints": [0] * 51, "num_keypoints": 0, "bbox": [0, 0, 0, 0], "area": 0}
+    report = spoilt.examine()
+    assert report.clean and report.kinds == []
+    assert {one.kind.key: one.count for one in report.findings} == {"unlabelled person": 1}
+
+
+def test_crowds_and_other_things_are_left_alone(spoilt):
+    spoilt.annotations += [
+        {"id": 800, "image_id": 1, "category_id": 1, "iscrowd": 1, "keypoints": None},
+        {"id": 801, "image_id": 1, "category_id": 18, "iscrowd": 0},
+    ]
+    assert spoilt.examine().kinds == []
+
+
+def test_pictures_pass_the_progress_bar(drawn):
+    counts = []
+    doctor.examine(drawn, watch=lambda looks, count: counts.append(count) or looks)
+    assert counts == [8]
+
+
+# --- other formats ------------------------------------------------------------------------------------------------
+
+
+def pictures(folder, names, size=(60, 80)):
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", size, (50 * number, 20, 30)).save(folder / name)
+
+
+def figure(joints):
+    """Someone upright in 60x80 pixels, named joints only: shoulders broader than hips, left on the right."""
+    rows = {"head": 8, "upper": 16, "neck": 16, "thorax": 20, "shoulder": 20, "elbow": 32, "wrist": 44, "pelvis": 45}
+    rows |= {"hip": 45, "knee": 58, "ankle": 72}
+    sides = {"left": 1, "right": -1}
+    words = [name.split("_") for name in joints]
+    return np.array(
+        [
+            (30 + sides.get(first, 0) * (10 if rows[[first, *rest][first in sides]] < 45 else 6),
+             rows[[first, *rest][first in sides]])
+            for first, *rest in words
+        ],
+        float,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def lsp(tmp_path):
+    """Five people of the extended set: four to train, one to validate."""
+    pictures(tmp_path / "images", [f"im{number:05d}.jpg" for number in range(1, 6)])
+    joints = np.concatenate([figure(LSP.joints) + 1, np.ones((14, 1))], axis=1)
+    return tmp_path, np.repeat(joints[..., None], 5, axis=2)
+
+
+def lsp_report(folder, joints):
+    scipy.io.savemat(folder / "joints.mat", {"joints": joints})
+    return doctor.examine(folder)
+
+
+def test_lsp(lsp):
+    folder, joints = lsp
+    report = lsp_report(folder, joints)
+    assert report.clean and report.kinds == [] and report.splits == {"train": 4, "val": 1}
+    joints[3, 0, 1] = np.nan
+    joints[2, 2, 2] = 5
+    joints[0, 1, 4] = 90
+    joints[[8, 9], :, 3] = joints[[9, 8], :, 3]
+    (folder / "images" / "im00004.jpg").unlink()
+    found = {one.kind.key: [each.record for each in one.examples] for one in lsp_report(folder, joints).findings}
+    assert found == {
+        "not finite": ["person 2"],
+        "joint flag": ["person 3"],
+        "missing image": ["person 4"],
+        "joint outside": ["person 5"],
+        "left-right suspect": ["person 4"],
+    }
+
+
+def test_lsp_files_of_other_kinds(lsp):
+    folder, joints = lsp
+    assert lsp_report(folder, joints[:13]).kinds == ["joint count"]
+    original = lsp_report(folder, joints.transpose(1, 0, 2) * [[[1]], [[1]], [[0]]])  # its flag 0: labelled, visible
+    assert original.splits == {"train": 2, "val": 3}
+    assert [one.kind.key for one in original.findings] == ["missing image"]  # whose names have four digits
+    (folder / "joints.mat").write_bytes(b"no MATLAB")
+    assert doctor.examine(folder).kinds == ["annotations"]
+
+
+def test_lsp_refuses_people_without_a_joint(lsp):
+    """Here an error, since the loader does."""
+    folder, joints = lsp
+    joints[:, 2, 0] = 0
+    assert lsp_report(folder, joints).kinds == ["refused"]
+
+
+@pytest.fixture
+def mpii(tmp_path):
+    """Two people to train, one to validate."""
+    pictures(tmp_path / "images", ["a.jpg", "b.jpg", "c.jpg"])
+    joints = (figure(MPII.joints) + 1).tolist()
+    person = {"center": [30.0, 40.0], "scale": 0.3, "joints": joints, "joints_vis": [1] * 16}
+    splits = {
+        "train": [{**person, "image": name} for name in ("a.jpg", "b.jpg")],
+        "valid": [{**person, "image": "c.jpg"}],
+    }
+    (tmp_path / "annot").mkdir()
+    return tmp_path, splits
+
+
+def mpii_report(folder, splits):
+    for name, records in splits.items():
+        (folder / "annot" / f"{name}.json").write_text(json.dumps(records))
+    return doctor.examine(folder)
+
+
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        ({}, None),
+        ({"scale": "large"}, "record"),
+        ({"image": 3}, "record"),
+        ({"center": [1.0]}, "record"),
+        ({"joints": [[1.0, 2.0]] * 15}, "joint count"),
+        ({"joints_vis": [1] * 14}, "joint count"),
+        ({"joints_vis": [2] * 16}, "joint flag"),
+        ({"scale": float("nan")}, "not finite"),
+        ({"scale": 0.0}, "empty box"),
+        ({"image": "d.jpg"}, "missing image"),
+        ({"image": "c.jpg"}, "picture in train and val"),
+        ({"image": "b.jpg"}, "person twice"),
+        ({"joints": [[300.0, 20.0]] * 16}, "joint far outside"),
+    ],
+)
+def test_mpii(mpii, change, key):
+    folder, splits = mpii
+    splits["train"][0].update(change)
+    assert mpii_report(folder, splits).kinds == ([key] if key else [])
+
+
+def test_mpii_people_without_a_scale_are_noted(mpii):
+    folder, splits = mpii
+    splits["train"][0]["scale"] = -1
+    report = mpii_report(folder, splits)
+    assert report.clean and [one.kind.key for one in report.findings] == ["no scale"]
+
+
+def test_mpii_trainval_is_no_training_set(mpii):
+    """It holds the validation pictures by its name."""
+    folder, splits = mpii
+    assert mpii_report(folder, {**splits, "trainval": splits["train"] + splits["valid"]}).kinds == []
+
+
+# --- left and right -----------------------------------------------------------------------------------------------
+
+UPPER, FACE = ("shoulder", "elbow", "wrist"), ("eye", "ear")
+
+
+def exchanged(keypoints, skeleton, parts):
+    keypoints = keypoints.copy()
+    for part in parts:
+        pair = [skeleton.joints.index(f"{side}_{part}") for side in ("left", "right")]
+        keypoints[:, pair] = keypoints[:, pair[::-1]]
+    return keypoints
+
+
+def share(keypoints, skeleton):
+    return np.any(list(swaps.suspects(keypoints, skeleton).values()), axis=0).mean()
+
+
+@pytest.mark.parametrize(
+    "name, split, alarms, parts, found",
+    [
+        ("lspet", None, 0.03, UPPER, 0.7),  # most of these alarms are mistakes indeed
+        ("mpii", "val", 0.015, UPPER, 0.65),
+        ("coco", "val", 0.0, UPPER, 0.45),
+        ("lspet", None, 0.03, ("wrist",), 0.4),
+        ("mpii", "val", 0.015, ("wrist",), 0.3),
+        ("coco", "val", 0.0, FACE, 0.25),
+    ],
+)
+def test_left_and_right_in_real_data(shared, name, split, alarms, parts, found):
+    """As it is, few are suspected; with parts exchanged, those whom a picture shows from the front or from behind."""
+    folder = shared / "data" / name
+    splits = (split,) if split else ("train", "val")
+    people = [data.load(folder, each, require_images=False) for each in splits]
+    keypoints, skeleton = np.concatenate([each.keypoints for each in people]), people[0].skeleton
+    assert share(keypoints, skeleton) <= alarms
+    assert share(exchanged(keypoints, skeleton, parts), skeleton) >= found
+
+
+def test_a_person_turned_is_a_person(drawn):
+    """No cue asks where up is, how large somebody is, or for a skeleton of its own."""
+    keypoints = np.concatenate([data.load(drawn, split).keypoints for split in ("train", "val")])
+    wrong = exchanged(keypoints, COCO, UPPER)
+    turned = wrong.copy()
+    turned[..., :2] = wrong[..., :2] @ np.array([[-3.0, 4.0], [-4.0, -3.0]]) + 1000
+    for cue, those in swaps.suspects(wrong, COCO).items():
+        np.testing.assert_array_equal(those, swaps.suspects(turned, COCO)[cue])
+    nameless = Skeleton("nameless", tuple(f"joint_{i}" for i in range(17)))
+    assert share(wrong, COCO) > 0 and share(wrong, nameless) == 0
+
+
+# --- real data ----------------------------------------------------------------------------------------------------
+
+
+def test_real_coco_is_clean(shared):
+    report = doctor.examine(shared / "data" / "coco")
+    assert report.clean and report.kinds == [] and report.pictures == 153
+
+
+def test_real_annotations_raise_no_error(shared):
+    """(The five people of MPII's training file are in its validation file too; without pictures that is not seen.)"""
+    for name in ("lspet", "mpii"):
+        report = doctor.examine(shared / "data" / name, images=False)
+        assert report.clean and report.kinds == ["left-right suspect"]
+
+
+@pytest.mark.slow
+def test_real_lsp_pictures_raise_no_error(shared):
+    report = doctor.examine(shared / "data" / "lspet")
+    assert report.clean and report.pictures == 4000
+    assert {one.kind.key: one.count for one in report.findings}["joint outside"] < 10
+
+
+# --- skeletons ----------------------------------------------------------------------------------------------------
+
+HAND = {
+    "name": "hand",
+    "joints": ("wrist", "left_tip", "right_tip"),
+    "swap_pairs": ((1, 2),),
+    "sigmas": (0.1, 0.2, 0.3),
+}
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        ({}, {}),
+        ({"sigmas": (0.1, 1.0, 7.0)}, {"sigmas": 2}),
+        ({"swap_pairs": ()}, {"swap pairs": 1}),  # left_tip and right_tip are no pair
+        ({"swap_pairs": ((0, 1),)}, {"swap pairs": 2}),
+        ({"joints": ("one", "two", "three")}, {}),  # names that tell nothing
+    ],
+)
+def test_skeletons(change, found):
+    findings = doctor.check_skeleton(Skeleton(**{**HAND, **change}))
+    assert {one.kind.key: one.count for one in findings} == found
+
+
+@pytest.mark.parametrize("skeleton", [COCO, MPII, LSP], ids=lambda skeleton: skeleton.name)
+def test_the_built_in_skeletons(skeleton):
+    assert doctor.check_skeleton(skeleton) == ()
+
+
+def test_a_skeleton_of_ones_own(run, spoilt, tmp_path, capsys):
+    """The file's joints as it names them, or a skeleton file's; what does not fit is a finding."""
+    own = ["nose", *(f"{side}_paw" for side in ("left", "right"))]
+    for person in (content := json.loads(spoilt.file.read_text()))["annotations"]:
+        person |= {"keypoints": [60, 20, 2, 65, 40, 2, 55, 40, 2], "num_keypoints": 3, "id": person["id"]}
+        person["keypoints"][0] += person["id"]
+    content["categories"][0] |= {"keypoints": own, "skeleton": [[1, 2]]}
+    spoilt.content = content
+    report = spoilt.examine()
+    assert set(report.kinds) <= {"joint off box"} and report.splits["train2017"] == len(content["annotations"])
+
+    file = tmp_path / "skeleton.json"
+    file.write_text(json.dumps({"name": "cat", "joints": own, "sigmas": [0.1, 2, 0.1], "swap": []}))
+    shutil.rmtree(spoilt.folder / "val2017")
+    (spoilt.folder / "annotations" / "person_keypoints_val2017.json").unlink()
+    assert call(run, "doctor", "--data", spoilt.folder, "--skeleton", file) == 1
+    text = capsys.readouterr().out
+    assert "skeleton cat: left_paw sigmas: 2" in text and "left_paw and right_paw swap_pairs: no pair" in text
+    file.write_text(json.dumps({"name": "dog", "joints": own[::-1]}))
+    assert call(run, "doctor", "--data", spoilt.folder, "--skeleton", file) == 1
+    assert "joint count" in capsys.readouterr().out
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_command(run, spoilt, capsys, monkeypatch):
+    """80 columns are enough for the table, and the exit code tells."""
+    monkeypatch.setenv("COLUMNS", "80")
+    out = spoilt.folder / "report.json"
+    assert call(run, "doctor", "--data", spoilt.folder, "--json", out) == 0
+    assert "clean" in capsys.readouterr().out and json.loads(out.read_text())["clean"]
+
+    for record in spoilt.annotations[:7]:
+        record["area"] = 0
+        record["keypoints"][2] = 2
+        record["num_keypoints"] = sum(v > 0 for v in record["keypoints"][2::3])
+    spoilt.person["bbox"] = [1, 2, 3]
+    rotated(spoilt)
+    spoilt.examine()
+    assert call(run, "doctor", "--data", spoilt.folder, "--json", out) == 1
+    text, report = capsys.readouterr().out, json.loads(out.read_text())
+    table = text[text.index("Findings") : text.index("\n\n", text.index("Findings"))]
+    assert max(map(len, table.splitlines())) <= 80 and "…" not in table
+    for words in ("zero area", "record", "rotated by EXIF", "5 of", "not clean"):
+        assert words in text
+    assert str(spoilt.folder) not in text.split("\n", 2)[2]
+    assert not report["clean"] and report["findings"][0]["kind"]["key"] == "record"
+    assert call(run, "doctor", "--data", spoilt.folder, "--no-images") == 1
+    assert "rotated" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--data", "WORK/none"], "none is not there; give the folder"),
+        (["--data", "WORK"], r"holds none of joints\.mat"),
+        (["--data", "WORK", "--json", "WORK/no/report.json"], "there is no folder"),
+        (["--data", "WORK", "--skeleton", "WORK/none.json"], "is not there"),
+        ([], "--data"),
+    ],
+)
+def test_a_users_mistake_at_the_command(run, tmp_path, arguments, words, capfd):
+    refused(run, ["doctor", *arguments], words, {"WORK": tmp_path}, capfd)
