@@ -1,4 +1,4 @@
-"""What `run.py` measures: the input pipeline and the networks' steps; and `evaluation` and `exports`."""
+"""What `run.py` measures: the input pipeline and the networks' steps; and `evaluation`, `exports`, `memory`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import tensorflow as tf
 from evaluation import measure_evaluation
 from exports import measure_exports
 from peak import flop, measure_peak
+from memory import measure_memory
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 
@@ -42,6 +43,8 @@ def everything(arguments) -> dict:
         report["evaluation"] = measure_evaluation(arguments)
     if arguments.what == "exports":
         report["exports"] = measure_exports(arguments)
+    if arguments.what == "memory":
+        report["memory"] = measure_memory(arguments.people)
     return report
 
 

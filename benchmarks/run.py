@@ -1,4 +1,4 @@
-"""Measure the input pipeline, the networks and the COCO evaluation on this machine: `python benchmarks/run.py --help`.
+"""Measure input pipeline, networks, COCO evaluation and memory on this machine: `python benchmarks/run.py --help`.
 
 Run by hand on a quiet machine; README.md beside this file says what is measured and how to read it.
 """
@@ -32,12 +32,14 @@ FULL = {
     "people": 6352,
     "boxes": 104_125,
 }
+MEMORY_PEOPLE = 150_000  # COCO's train2017
 
 
 def parser() -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    top.add_argument("what", nargs="?", choices=("all", "pipeline", "networks", "evaluation", "exports"), default="all")
+    what = ("all", "pipeline", "networks", "evaluation", "exports", "memory")
+    top.add_argument("what", nargs="?", choices=what, default="all", help="all (default): the first three")
     top.add_argument(
         "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
     )
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--gemm-side", type=int, metavar="N", help=f"of the peak's matrices, default {FULL['gemm_side']} (GPU: 8192)"
     )
-    top.add_argument("--people", type=int, metavar="N", help=f"in the evaluation, default {FULL['people']}")
+    top.add_argument("--people", type=int, metavar="N", help=f"evaluation: {FULL['people']}, memory: {MEMORY_PEOPLE}")
     top.add_argument("--boxes", type=int, metavar="N", help=f"of a detector, for the NMS, default {FULL['boxes']}")
     top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
     top.add_argument("--runs", nargs="+", metavar="RUN", help="exports: of these trained networks; with --data, judged")
@@ -70,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; 0, or 2 for a user's mistake."""
     arguments = parser().parse_args(argv)
-    for name, value in (QUICK if arguments.quick else FULL).items():
+    defaults = QUICK if arguments.quick else FULL | {"people": MEMORY_PEOPLE} if arguments.what == "memory" else FULL
+    for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     for name in ("batch_size", "repetitions", "steps", "gemm_side", "people", "boxes"):

@@ -9,7 +9,7 @@ import tables
 from rich.console import Console
 
 import keras_mrpose
-from keras_mrpose import InputError, data
+from keras_mrpose import InputError, Skeleton, data, skeletons
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data.people import People
 from keras_mrpose.evaluation import ceiling as ceilings
@@ -37,7 +37,7 @@ def evaluate(options) -> None:
     if options.format_only:
         print(f"{_write_results(predictor, options, out)} people written to {out}")
         return
-    people, truth = _tables(options)
+    people, truth = _tables(options, predictor.skeleton)
     result = keras_mrpose.evaluate(
         predictor, people, truth, protocol=options.protocol, diagnose=not options.no_diagnosis, **_chosen(options)
     )
@@ -62,12 +62,13 @@ def score(options) -> None:
         raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
     annotations = options.annotations or coco_data.annotation_file(options.data, options.split)
     results = coco_data.read_json(file, "give results in COCO's format")
-    truth = coco_data.ground_truth(annotations)
-    coco.check_results(results, str(file), (image["id"] for image in truth["images"]))
+    skeleton = coco_data.skeleton_in(annotations, _skeleton(options))
+    truth = coco_data.ground_truth(annotations, skeleton)
+    coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
     if not results:
         raise InputError(f"{file} holds no results, so that there is nothing to judge.")
-    evaluation = coco.compared(truth, results)
-    similarity, found, annotated = coco.joint_oks(evaluation)
+    evaluation = coco.compared(truth, results, skeleton=skeleton)
+    similarity, found, annotated = coco.joint_oks(evaluation, skeleton)
     if not annotated:
         raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")
     tables.print_coco(coco.ten_numbers(evaluation), similarity, found, annotated, f"{file} on {annotations}")
@@ -77,7 +78,7 @@ def ceiling(options) -> None:
     """The best that any network can reach with each codec and heatmap size."""
     if not options.noise >= 0:
         raise InputError(f"--noise is {options.noise}; give a number of at least 0, such as 0.1.")
-    people = _first(data.load(options.data, options.split, require_images=False), options.people)
+    people = _first(data.load(options.data, options.split, False, _skeleton(options)), options.people)
     protocol = options.protocol or protocols.protocol_of(people)
     protocols.check(protocol, people)
     ways = ({}, {"flip_test": True}, {"noise": options.noise}, {"flip_test": True, "noise": options.noise})
@@ -103,19 +104,19 @@ def _require_writable(file: Path) -> None:
         raise InputError(f"{file} cannot be written; give another --out FILE.")
 
 
-def _tables(options) -> tuple[People, People]:
+def _tables(options, skeleton: Skeleton) -> tuple[People, People]:
     """Whose boxes are cropped, and the annotated people; the same table for annotated boxes."""
-    truth = _annotated(options, require_images=options.boxes == ANNOTATED)
+    truth = _annotated(options, skeleton, require_images=options.boxes == ANNOTATED)
     if options.boxes == ANNOTATED:
         truth = _first(truth, options.people)
         return truth, truth
-    people, truth = _detected(options), _first(truth, options.people)
+    people, truth = _detected(options, skeleton), _first(truth, options.people)
     if options.images_with_boxes:
         truth = truth.of_images(people.image_ids[people.image_index])
     return people.of_images(truth.image_ids), truth
 
 
-def _annotated(options, require_images: bool = True) -> People:
+def _annotated(options, skeleton: Skeleton, require_images: bool = True) -> People:
     folder = Path(options.data, "annotations")
     if (folder / f"image_info_{options.split}.json").is_file() and not any(
         folder.glob(f"*keypoints_{options.split}.*")
@@ -124,11 +125,17 @@ def _annotated(options, require_images: bool = True) -> People:
             f"{folder} has no annotated people of {options.split}; --format-only with --boxes FILE writes the results "
             "for the server that has them."
         )
-    return data.load(options.data, options.split, require_images)
+    return data.load(options.data, options.split, require_images, skeleton)
 
 
-def _detected(options) -> People:
-    return coco_data.load_detections(options.boxes, options.data, options.split, options.box_threshold or 0.0)
+def _detected(options, skeleton: Skeleton) -> People:
+    threshold = options.box_threshold or 0.0
+    return coco_data.load_detections(options.boxes, options.data, options.split, threshold, skeleton=skeleton)
+
+
+def _skeleton(options) -> Skeleton | None:
+    """That of --skeleton FILE."""
+    return skeletons.load(options.skeleton) if options.skeleton else None
 
 
 def _first(people: People, count: int | None) -> People:
@@ -142,13 +149,16 @@ def _first(people: People, count: int | None) -> People:
 
 def _write_results(predictor, options, out: Path) -> int:
     """COCO results of a network; how many people."""
-    people = _first(_annotated(options) if options.boxes == ANNOTATED else _detected(options), options.people)
-    if people.skeleton.name != "coco":
+    skeleton = predictor.skeleton
+    annotated = options.boxes == ANNOTATED
+    people = _annotated(options, skeleton) if annotated else _detected(options, skeleton)
+    people = _first(people, options.people)
+    if protocols.protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)
     predictions = predict(predictor, people)
     settings = settings_of(predictor, **_chosen(options))
-    found, scores, kept = protocols.coco_selected(predictions, settings)
-    results = coco.results_json(found, predictions.image_ids[kept], scores)
-    coco.save_results(results, out)
+    found, scores, kept = protocols.coco_selected(predictions, settings, skeleton.sigmas)
+    results = coco.results_json(found, predictions.image_ids[kept], scores, skeleton)
+    coco.save_results(results, out, skeleton)
     return len(results)

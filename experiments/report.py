@@ -13,7 +13,7 @@ import tables
 from rich.console import Console
 from rich.table import Table
 
-from keras_mrpose import InputError, Result, data
+from keras_mrpose import InputError, Result, Skeleton, data
 from keras_mrpose.evaluation import compare as comparison
 from keras_mrpose.evaluation.result import read_numbers
 
@@ -55,7 +55,9 @@ def compare(options) -> None:
     elif options.data is None:
         console.print("What each difference costs is told by --data DIR, the folder with the annotations.")
     else:
-        truth = data.load(options.data, options.split, require_images=False).of_images(first.predictions.images)
+        skeleton = first.protocol["data"].get("skeleton")  # which only one's own has there
+        truth = data.load(options.data, options.split, False, skeleton and Skeleton.from_dict(skeleton))
+        truth = truth.of_images(first.predictions.images)
         changes = comparison.changes(first, second, truth)
         console.print(_costs(changes, first, second) if changes else "None of it can be judged again.")
 

@@ -21,9 +21,12 @@ def main(options) -> None:
     formats, budgets = _names(options.formats), _budgets(options.budget)
     if options.people < 1:
         raise InputError(f"--people is {options.people}; give a number of at least 1.")
-    people = data.load(options.data, options.split)
+    skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
+    people = data.load(options.data, options.split, skeleton=skeleton)
     people = people.of_images(people.image_ids[people.image_index[: options.people]])
-    calibration = data.load(options.data, options.calibration) if "int8" in formats else None
+    calibration = None
+    if "int8" in formats:
+        calibration = data.load(options.data, options.calibration, skeleton=skeleton)
     try:
         report = keras_mrpose.export_litert(
             model,

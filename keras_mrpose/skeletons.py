@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from keras_mrpose.errors import InputError
+
+# Of a joint that nobody has measured: the middle of COCO's, from 0.025 (eyes) to 0.107 (hips), as ratios go.
+DEFAULT_SIGMA = 0.05
+
+# Words of joint names that say which half of the body they belong to.
+UPPER_BODY = {"nose", "eye", "ear", "mouth", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "hand"}
+LOWER_BODY = {"pelvis", "hip", "hips", "knee", "ankle", "heel", "toe", "foot"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,9 @@ class Skeleton:
         swap_pairs: index pairs that change places when an image is mirrored.
         limbs: index pairs that a drawing connects.
         sigmas: per joint, the OKS constant of the COCO protocol (standard deviation of human labels as a
-            fraction of the square root of the person's area).
+            fraction of the square root of the person's area); by default `DEFAULT_SIGMA` for each.
+        torso: indices of the two joints whose distance PCK divides by; by default ``right_hip`` and ``left_shoulder``
+            where there are such joints, else None: then there is no PCK.
     """
 
     name: str
@@ -28,14 +41,21 @@ class Skeleton:
     swap_pairs: tuple[tuple[int, int], ...] = ()
     limbs: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
+    torso: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.joints)
         object.__setattr__(self, "joints", tuple(self.joints))
-        object.__setattr__(self, "sigmas", tuple(self.sigmas) or (0.05,) * count)
+        object.__setattr__(self, "sigmas", tuple(self.sigmas) or (DEFAULT_SIGMA,) * count)
         for field in ("swap_pairs", "limbs"):
             object.__setattr__(self, field, tuple(tuple(pair) for pair in getattr(self, field)))
-            for pair in getattr(self, field):
+        if self.torso is None and {"right_hip", "left_shoulder"} <= set(self.joints):
+            object.__setattr__(self, "torso", (self.joints.index("right_hip"), self.joints.index("left_shoulder")))
+        if self.torso is not None:
+            object.__setattr__(self, "torso", tuple(self.torso))
+        pairs = {"swap_pairs": self.swap_pairs, "limbs": self.limbs, "torso": (self.torso,) if self.torso else ()}
+        for field, those in pairs.items():
+            for pair in those:
                 if len(pair) != 2 or not all(isinstance(i, int) and 0 <= i < count for i in pair):
                     raise InputError(
                         f"Skeleton {self.name!r}: {field} has {pair}; give pairs of joint indices below {count}."
@@ -66,11 +86,12 @@ class Skeleton:
         return tuple(order)
 
     @property
-    def torso(self) -> tuple[int, int] | None:
-        """Indices of right hip and left shoulder, whose distance PCK divides by; None if there are no such joints."""
-        if {"right_hip", "left_shoulder"} <= set(self.joints):
-            return self.joints.index("right_hip"), self.joints.index("left_shoulder")
-        return None
+    def upper_body(self) -> tuple[int, ...]:
+        """Indices of the joints above the hips, the others are below; empty if a name does not say where it belongs."""
+        words = [set(map(str.lower, re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name))) for name in self.joints]
+        if not all(word & (UPPER_BODY | LOWER_BODY) for word in words):
+            return ()
+        return tuple(joint for joint, word in enumerate(words) if not word & LOWER_BODY)
 
     def to_dict(self) -> dict:
         """Strings, numbers and tuples (lists in JSON), for files and saved models."""
@@ -149,6 +170,94 @@ def get(skeleton: str | Skeleton) -> Skeleton:
         raise InputError(
             f"Unknown skeleton {skeleton!r}; give one of {', '.join(SKELETONS)} or a keras_mrpose.Skeleton."
         ) from None
+
+
+def load(path: str | Path) -> Skeleton:
+    """A skeleton of one's own, from a small JSON file such as::
+
+        {
+          "name": "climber",
+          "joints": ["head", "left_hand", "right_hand", "hips"],
+          "limbs": [["head", "hips"], ["head", "left_hand"], ["head", "right_hand"]],
+          "swap": [["left_hand", "right_hand"]],
+          "sigmas": [0.03, 0.06, 0.06, 0.1],
+          "torso": ["head", "hips"]
+        }
+
+    Args:
+        path: only ``name`` and ``joints`` must be in it. ``limbs`` are what drawings connect, none by default; ``swap``
+            is who changes places in a mirrored image, by default found from the names (`swap_pairs_of`); ``sigmas`` are
+            one for each joint, by default `DEFAULT_SIGMA`; ``torso`` is what PCK divides by, see `Skeleton`.
+
+    Raises:
+        InputError: a file that is missing or no JSON, or a field that is unknown, missing or wrong, named.
+    """
+    try:
+        values = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there; give a skeleton file, JSON with name and joints.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); give a skeleton file.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}; give a skeleton file, JSON with name and joints.")
+    if unknown := set(values) - {"name", "joints", "limbs", "swap", "sigmas", "torso"}:
+        raise InputError(f"{path} has an unknown field {min(unknown)!r}; a skeleton has {FIELDS}.")
+    try:
+        return _named(**values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+FIELDS = "name and joints, and may have limbs, swap, sigmas and torso"
+
+
+def _named(name=None, joints=None, limbs=(), swap=None, sigmas=(), torso=None) -> Skeleton:
+    """A skeleton whose pairs are of names."""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name is {name!r}; give the skeleton a name.")
+    if name.lower() in SKELETONS:
+        raise InputError(f"name is {name!r}, which is built in; give the skeleton a name of its own.")
+    if not (isinstance(joints, list) and joints and all(isinstance(joint, str) and joint for joint in joints)):
+        raise InputError(f"joints is {joints!r:.80}; give a list of names.")
+    if not (isinstance(sigmas, list | tuple) and all(type(sigma) in (int, float) for sigma in sigmas)):
+        raise InputError(f"sigmas is {sigmas!r:.80}; give a list of numbers, one for each joint.")
+
+    def indices(pairs, field: str) -> list[tuple[int, ...]]:
+        for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
+            if not (isinstance(pair, list) and len(pair) == 2 and all(joint in joints for joint in pair)):
+                raise InputError(f"{field} has {pair!r:.80}; give pairs of names that are among the joints.")
+        return [tuple(map(joints.index, pair)) for pair in pairs]
+
+    return Skeleton(
+        name=name,
+        joints=joints,
+        swap_pairs=swap_pairs_of(joints) if swap is None else indices(swap, "swap"),
+        limbs=indices(limbs, "limbs"),
+        sigmas=sigmas,
+        torso=None if torso is None else indices([torso], "torso")[0],
+    )
+
+
+# Left and right in a name: a whole word, the beginning of one (leftfoot), or a capital after a small letter (footLeft,
+# footL); l and r alone only (l_foot, foot_l, LFoot).
+SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+OTHER_SIDE = SIDES | {right: left for left, right in SIDES.items()}
+_SIDE = re.compile(
+    r"(?<![A-Za-z])(?:left|right|Left|Right|LEFT|RIGHT|[lrLR](?![A-Za-z])|[lrLR](?=[A-Z][a-z]))"
+    r"|(?<=[a-z])(?:Left|Right|[LR](?![a-z]))"
+)
+
+
+def side_of(joint: str) -> str | None:
+    """``"left"`` or ``"right"``, as the joint's name says; None if it says neither or both."""
+    sides = {word.lower()[0] for word in _SIDE.findall(joint)}
+    return {"l": "left", "r": "right"}[sides.pop()] if len(sides) == 1 else None
+
+
+def swap_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Index pairs of joints whose names differ in left and right only; all other joints stay themselves."""
+    mirrored = [_SIDE.sub(lambda word: OTHER_SIDE[word[0]], joint) for joint in joints]
+    return tuple((i, joints.index(name)) for i, name in enumerate(mirrored) if name in joints[i + 1 :])
 
 
 def for_joint_count(num_joints: int) -> Skeleton:

@@ -177,6 +177,41 @@ def test_nobody_is_an_empty_table(tmp_path):
     assert len(data.load(tmp_path, "val")) == 0
 
 
+def test_thousands_of_people_in_any_order_of_the_fields(tmp_path):
+    """Read piece by piece, a file gives what `parse` gives of its content; outlines, crowds and blanks included."""
+    rng, count = np.random.default_rng(0), 5000
+    images = [{"id": 3 * n, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(count // 3)]
+    flags = rng.integers(0, 3, (count, 17, 1))
+    joints = np.concatenate([rng.uniform(0, 480, (count, 17, 2)).round(2) * (flags > 0), flags], axis=-1)
+    people = [
+        {
+            "id": n + 1,
+            "image_id": 3 * int(rng.integers(count // 3)),
+            "category_id": 1 + (n % 50 == 0),
+            "iscrowd": int(n % 31 == 0),
+            "area": float(rng.uniform(1, 90000)),
+            "bbox": rng.uniform(-20, 500, 4).round(2).tolist(),
+            "keypoints": joints[n].ravel().tolist() if n % 7 else [0] * 51,
+            "segmentation": [rng.uniform(0, 480, 20).tolist()],
+        }
+        for n in range(count)
+    ]
+    whole = coco.parse({"images": images, "annotations": people}, "file", tmp_path / "val2017")
+    kept = [one for one in people if one["category_id"] == 1 and not one["iscrowd"] and any(one["keypoints"])]
+    in_image = {image["id"]: row for row, image in enumerate(images)}
+    kept.sort(key=lambda person: in_image[person["image_id"]])
+    assert 3000 < len(whole) <= len(kept)
+    whose = {number: row for row, number in enumerate(whole.ids.tolist())}
+    assert [one["id"] for one in kept if one["id"] in whose] == whole.ids.tolist()  # a few boxes are outside
+    assert [people[number - 1]["image_id"] for number in whose] == whole.image_ids[whole.image_index].tolist()
+    np.testing.assert_array_equal(whole.keypoints, joints[whole.ids - 1])
+    for content in ({"images": images, "annotations": people}, {"annotations": people, "info": {}, "images": images}):
+        write(tmp_path, content)
+        read = coco.load(tmp_path, require_images=False)
+        for name in ("image_paths", "image_ids", "image_index", "ids", "boxes", "keypoints", "normalizer", "areas"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(whole, name))
+
+
 def detection(**changes):
     record = {"image_id": 3, "category_id": 1, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5, **changes}
     return {key: value for key, value in record.items() if value is not ...}
@@ -246,6 +281,8 @@ def test_test_images_have_no_annotations(split, tmp_path):
         ({"image_id": ...}, "image_id None, expected int"),
         ({"category_id": ...}, "category_id None"),
         ({"iscrowd": ...}, "iscrowd None"),
+        ({"image_id": 10**30}, "image_id 1000+, expected int"),
+        ({"id": 2**63}, r"annotation 9223372036854775808 has id 9223372036854775808, expected int"),
     ],
 )
 def test_wrong_fields_are_named(change, message, tmp_path):
@@ -254,7 +291,7 @@ def test_wrong_fields_are_named(change, message, tmp_path):
         coco.load(tmp_path)
     said = str(caught.value)
     assert said.startswith(f"{file}: ")
-    assert "annotation 7" in said or "record 7" in said
+    assert f"annotation {change.get('id', 7)} " in said or "record 7" in said
     assert "\n" not in said
 
 

@@ -63,8 +63,8 @@ def test_the_keras_model_is_judged_as_by_an_evaluation(original, people):
 
 
 def test_lsps_protocol(people):
-    """By the skeleton: dots have no data set of their own."""
-    colours = dataclasses.replace(people, skeleton=dots.DOTS, keypoints=people.keypoints[:, :3])
+    """By the skeleton and the source: dots have no data set of their own, and no file."""
+    colours = dataclasses.replace(people, source="dots", skeleton=dots.DOTS, keypoints=people.keypoints[:, :3])
     found = Original(Predictor(dots.network(dotted.SIZE), flip_test=False), colours)
     assert found.metric == "PCK" and 0.3 < found.value < 1
 

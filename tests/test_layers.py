@@ -12,7 +12,8 @@ PACKAGE = "keras_mrpose"
 # what it holds may. `errors` lies below everything: it is the one exception that all of them raise.
 LAYERS = (
     {"errors"},
-    {"skeletons", "config"},
+    {"skeletons"},
+    {"config"},
     {"geometry", "heatmaps"},
     {"charts", "data", "models", "losses", "metrics", "nms", "optimizers", "visualize"},
     {"predictor", "training"},

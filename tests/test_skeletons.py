@@ -111,3 +111,108 @@ def test_impossible_skeletons_are_refused(wrong, message):
     with pytest.raises(InputError, match=message) as caught:
         Skeleton(**{"name": "mine", "joints": ("a", "b", "c"), **wrong})
     assert "'mine'" in str(caught.value)
+
+
+# --- a user's own -------------------------------------------------------------------------------------------------
+
+OWN = {"name": "climber", "joints": ["head", "left_hand", "right_hand", "hips"]}
+
+
+def written(folder, **changes):
+    file = folder / "own.json"
+    file.write_text(json.dumps({key: value for key, value in {**OWN, **changes}.items() if value is not ...}))
+    return file
+
+
+def test_a_file_needs_a_name_and_joints_only(tmp_path):
+    """Pairs come from the names; the default sigma is about the middle of COCO's as ratios go: sqrt(0.025 * 0.107)."""
+    found = skeletons.load(written(tmp_path))
+    assert found == Skeleton("climber", tuple(OWN["joints"]), ((1, 2),), (), (0.05,) * 4, None)
+    low, high = min(COCO.sigmas), max(COCO.sigmas)
+    assert abs(skeletons.DEFAULT_SIGMA / (low * high) ** 0.5 - 1) < 0.05
+
+
+def test_a_file_can_say_all(tmp_path):
+    all_of_it = {"limbs": [["head", "hips"]], "sigmas": [0.03, 0.06, 1, 0.1], "torso": ["hips", "head"]}
+    found = skeletons.load(str(written(tmp_path, **all_of_it, swap=[["head", "hips"]])))
+    assert found == Skeleton("climber", tuple(OWN["joints"]), ((0, 3),), ((0, 3),), (0.03, 0.06, 1, 0.1), (3, 0))
+    assert skeletons.load(written(tmp_path, swap=[])).mirrored == (0, 1, 2, 3)
+    assert Skeleton.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ...}, "name is None; give the skeleton a name"),
+        ({"name": 3}, "name is 3"),
+        ({"name": "COCO"}, "name is 'COCO', which is built in"),
+        ({"joints": ...}, "joints is None; give a list of names"),
+        ({"joints": []}, r"joints is \[\]"),
+        ({"joints": "head"}, "joints is 'head'"),
+        ({"joints": ["head", 3]}, r"joints is \['head', 3\]"),
+        ({"joints": ["head", "head"]}, "a joint name twice"),
+        ({"limbs": [["head", "tail"]]}, r"limbs has \['head', 'tail'\]; give pairs of names that are among the joints"),
+        ({"limbs": [["head"]]}, r"limbs has \['head'\]"),
+        ({"limbs": 5}, "limbs has 5"),
+        ({"limbs": [[0, 1]]}, r"limbs has \[0, 1\]"),
+        ({"swap": [["head", "tail"]]}, "swap has"),
+        ({"swap": [["head", "hips"], ["head", "left_hand"]]}, "a joint twice"),
+        ({"torso": ["head"]}, "torso has"),
+        ({"torso": "head"}, "torso has 'head'"),
+        ({"sigmas": [0.1, 0.1]}, "one for each of 4 joints"),
+        ({"sigmas": [0.1, 0.1, 0.1, -1]}, "a positive one"),
+        ({"sigmas": [0.1, 0.1, 0.1, True]}, "sigmas is .*give a list of numbers"),
+        ({"sigmas": 0.1}, "sigmas is 0.1; give a list"),
+        ({"sigma": [0.1]}, "unknown field 'sigma'; a skeleton has name and joints"),
+    ],
+)
+def test_wrong_files_are_named_with_their_field(change, message, tmp_path):
+    file = written(tmp_path, **change)
+    with pytest.raises(InputError, match=message) as caught:
+        skeletons.load(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_skeleton_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"own\.json is not there; give a skeleton file"):
+        skeletons.load(tmp_path / "own.json")
+    for content, message in ((b"{", "cannot be read as JSON"), (b"\xff", "cannot be read"), (b"[1]", "holds a list")):
+        (tmp_path / "own.json").write_bytes(content)
+        with pytest.raises(InputError, match=rf"own\.json {message}"):
+            skeletons.load(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("left_eye", "right_eye"),
+        ("LeftEye", "RightEye"),
+        ("eyeLeft", "eyeRight"),
+        ("LEFT_EYE", "RIGHT_EYE"),
+        ("lefteye", "righteye"),
+        ("left eye 2", "right eye 2"),
+        ("l_eye", "r_eye"),
+        ("eye_l", "eye_r"),
+        ("eye.L", "eye.R"),
+        ("LEye", "REye"),
+        ("lEye", "rEye"),
+        ("eyeL", "eyeR"),
+        ("L1", "R1"),
+        ("left", "right"),
+    ],
+)
+def test_left_and_right_are_found_in_names(left, right):
+    assert skeletons.swap_pairs_of(["nose", right, "upright", left]) == ((1, 3),)
+    assert (skeletons.side_of(left), skeletons.side_of(right)) == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    "joints", [["bleft", "bright"], ["left_eye", "right_ear"], ["tail", "tair"], ["leg", "reg"], ["l_eye", "right_eye"]]
+)
+def test_other_names_stay_themselves(joints):
+    assert skeletons.swap_pairs_of(joints) == ()
+
+
+@by_name
+def test_the_pairs_of_the_known_skeletons_are_in_their_names(skeleton):
+    assert skeletons.swap_pairs_of(skeleton.joints) == skeleton.swap_pairs

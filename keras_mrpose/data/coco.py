@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from keras_mrpose.data import json_fields
+from keras_mrpose.data.coco_records import (
+    PERSON,
+    Annotations,
+    Images,
+    annotation_name,
+    numbers,
+    require_fields,
+    skeleton_of,
+)
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import COCO
+from keras_mrpose.skeletons import COCO, Skeleton
 
-PERSON = 1
 SPLITS = {"train": "train2017", "val": "val2017"}
 
 
-def load(root: str | Path, split: str = "val", require_images: bool = True) -> People:
+def load(root: str | Path, split: str = "val", require_images: bool = True, skeleton: Skeleton | None = None) -> People:
     """People with keypoint annotations of a COCO folder (`parse` says which).
+
+    The file is read piece by piece: next to the table itself, this needs little memory.
 
     Args:
         root: holds ``annotations/person_keypoints_SPLIT.json`` and the images in ``SPLIT/`` or ``images/SPLIT/``.
         split: ``"train"``, ``"val"`` (of 2017), or the split's full name.
         require_images: False does without the image files, where the annotations alone are needed.
+        skeleton: of the people, see `coco_records.skeleton_of`; None takes the file's.
 
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
     file, folder = _places(Path(root), SPLITS.get(split, split), "person_keypoints")
-    people = parse(_read(file), str(file), folder)
+    people = parse(json_fields.fields(file, _advice(file)), str(file), folder, skeleton)
     return people.require_images() if require_images else people
 
 
@@ -37,6 +50,7 @@ def load_detections(
     split: str = "val",
     score_threshold: float = 0.0,
     require_images: bool = True,
+    skeleton: Skeleton | None = None,
 ) -> People:
     """People that a detector found in the images of a COCO folder (`parse_detections` says which).
 
@@ -48,20 +62,23 @@ def load_detections(
             ``test2017/``.
         split: as in `load`.
         score_threshold: boxes of a lower score are left out.
-        require_images: as in `load`.
+        require_images: as in `load`, like skeleton.
 
     Raises:
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
     """
     split = SPLITS.get(split, split)
     file, folder = _places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
-    images = _read(file, lists=("images",))["images"]
+    images = _read(file, lists=("images",))
+    skeleton = skeleton_of(images.get("categories"), str(file), skeleton)
     boxes = read_json(Path(boxes_file), "give the file of a person detector's boxes")
-    people = parse_detections(boxes, str(boxes_file), images, str(file), folder, score_threshold)
+    people = parse_detections(boxes, str(boxes_file), images["images"], str(file), folder, score_threshold, skeleton)
     return people.require_images() if require_images else people
 
 
-def parse(content: dict, source: str, folder: str | Path) -> People:
+def parse(
+    content: dict | Iterable[tuple[str, object]], source: str, folder: str | Path, skeleton: Skeleton | None = None
+) -> People:
     """People of a COCO annotation file, selected and cleaned as the published loader does; looks at no image.
 
     Crowds and people without a keypoint are left out. A box is cut at the image's border and measured from pixel
@@ -69,9 +86,10 @@ def parse(content: dict, source: str, folder: str | Path) -> People:
     (where one side only is zero, the other still sets the crop). A joint's ``v`` stays 0, 1 or 2.
 
     Args:
-        content: of the file, with lists ``images`` and ``annotations``.
+        content: of the file, with lists ``images`` and ``annotations``; or its fields as `json_fields.fields` has them.
         source: the file's name, for messages.
         folder: where the images are.
+        skeleton: as in `load`.
 
     Returns:
         The people in the order of the images, and inside an image in the order of the annotations.
@@ -79,31 +97,46 @@ def parse(content: dict, source: str, folder: str | Path) -> People:
     Raises:
         InputError: a field that is missing or wrong; names the file, the annotation and the field.
     """
-    images = content["images"]
-    row_of = _image_rows(images, source)
-    kept = []
-    for place, annotation in enumerate(content["annotations"]):
-        name = f"{source}: annotation {annotation.get('id', place) if isinstance(annotation, dict) else place}"
-        _require_fields(annotation, {"id": int, "image_id": int, "category_id": int, "iscrowd": int}, name)
-        if annotation["category_id"] != PERSON or annotation["iscrowd"]:
-            continue
-        row = _row(annotation, row_of, name, "the file's images")
-        keypoints = _numbers(annotation, "keypoints", COCO.num_joints * 3, name)
-        box = _clean(_numbers(annotation, "bbox", 4, name), images[row])
-        (area,) = _numbers(annotation, "area", 1, name)
-        if area > 0 and box is not None and keypoints.max() > 0:
-            kept.append((row, annotation["id"], box, keypoints.reshape(-1, 3), area))
-    kept.sort(key=lambda record: record[0])
-    rows, ids, boxes, keypoints, areas = zip(*kept, strict=True) if kept else ((),) * 5
+    images, annotations, categories = None, None, None
+    for label, value in content.items() if isinstance(content, dict) else content:
+        if label in ("images", "annotations") and not isinstance(value, list | Iterator):
+            raise _no_list(source, label)
+        if label == "images":
+            images = Images(value, source)
+        elif label == "annotations":
+            annotations = Annotations()
+            for place, annotation in enumerate(value):
+                annotations.add(annotation, place, source)
+        elif label == "categories":
+            categories = list(value) if isinstance(value, list | Iterator) else None
+    for label, found in (("images", images), ("annotations", annotations)):
+        if found is None:
+            raise _no_list(source, label)
+    return _table(images, annotations, skeleton_of(categories, source, skeleton), source, folder)
+
+
+def _table(images: Images, annotations: Annotations, skeleton: Skeleton, source: str, folder: str | Path) -> People:
+    """The people to keep, cleaned and in order."""
+    rows = [
+        images.row(image_id, f"{source}: annotation {number}", "the file's images")
+        for number, image_id in zip(annotations.ids, annotations.image_ids, strict=True)
+    ]
+    annotations.require_joints(skeleton.num_joints)
+    counts = np.array(annotations.counts, bool)
+    rows, ids = np.array(rows, np.int64)[counts], np.array(annotations.ids, np.int64)[counts]
+    boxes, has_size = _clean(np.reshape(annotations.boxes, (-1, 4)), np.reshape(images.sizes, (-1, 2))[rows])
+    kept = np.argsort(rows, kind="stable")
+    kept = kept[has_size[kept]]
+    areas = np.array(annotations.areas)[kept]
     return People(
         source=source,
-        skeleton=COCO,
-        image_paths=[str(Path(folder, image["file_name"])) for image in images],
-        image_ids=[image["id"] for image in images],
-        image_index=rows,
-        ids=ids,
-        boxes=boxes,
-        keypoints=keypoints,
+        skeleton=skeleton,
+        image_paths=images.paths(folder),
+        image_ids=images.ids,
+        image_index=rows[kept],
+        ids=ids[kept],
+        boxes=boxes[kept],
+        keypoints=np.reshape(annotations.keypoints, (-1, skeleton.num_joints, 3))[kept],
         normalizer=np.sqrt(areas),
         areas=areas,
     )
@@ -116,6 +149,7 @@ def parse_detections(
     images_source: str,
     folder: str | Path,
     score_threshold: float = 0.0,
+    skeleton: Skeleton = COCO,
 ) -> People:
     """People of a detector's boxes, selected as the published loader does; looks at no image.
 
@@ -128,6 +162,7 @@ def parse_detections(
         images_source: that file's name, for messages.
         folder: where the images are.
         score_threshold: a box of exactly this score is kept.
+        skeleton: of the people.
 
     Returns:
         The people in the order of the boxes, their number in the file (from 0) as ids, their box's area as areas. No
@@ -138,33 +173,38 @@ def parse_detections(
     """
     if not isinstance(content, list):
         raise InputError(f"{source} holds no list; give a person detector's boxes in the COCO results format.")
-    row_of = _image_rows(images, images_source)
+    listed = Images(images, images_source)
     kept = []
     for place, record in enumerate(content):
         name = f"{source}: record {place}"
-        _require_fields(record, {"image_id": int, "category_id": int}, name)
-        (score,) = _numbers(record, "score", 1, name)
+        require_fields(record, {"image_id": int, "category_id": int}, name)
+        (score,) = numbers(record, "score", 1, name)
         if record["category_id"] == PERSON and score >= score_threshold:
-            box = _numbers(record, "bbox", 4, name)
-            kept.append((_row(record, row_of, name, f"the images of {images_source}"), place, box, score))
+            box = numbers(record, "bbox", 4, name)
+            row = listed.row(record["image_id"], name, f"the images of {images_source}")
+            kept.append((row, place, box, score))
     rows, ids, boxes, scores = zip(*kept, strict=True) if kept else ((),) * 4
     return People(
         source=source,
-        skeleton=COCO,
-        image_paths=[str(Path(folder, image["file_name"])) for image in images],
-        image_ids=[image["id"] for image in images],
+        skeleton=skeleton,
+        image_paths=listed.paths(folder),
+        image_ids=listed.ids,
         image_index=rows,
         ids=ids,
         boxes=boxes,
-        keypoints=np.zeros((len(ids), COCO.num_joints, 3)),
+        keypoints=np.zeros((len(ids), skeleton.num_joints, 3)),
         normalizer=np.ones(len(ids)),
         areas=[w * h for _, _, w, h in boxes],
         scores=scores,
     )
 
 
-def ground_truth(file: str | Path) -> dict:
+def ground_truth(file: str | Path, skeleton: Skeleton | None = None) -> dict:
     """The annotations of people in a file, all of them and as they are, for pycocotools.
+
+    Args:
+        file: as in `annotation_file`.
+        skeleton: of the people, see `coco_records.skeleton_of`; None takes the file's.
 
     Returns:
         ``images``, ``annotations`` (crowds and people without a keypoint too) and ``categories`` of a COCO data set.
@@ -173,17 +213,18 @@ def ground_truth(file: str | Path) -> dict:
         InputError: what pycocotools would stumble over or get wrong without a word, named with file and annotation.
     """
     content = _read(Path(file))
-    row_of = _image_rows(content["images"], str(file))
+    joints = skeleton_of(content.get("categories"), str(file), skeleton).num_joints
+    images = Images(content["images"], str(file))
     people = {}
     for place, annotation in enumerate(content["annotations"]):
-        name = f"{file}: annotation {annotation.get('id', place) if isinstance(annotation, dict) else place}"
-        _require_fields(annotation, {"id": int, "image_id": int, "category_id": int}, name)
+        name = annotation_name(annotation, place, str(file))
+        require_fields(annotation, {"id": int, "image_id": int, "category_id": int}, name)
         if annotation["category_id"] != PERSON:
             continue
-        _require_fields(annotation, {"iscrowd": int, "num_keypoints": int}, name)
-        _row(annotation, row_of, name, "the file's images")
-        for field, count in (("keypoints", COCO.num_joints * 3), ("bbox", 4), ("area", 1)):
-            _numbers(annotation, field, count, name)
+        require_fields(annotation, {"iscrowd": int, "num_keypoints": int}, name)
+        images.row(annotation["image_id"], name, "the file's images")
+        for field, count in (("keypoints", joints * 3), ("bbox", 4), ("area", 1)):
+            numbers(annotation, field, count, name)
         if annotation["id"] <= 0 or annotation["id"] in people:  # pycocotools takes 0 for "matched with nobody"
             raise InputError(f"{name} has an id that is not positive or not its own; give each annotation another.")
         people[annotation["id"]] = dict(annotation)
@@ -192,6 +233,11 @@ def ground_truth(file: str | Path) -> dict:
         "annotations": list(people.values()),
         "categories": [{"id": PERSON, "name": "person"}],
     }
+
+
+def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
+    """The joints of a file, see `coco_records.skeleton_of`."""
+    return skeleton_of(_read(Path(file)).get("categories"), str(file), skeleton)
 
 
 def annotation_file(root: str | Path, split: str = "val") -> Path:
@@ -206,56 +252,29 @@ def _places(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
     return root / "annotations" / f"{prefix}_{split}.json", folder
 
 
-def _image_rows(images: list, source: str) -> dict[int, int]:
-    """The row of each image by its id."""
-    for place, image in enumerate(images):
-        _require_fields(image, {"id": int, "file_name": str, "width": int, "height": int}, f"{source}: image {place}")
-    return {image["id"]: row for row, image in enumerate(images)}
-
-
-def _row(record: dict, row_of: dict[int, int], name: str, where: str) -> int:
-    if record["image_id"] not in row_of:
-        raise InputError(f"{name} has image_id {record['image_id']}, which is not among {where}.")
-    return row_of[record["image_id"]]
-
-
-def _require_fields(record, fields: dict[str, type], name: str) -> None:
-    for field, kind in fields.items():
-        value = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(value, kind):
-            raise InputError(f"{name} has {field} {value!r}, expected {kind.__name__}; see the COCO data format.")
-
-
-def _numbers(annotation: dict, field: str, count: int, name: str) -> np.ndarray:
-    """A field of so many finite numbers, flat."""
-    try:
-        values = np.asarray(annotation.get(field), np.float64).ravel()
-    except (TypeError, ValueError):
-        values = np.array(())
-    if values.size != count or not np.isfinite(values).all():
-        wanted = "17 joints of x, y, v: 51 finite numbers" if field == "keypoints" else f"{count} finite number(s)"
-        raise InputError(f"{name} has {field} {annotation.get(field)!r:.80}, expected {wanted}.")
-    return values
-
-
-def _clean(box: np.ndarray, image: dict) -> list[float] | None:
-    """The part of a box inside the image, as the published loader measures it; None if no size is left."""
-    x, y, w, h = box.tolist()
-    left, top = max(0.0, x), max(0.0, y)
-    right = min(image["width"] - 1.0, left + max(0.0, w - 1))
-    bottom = min(image["height"] - 1.0, top + max(0.0, h - 1))
-    if right < left or bottom < top or right - left + bottom - top == 0:
-        return None
-    return [left, top, right - left, bottom - top]
+def _clean(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of boxes inside their images, as the published loader measures them; and which have a size left."""
+    corner = np.maximum(boxes[:, :2], 0)
+    end = np.minimum(sizes - 1.0, corner + np.maximum(boxes[:, 2:] - 1, 0))
+    sides = end - corner
+    return np.concatenate([corner, sides], axis=1), (sides >= 0).all(axis=1) & (sides.sum(axis=1) > 0)
 
 
 def _read(file: Path, lists: tuple[str, ...] = ("images", "annotations")) -> dict:
     """An annotation file that has these lists."""
-    content = read_json(file, f"a COCO folder has annotations/{file.name} and its images beside that folder")
-    for field in lists:
-        if not isinstance(content, dict) or not isinstance(content.get(field), list):
-            raise InputError(f"{file} has no list {field!r}; give a COCO keypoint annotation file.")
+    content = read_json(file, _advice(file))
+    for label in lists:
+        if not isinstance(content, dict) or not isinstance(content.get(label), list):
+            raise _no_list(file, label)
     return content
+
+
+def _advice(file: Path) -> str:
+    return f"a COCO folder has annotations/{file.name} and its images beside that folder"
+
+
+def _no_list(source: str | Path, label: str) -> InputError:
+    return InputError(f"{source} has no list {label!r}; give a COCO keypoint annotation file.")
 
 
 def read_json(file: str | Path, advice: str):
@@ -264,5 +283,5 @@ def read_json(file: str | Path, advice: str):
         return json.loads(Path(file).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{file} is not there; {advice}.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); download it again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise json_fields.unreadable(file, error) from error

@@ -1,4 +1,4 @@
-"""COCO's keypoint protocol: from selected people to the ten AP and AR numbers.
+"""COCO's keypoint protocol: from selected people to the ten AP and AR numbers, for COCO's joints or others.
 
 `selection.select` scores people as published and drops those found twice; here `results_json` writes them down and
 `average_precision` compares them with the annotations. pycocotools does the sums; no network is needed.
@@ -19,32 +19,35 @@ from pycocotools.cocoeval import COCOeval
 from keras_mrpose.data import coco
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.selection import columns
-from keras_mrpose.skeletons import COCO
+from keras_mrpose.skeletons import COCO, Skeleton
 
 NUMBERS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 
-def results_json(keypoints, image_ids, scores) -> list[dict]:
+def results_json(keypoints, image_ids, scores, skeleton: Skeleton = COCO) -> list[dict]:
     """People in the COCO results format, which the evaluation and the test-dev server read.
 
     Args:
-        keypoints: ``(people, 17, 3)`` x, y in image pixels, score; all joints are written, sure or not.
+        keypoints: ``(people, joints, 3)`` x, y in image pixels, score; all joints are written, sure or not.
         image_ids: ``(people,)`` integers.
         scores: ``(people,)`` of `selection.select`.
+        skeleton: of the people.
 
     Returns:
-        A record for each person: image_id, category_id (1), keypoints (51 numbers), score.
+        A record for each person: image_id, category_id (1), keypoints (COCO: 51 numbers), score.
     """
-    keypoints, image_ids, scores = columns(keypoints, image_ids=image_ids, scores=scores)
-    flat = keypoints.reshape(len(keypoints), COCO.num_joints * 3)
+    keypoints, image_ids, scores = columns(keypoints, skeleton.num_joints, image_ids=image_ids, scores=scores)
+    flat = keypoints.reshape(len(keypoints), skeleton.num_joints * 3)
     return [
         {"image_id": int(image), "category_id": coco.PERSON, "keypoints": joints, "score": score}
         for image, joints, score in zip(image_ids, flat.tolist(), scores.tolist(), strict=True)
     ]
 
 
-def check_results(results, source: str = "The results", image_ids: Iterable[int] | None = None) -> None:
+def check_results(
+    results, source: str = "The results", image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
+) -> None:
     """Compare results with the COCO results format for keypoints.
 
     Args:
@@ -52,6 +55,7 @@ def check_results(results, source: str = "The results", image_ids: Iterable[int]
             the first has a bbox, pycocotools takes the size of each person from it instead of the joints.
         source: name for messages.
         image_ids: the images that there are; None does not ask.
+        skeleton: of the people.
 
     Raises:
         InputError: names the first record that is wrong, and its field.
@@ -59,6 +63,8 @@ def check_results(results, source: str = "The results", image_ids: Iterable[int]
     if not isinstance(results, list):
         raise InputError(f"{source}: this is a {type(results).__name__}, expected a list of records.")
     known = None if image_ids is None else set(image_ids)
+    count = 3 * skeleton.num_joints
+    triples = f"a list of {count} finite numbers: x, y, score"
     with_boxes = bool(results) and isinstance(results[0], dict) and "bbox" in results[0]
     for place, record in enumerate(results):
         name = f"{source}: record {place}"
@@ -70,7 +76,7 @@ def check_results(results, source: str = "The results", image_ids: Iterable[int]
             ("image_id", whole, "a whole number"),
             ("image_id", known is None or not whole or image in known, "one of the annotated images"),
             ("category_id", record.get("category_id") == coco.PERSON, "1, the person's"),
-            ("keypoints", _are_numbers(record.get("keypoints"), 51), "a list of 51 finite numbers: x, y, score"),
+            ("keypoints", _are_numbers(record.get("keypoints"), count), triples),
             ("score", _are_numbers([record.get("score")], 1), "a finite number"),
             ("bbox", not with_boxes or _are_numbers(record.get("bbox"), 4), "4 finite numbers, as the first has"),
         ):
@@ -78,15 +84,18 @@ def check_results(results, source: str = "The results", image_ids: Iterable[int]
                 raise InputError(f"{name} has {field} {record.get(field)!r:.80}, expected {wanted}.")
 
 
-def save_results(results: list[dict], path: str | Path) -> None:
+def save_results(results: list[dict], path: str | Path, skeleton: Skeleton = COCO) -> None:
     """Write results as the JSON file that the test-dev server takes, after `check_results`; makes the folder."""
-    check_results(results, str(path))
+    check_results(results, str(path), skeleton=skeleton)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(results, allow_nan=False))
 
 
 def average_precision(
-    annotation_file: str | Path, results: list[dict], image_ids: Iterable[int] | None = None
+    annotation_file: str | Path,
+    results: list[dict],
+    image_ids: Iterable[int] | None = None,
+    skeleton: Skeleton = COCO,
 ) -> dict[str, float]:
     """The ten numbers of COCO's keypoint evaluation, by pycocotools.
 
@@ -94,6 +103,7 @@ def average_precision(
         annotation_file: the original ``person_keypoints_*.json``, with crowds and people without keypoints.
         results: as `results_json` makes them; of an image's people the best 20 count.
         image_ids: the images to evaluate; None takes all of the file, which is the protocol.
+        skeleton: of the people; its sigmas are those of OKS.
 
     Returns:
         AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in 0..1; -1, as from pycocotools, where nobody of that size
@@ -102,21 +112,24 @@ def average_precision(
     Raises:
         InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
     """
-    return ten_numbers(compared(coco.ground_truth(annotation_file), results, image_ids))
+    return ten_numbers(compared(coco.ground_truth(annotation_file, skeleton), results, image_ids, skeleton))
 
 
-def compared(truth: dict, results: list[dict], image_ids: Iterable[int] | None = None) -> COCOeval:
+def compared(
+    truth: dict, results: list[dict], image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
+) -> COCOeval:
     """pycocotools' evaluation after its matching, silent, with copies of the results that it writes into.
 
     Args:
         truth: of `data.coco.ground_truth`; may be compared with again, pycocotools only marks in it who is ignored.
-        results: as in `average_precision`, like image_ids.
+        results: as in `average_precision`, like skeleton.
         image_ids: the images to evaluate; None takes all.
+        skeleton: as above.
 
     Raises:
         InputError: results that do not pass `check_results` or are of other images.
     """
-    check_results(results, image_ids=(image["id"] for image in truth["images"]))
+    check_results(results, image_ids=(image["id"] for image in truth["images"]), skeleton=skeleton)
     with contextlib.redirect_stdout(None):
         annotated, found = Dataset(), Dataset()
         annotated.dataset = truth
@@ -128,6 +141,7 @@ def compared(truth: dict, results: list[dict], image_ids: Iterable[int] | None =
             found.dataset = truth | {"annotations": []}
             found.createIndex()
         evaluation = COCOeval(annotated, found, "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         if image_ids is not None:
             evaluation.params.imgIds = sorted(set(int(image) for image in image_ids))
         evaluation.evaluate()
@@ -142,18 +156,19 @@ def ten_numbers(evaluation: COCOeval) -> dict[str, float]:
     return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
 
 
-def joint_oks(evaluation: COCOeval) -> tuple[dict[str, float | None], int, int]:
+def joint_oks(evaluation: COCOeval, skeleton: Skeleton = COCO) -> tuple[dict[str, float | None], int, int]:
     """How near each joint is to its annotation, in people that were found.
 
     Args:
         evaluation: of `compared`.
+        skeleton: as there.
 
     Returns:
         By joint name, the mean of exp(-d^2 / (2 (2 sigma)^2 area)) over the people found who have it labelled (None if
         nobody has), found people, and annotated people: all that count in AP, so no crowds and nobody without a
         keypoint. Found is who has a result of OKS 0.5 or more in pycocotools' matching.
     """
-    sums, labelled, found, people = np.zeros(COCO.num_joints), np.zeros(COCO.num_joints, int), 0, 0
+    sums, labelled, found, people = np.zeros(skeleton.num_joints), np.zeros(skeleton.num_joints, int), 0, 0
     for image in filter(None, evaluation.evalImgs[: len(evaluation.params.imgIds)]):  # the first are of all sizes
         for truth, result, ignored in zip(
             image["gtIds"], image["gtMatches"][0].astype(int), image["gtIgnore"], strict=True
@@ -167,12 +182,12 @@ def joint_oks(evaluation: COCOeval) -> tuple[dict[str, float | None], int, int]:
             found_x, found_y, _ = np.reshape(evaluation.cocoDt.anns[result]["keypoints"], (-1, 3)).T
             squared = np.square(found_x - x) + np.square(found_y - y)
             similarity = np.exp(
-                -squared / (2 * np.square(2 * np.array(COCO.sigmas)) * (person["area"] + np.spacing(1)))
+                -squared / (2 * np.square(2 * np.array(skeleton.sigmas)) * (person["area"] + np.spacing(1)))
             )
             sums += np.where(flag > 0, similarity, 0)
             labelled += flag > 0
     means = [float(total / count) if count else None for total, count in zip(sums, labelled, strict=True)]
-    return dict(zip(COCO.joints, means, strict=True)), found, int(people)
+    return dict(zip(skeleton.joints, means, strict=True)), found, int(people)
 
 
 def _are_numbers(values, count: int) -> bool:

@@ -1,4 +1,7 @@
-"""PCK of LSP: a joint is right if it is off by at most a share of the torso, right hip to left shoulder."""
+"""PCK of LSP: a joint is right if it is off by at most a share of the torso, right hip to left shoulder.
+
+A skeleton of one's own says which joints its torso is between (`Skeleton.torso`).
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,23 @@ STEPS = 50  # of the curve
 
 
 def torsos(people: People) -> np.ndarray:
-    """``(people,)`` distance of right hip and left shoulder in image pixels; 0 where one of them is not labelled.
+    """``(people,)`` distance of the torso's two joints in image pixels; 0 where one of them is not labelled.
 
     Raises:
-        InputError: a skeleton without these joints, or nobody with both.
+        InputError: a skeleton without a torso, or nobody with both joints.
     """
     skeleton = people.skeleton
     if skeleton.torso is None:
-        raise InputError(f"Skeleton {skeleton.name} has no right hip and left shoulder, which PCK's torso needs.")
-    hip, shoulder = (people.keypoints[:, joint] for joint in skeleton.torso)
-    labelled = (hip[:, 2] > 0) & (shoulder[:, 2] > 0)
-    lengths = np.linalg.norm(hip[:, :2] - shoulder[:, :2], axis=-1) * labelled
+        raise InputError(
+            f"Skeleton {skeleton.name} has no right hip and left shoulder, which PCK's torso needs; name two other "
+            "joints as its torso."
+        )
+    one, other = (people.keypoints[:, joint] for joint in skeleton.torso)
+    labelled = (one[:, 2] > 0) & (other[:, 2] > 0)
+    lengths = np.linalg.norm(one[:, :2] - other[:, :2], axis=-1) * labelled
     if not lengths.any():
-        raise InputError(f"{people.source} has nobody with right hip and left shoulder labelled, PCK's torso.")
+        names = " and ".join(skeleton.joints[joint].replace("_", " ") for joint in skeleton.torso)
+        raise InputError(f"{people.source} has nobody with {names} labelled, PCK's torso.")
     return lengths
 
 

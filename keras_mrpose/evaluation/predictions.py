@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 from keras_mrpose.evaluation.settings import Settings, decodings
 from keras_mrpose.heatmaps import Codec
+from keras_mrpose.models.weights.npz import read_npz
 from keras_mrpose.predictor import Predictor, crop_matrices, to_image
 
 WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled
@@ -87,15 +88,27 @@ class Predictions:
     def load(cls, path: str | Path) -> Predictions:
         """Read what `save` wrote; an `InputError` names a file that is missing or another."""
         try:
-            with np.load(path) as file:
-                content = dict(file)
+            content = read_npz(Path(path))
             columns = {name: content.pop(name) for name in COLUMNS}
             size = tuple(content.pop("input_size").tolist())
+            _check(size, columns, content)
         except FileNotFoundError:
             raise InputError(f"{path} is not there: the raw predictions lie beside their result file.") from None
-        except Exception as error:  # NumPy and zipfile raise many kinds for a file that is not theirs
-            raise InputError(f"{path} does not hold raw predictions ({error}); evaluate the network again.") from error
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} does not hold raw predictions ({reason(error)}); evaluate again.") from error
         return cls(input_size=size, **columns, joints=content)
+
+
+def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.ndarray]) -> None:
+    """A ValueError for what `Predictions.save` does not write."""
+    people = len(columns["ids"])
+    shapes = {"images": columns["images"].shape[:1], "boxes": (people, 4)}
+    for name, values in {**columns, **joints}.items():
+        wanted = shapes.get(name, (people,)) if name in columns else (people, *values.shape[1:2], 3)
+        if values.shape != wanted or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+            raise ValueError(f"{name} is no table of finite numbers with shape {wanted}")
+    if len(size) != 2 or min(size) <= 0:
+        raise ValueError(f"the input size is {size}")
 
 
 def check_tables(predictor: Predictor, people: People, truth: People) -> None:

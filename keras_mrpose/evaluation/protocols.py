@@ -5,8 +5,9 @@ COCO's AP, MPII's PCKh, LSP's PCK. Each judges raw predictions under `Settings`;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from keras_mrpose.evaluation.pck import pck, torsos
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.selection import select, window_areas
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.skeletons import MPII
+from keras_mrpose.skeletons import COCO, LSP, MPII
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +60,26 @@ class Protocol:
 
 
 def protocol_of(people: People) -> str:
-    """Key of `PROTOCOLS`: by the skeleton, whose data set has one."""
-    return {"coco": "ap", "mpii": "pckh"}.get(people.skeleton.name, "pck")
+    """Key of `PROTOCOLS`: by the skeleton, whose data set has one; for one of your own AP, if the people are of a file.
+
+    That is in COCO's format, then, whose protocol reads it once more. PCK has only the people to go by.
+    """
+    if people.skeleton == MPII:
+        return "pckh"
+    if people.skeleton == COCO or (people.skeleton != LSP and Path(people.source).is_file()):
+        return "ap"
+    return "pck"
 
 
 def check(name: str, truth: People) -> None:
     """An `InputError` if there is no such protocol, or these people cannot be judged by it."""
     if name not in PROTOCOLS:
         raise InputError(f"Unknown protocol {name!r}; give one of {', '.join(PROTOCOLS)}.")
-    if name == "ap" and truth.skeleton.name != "coco":
-        raise InputError(f"{truth.source} has {truth.skeleton.name} joints; COCO's protocol needs its 17.")
+    if name == "ap" and protocol_of(truth) != "ap":
+        raise InputError(
+            f"{truth.source} has {truth.skeleton.name} joints; COCO's protocol needs its 17, or others in a file of "
+            "its format."
+        )
     if name == "pckh":
         mpii.truth_of(truth)
     if name == "pck":
@@ -86,25 +97,29 @@ def joints_of(predictions: Predictions, settings: Settings) -> np.ndarray:
     return found
 
 
-def coco_selected(predictions: Predictions, settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def coco_selected(
+    predictions: Predictions, settings: Settings, sigmas: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The people that COCO's protocol reports: joints ``(kept, joints, 3)``, scores ``(kept,)``, rows ``(kept,)``."""
     found = joints_of(predictions, settings)
     areas = window_areas(predictions.boxes, predictions.input_size)
     chosen = settings.suppression, settings.oks_threshold, settings.joint_threshold
-    kept, scores = select(found, predictions.image_ids, areas, predictions.box_scores, *chosen)
+    kept, scores = select(found, predictions.image_ids, areas, predictions.box_scores, *chosen, sigmas)
     return found[kept], scores, kept
 
 
 def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    found, scores, kept = coco_selected(predictions, settings)
-    images, annotated = predictions.image_ids[kept], ground_truth(truth.source)
+    skeleton = truth.skeleton
+    found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
+    images, annotated = predictions.image_ids[kept], ground_truth(truth.source, skeleton)
 
     def against_truth(joints: np.ndarray):
-        return coco.compared(annotated, coco.results_json(joints, images, scores), truth.image_ids)
+        results = coco.results_json(joints, images, scores, skeleton)
+        return coco.compared(annotated, results, truth.image_ids, skeleton)
 
     evaluation = against_truth(found)
     ten = coco.ten_numbers(evaluation)
-    similarity, people_found, people = coco.joint_oks(evaluation)
+    similarity, people_found, people = coco.joint_oks(evaluation, skeleton)
     if not people:
         raise InputError(
             f"{truth.source} has nobody with keypoints in these images, so that there is no AP; --format-only writes "
@@ -118,7 +133,7 @@ def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgemen
         numbers=numbers,
         joints=found,
         rows=_rows_of(predictions, truth, found, scores, kept),
-        good=diagnosis.good_distances_oks(truth.areas, truth.skeleton.sigmas),
+        good=diagnosis.good_distances_oks(truth.areas, skeleton.sigmas),
         value_of=lambda joints: coco.ten_numbers(against_truth(joints))["AP"],
     )
 

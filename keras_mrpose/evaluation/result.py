@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_mrpose.data.people import People
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 from keras_mrpose.evaluation import diagnosis
 from keras_mrpose.evaluation.predictions import Predictions, check_tables, predict
 from keras_mrpose.evaluation.protocols import PROTOCOLS, Judgement, check, protocol_of
@@ -70,8 +70,8 @@ def read_numbers(path: str | Path) -> dict:
         return fields
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give a result file that `evaluate` wrote.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a result file of this version ({error!r}); evaluate again.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is not a result file of this version ({reason(error)}); evaluate again.") from error
 
 
 def evaluate(
@@ -90,7 +90,7 @@ def evaluate(
         people: whose boxes are cropped: annotated people, or those of a detector.
         truth: annotated people of the same images; None if they are `people`. For COCO's AP their `source` is the
             annotation file, and all images of their table are evaluated.
-        protocol: ``"ap"`` (COCO), ``"pckh"`` (MPII) or ``"pck"`` (LSP); None takes the one of the skeleton.
+        protocol: ``"ap"`` (COCO), ``"pckh"`` (MPII) or ``"pck"`` (LSP); None takes `protocols.protocol_of` them.
         diagnose: also class the errors, which judges the predictions four more times.
         settings: others of `Settings` than codec and flip test.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import sys
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.heatmaps import Codec
 from keras_mrpose.models.exported.network import Exported
 from keras_mrpose.predictor import Predictor
+from keras_mrpose.skeletons import SKELETONS
 
 PACKAGES = ("keras_mrpose", "keras", "tensorflow", "numpy", "pycocotools")
 RUNTIME = "ai_edge_litert"  # of exported networks
@@ -49,14 +51,14 @@ def stamp(predictor: Predictor, people: People, truth: People, protocol: str, se
 
 
 def of_data(truth: People) -> dict:
-    """What the annotated people are, and the hash of their boxes, joints and sizes."""
+    """What the annotated people are, and the hash of their boxes, joints and sizes; and the skeleton, if it is new."""
     images = truth.image_ids[truth.image_index]
     return {
         "annotations": _short(truth.source),
         "people": len(truth),
         "images": len(truth.image_ids),
         "sha256": _sha256(truth.boxes, truth.keypoints, truth.normalizer, images, truth.image_ids),
-    }
+    } | ({} if truth.skeleton in SKELETONS.values() else {"skeleton": json.loads(json.dumps(truth.skeleton.to_dict()))})
 
 
 def of_network(predictor: Predictor) -> dict:

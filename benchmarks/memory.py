@@ -1,0 +1,124 @@
+"""How much memory `run.py memory` finds: of loading a COCO-sized annotation file, and of epoch after epoch of batches.
+
+Each is measured in a process of its own, after the library and TensorFlow are in memory. Linux only.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from timing import console
+
+from keras_mrpose.config import Augmentation
+from keras_mrpose.data import coco, pipeline
+
+# COCO's train2017 has 149,813 people with keypoints and 262,465 annotations in 64,115 images.
+ANNOTATIONS_PER_PERSON, PEOPLE_PER_IMAGE = 1.75, 2.34
+EPOCHS, EPOCH_PEOPLE, BATCH, CROP = 8, 2048, 64, (64, 48)
+
+
+def measure_memory(people: int) -> dict:
+    """Print and return what loading so many people takes, and the resident memory after each epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_annotations(Path(folder), people)
+        loading = _in_a_process(load, folder)
+        loading["file_mb"] = round(file.stat().st_size / 1e6)
+    console.print(
+        f"{loading['people']:,} people of a file of {loading['file_mb']} MB: {loading['seconds']:.1f} s "
+        f"({loading['cpu_seconds']:.1f} s of processor time), {loading['peak_mb']} MB more at most and "
+        f"{loading['kept_mb']} MB after it, on the {loading['library_mb']} MB of the library"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_annotations(Path(folder), EPOCH_PEOPLE, pictures=True)
+        resident = _in_a_process(epochs, folder)
+    console.print(f"resident after each epoch of {EPOCH_PEOPLE} people, MB: {', '.join(map(str, resident))}")
+    return {"loading": loading, "resident_mb_after_epochs": resident, "order_bytes": 8 * people}
+
+
+def _in_a_process(function, folder: str):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, folder).result()
+
+
+def load(folder: str) -> dict:
+    """Seconds and megabytes of loading the folder's people."""
+    library, begin, cpu = status_mb("VmRSS"), time.perf_counter(), time.process_time()
+    people = coco.load(folder, "train", require_images=False)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    return {
+        "people": len(people),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "library_mb": library,
+        "peak_mb": status_mb("VmHWM") - library,
+        "kept_mb": status_mb("VmRSS") - library,
+    }
+
+
+def epochs(folder: str) -> list[int]:
+    """Resident megabytes after each epoch of the training pipeline."""
+    people = coco.load(folder, "train")
+    batches = iter(pipeline.batches(people, CROP, BATCH, augmentation=Augmentation()))
+    resident = []
+    for _ in range(EPOCHS):
+        for _ in range(len(people) // BATCH):
+            next(batches)
+        resident.append(status_mb("VmRSS"))
+    return resident
+
+
+def status_mb(field: str) -> int:
+    """Of this process: VmRSS is resident, VmHWM the most that ever was (`getrusage` counts the parent's, too)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def write_annotations(folder: Path, people: int, pictures: bool = False) -> Path:
+    """A made-up ``person_keypoints_train2017.json`` as long as COCO's, outlines and people without joints included."""
+    rng = np.random.default_rng(0)
+    file = folder / "annotations" / "person_keypoints_train2017.json"
+    for part in (file.parent, folder / "train2017"):
+        part.mkdir(parents=True)
+    count = max(1, round(people / PEOPLE_PER_IMAGE))
+    url = "http://images.cocodataset.org/train2017"
+    with file.open("w") as out:
+        out.write('{"info": {"description": "made up"}, "licenses": [], "images": [')
+        for image in range(1, count + 1):
+            name = f"{image:012d}.jpg"
+            record = {"license": 3, "file_name": name, "coco_url": f"{url}/{name}", "height": 480, "width": 640}
+            record |= {
+                "date_captured": "2013-11-14 11:18:45",
+                "flickr_url": "http://farm9.staticflickr.com/8186/8_z.jpg",
+            }
+            out.write(json.dumps(record | {"id": image}) + (", " if image < count else '], "annotations": ['))
+            if pictures:
+                cv2.imwrite(str(folder / "train2017" / name), rng.integers(0, 255, (96, 128, 3), np.uint8))
+        last = round(people * ANNOTATIONS_PER_PERSON)
+        for number in range(1, last + 1):
+            record = _annotation(rng, number, int(rng.integers(1, count + 1)), number <= people)
+            out.write(json.dumps(record) + (", " if number < last else "], "))
+        out.write('"categories": [{"supercategory": "person", "id": 1, "name": "person"}]}')
+    return file
+
+
+def _annotation(rng: np.random.Generator, number: int, image: int, has_joints: bool) -> dict:
+    joints = rng.integers(1, 480, (17, 3)) * has_joints
+    joints[:, 2] = rng.integers(1, 3, 17) * has_joints
+    return {
+        "segmentation": [rng.uniform(0, 480, 2 * int(rng.integers(15, 60))).round(2).tolist()],
+        "num_keypoints": 17 * has_joints,
+        "area": round(rng.uniform(1000, 30000), 4),
+        "iscrowd": 0,
+        "keypoints": joints.ravel().tolist(),
+        "image_id": image,
+        "bbox": rng.uniform(10, 200, 4).round(2).tolist(),
+        "category_id": 1,
+        "id": number,
+    }
