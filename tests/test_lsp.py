@@ -118,7 +118,7 @@ def test_wrong_records_are_named(change, message, tmp_path):
         ({"joints": np.ones((16, 3, 5))}, r"joints has shape \(16, 3, 5\), expected .*14 joints"),
         ({"joints": np.ones((14, 2, 5))}, r"joints has shape \(14, 2, 5\)"),
         ({"joints": np.ones((14, 3))}, r"joints has shape \(14, 3\)"),
-        ({"joints": np.array(["a", "b"], object)}, "cannot be read as a MATLAB file"),
+        ({"joints": np.array(["a", "b"], object)}, "joints are no numbers"),
         ({"points": np.ones((14, 3, 5))}, "has no variable 'joints'"),
         (b"", "cannot be read as a MATLAB file"),
         (b"MATLAB 5.0 MAT-file, " + bytes(range(200)), "cannot be read as a MATLAB file"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
+from keras_mrpose.data import matlab
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import LSP
@@ -49,7 +49,8 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
     low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
     high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
     boxes = np.concatenate([low, high - low], axis=-1)
-    areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
+    with np.errstate(over="ignore"):  # the table refuses what is not finite
+        areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
 
     digits = 4 if original else 5
     people = People(
@@ -69,15 +70,13 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     """Coordinates ``(people, 14, 2)`` as in the file, COCO flags ``(people, 14)``, whether it is the original set's."""
+    content = matlab.read(file, "an LSP folder has joints.mat and images/", "joints")
+    if "joints" not in content:
+        raise InputError(f"{file} has no variable 'joints'; give the joints.mat of LSP or LSP extended.")
     try:
-        with file.open("rb") as stream:
-            joints = np.asarray(loadmat(stream)["joints"], np.float64)
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there; an LSP folder has joints.mat and images/.") from None
-    except KeyError:
-        raise InputError(f"{file} has no variable 'joints'; give the joints.mat of LSP or LSP extended.") from None
-    except Exception as error:  # scipy raises many kinds for a file that is not a .mat
-        raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
+        joints = np.asarray(content["joints"], np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{file}: joints are no numbers; give the joints.mat of LSP or LSP extended.") from None
     if joints.ndim == 3 and joints.shape[:2] == (14, 3):
         joints = joints.transpose(2, 0, 1)
         return joints[..., :2], np.where(joints[..., 2] > 0, 2.0, 0.0), False

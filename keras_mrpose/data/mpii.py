@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
+from keras_mrpose.data import matlab
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import PADDING
@@ -19,6 +20,7 @@ HEAD_SHARE = 0.6  # of the head box's diagonal: the head size of PCKh
 UNIT = 200  # pixels of scale 1
 HEADS_PER_UNIT = 8  # MPII makes its scale from the head box: so many head sizes are 200 pixels x scale
 LOWER = 15  # pixels of scale 1 by which the published loader moves centres down, towards the legs
+MAT = "give the .mat file of the published MPII files"  # where it is missing
 MISSING = -1  # stands for a centre, scale or joint that is not annotated
 
 
@@ -73,13 +75,17 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
         name = f"{source}: record {place}"
         image = record.get("image") if isinstance(record, dict) else None
         if not isinstance(image, str) or not image:
-            raise InputError(f"{name} has image {image!r}, expected a file name; see the published MPII JSON.")
+            raise InputError(
+                f"{name} has image {reprlib.repr(image)}, expected a file name; see the published MPII JSON."
+            )
         centre = _numbers(record, "center", (2,), name).tolist()
         scale = float(_numbers(record, "scale", (), name))
         joints = _numbers(record, "joints", (MPII.num_joints, 2), name)
         visible = _numbers(record, "joints_vis", (MPII.num_joints,), name)
         if not np.isin(visible, (0, 1)).all():
-            raise InputError(f"{name} has joints_vis {record['joints_vis']!r:.80}, expected 0 or 1 for each joint.")
+            raise InputError(
+                f"{name} has joints_vis {reprlib.repr(record['joints_vis'])}, expected 0 or 1 for each joint."
+            )
         if scale == MISSING:
             continue
         if scale <= 0:
@@ -114,9 +120,10 @@ def head_sizes(file: str | Path) -> np.ndarray:
         InputError: a missing or unreadable file, or a head box without size.
     """
     corners = read_mat(file, headboxes_src=(2, 2, None))["headboxes_src"]
-    sizes = HEAD_SHARE * np.linalg.norm(corners[1] - corners[0], axis=0)
-    if not (sizes > 0).all():
-        raise InputError(f"{file}: headboxes_src of person {np.argmin(sizes > 0)} has no size; mend the box.")
+    sizes = HEAD_SHARE * np.hypot(*(corners[1] - corners[0]))
+    possible = (sizes > 0) & np.isfinite(sizes)
+    if not possible.all():
+        raise InputError(f"{file}: headboxes_src of person {np.argmin(possible)} has no size; mend the box.")
     return sizes
 
 
@@ -130,7 +137,7 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
     Raises:
         InputError: a missing or unreadable file, or a variable that is missing, of another shape, or not finite.
     """
-    content = load_mat(file)
+    content = matlab.read(file, MAT, *shapes)
     values = {}
     for name, shape in shapes.items():
         try:
@@ -144,21 +151,6 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
         if not np.isfinite(values[name]).all():
             raise InputError(f"{file}: {name} has a value that is not a finite number; mend the file.")
     return values
-
-
-def load_mat(file: str | Path, **options) -> dict:
-    """What SciPy's `loadmat` reads of a file, with these options.
-
-    Raises:
-        InputError: a missing or unreadable file.
-    """
-    try:
-        with Path(file).open("rb") as stream:
-            return loadmat(stream, **options)
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there; give the .mat file of the published MPII files.") from None
-    except Exception as error:  # scipy raises many kinds for a file that is not a .mat
-        raise InputError(f"{file} cannot be read as a MATLAB file ({error}); download it again.") from error
 
 
 def square(centre: Sequence[float], scale: float) -> tuple[float, float, float, float]:
@@ -181,11 +173,11 @@ def _numbers(record: dict, field: str, shape: tuple[int, ...], name: str) -> np.
     """A field of finite numbers of this shape."""
     try:
         values = np.asarray(record.get(field), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = None
     if values is None or values.shape != shape or not np.isfinite(values).all():
         wanted = " x ".join(map(str, shape)) or "1"
-        raise InputError(f"{name} has {field} {record.get(field)!r:.80}, expected {wanted} finite number(s).")
+        raise InputError(f"{name} has {field} {reprlib.repr(record.get(field))}, expected {wanted} finite number(s).")
     return values
 
 
@@ -194,7 +186,7 @@ def _read(file: Path) -> list:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{file} is not there; an MPII folder has annot/train.json, valid.json and images/.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}); download it again.") from error
     if not isinstance(content, list):
         raise InputError(f"{file} is not a list of records; give the published MPII JSON.")

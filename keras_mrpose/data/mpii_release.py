@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import hypot
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-from scipy.io.matlab import mat_struct
 
-from keras_mrpose.data.mpii import HEAD_SHARE, MISSING, load_mat, square, table
+from keras_mrpose.data import matlab
+from keras_mrpose.data.mpii import HEAD_SHARE, MAT, MISSING, square, table
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import MPII
@@ -40,7 +41,7 @@ def load(root: str | Path, split: str = "train", require_images: bool = True) ->
     file = find(root)
     if file is None:
         raise InputError(f"{root} has no {NAME}; unpack the annotations of MPII Human Pose there.")
-    content = load_mat(file, struct_as_record=False, variable_names=["RELEASE"])
+    content = matlab.read(file, MAT, "RELEASE")
     people = parse(content, str(file), Path(root, "images"), split)
     return people.require_images() if require_images else people
 
@@ -61,7 +62,7 @@ def parse(content: dict, source: str, folder: str | Path, split: str = "train") 
     (github.com/bearpaw/pytorch-pose, issues 25 and 80). So neither file keeps to the people that stand apart.
 
     Args:
-        content: variables of the file, structs as objects (``struct_as_record=False``).
+        content: variables of the file, as `matlab.read` gives them.
         source: the file's name, for messages.
         folder: where the images are.
         split: ``"train"``, everybody with joints (28,883 people), or ``"separated"``, those of them that stand apart.
@@ -92,9 +93,9 @@ def parse(content: dict, source: str, folder: str | Path, split: str = "train") 
     return table(source, paths, numbers, kept)
 
 
-def _training_images(content: dict, source: str) -> Iterator[tuple[int, mat_struct, np.ndarray]]:
+def _training_images(content: dict, source: str) -> Iterator[tuple[int, SimpleNamespace, np.ndarray]]:
     """Number (from 1), annotations, and the numbers of the people that stand apart, of each training image."""
-    release = next(iter(np.ravel(content.get("RELEASE"))), None)
+    release = next(iter(np.ravel(content.get("RELEASE", ()))), None)
     fields = ("annolist", "img_train", "single_person")
     columns = [np.ravel(getattr(release, field, ())) for field in fields]
     lengths = [len(column) for column in columns]
@@ -106,7 +107,7 @@ def _training_images(content: dict, source: str) -> Iterator[tuple[int, mat_stru
             yield number, annotation, np.ravel(apart)
 
 
-def _person(rect: mat_struct, name: str) -> tuple[tuple, np.ndarray, float] | None:
+def _person(rect: SimpleNamespace, name: str) -> tuple[tuple, np.ndarray, float] | None:
     """Box, ``(16, 3)`` joints and head size of a person; None if something is not annotated."""
     points = [point for group in _structs(rect, "annopoints") for point in _structs(group, "point")]
     centre = [_number(place, axis, name) for place in _structs(rect, "objpos") for axis in ("x", "y")]
@@ -117,7 +118,7 @@ def _person(rect: mat_struct, name: str) -> tuple[tuple, np.ndarray, float] | No
     return square(centre, scale), _joints(points, name), HEAD_SHARE * hypot(x2 - x1, y2 - y1)
 
 
-def _joints(points: list[mat_struct], name: str) -> np.ndarray:
+def _joints(points: list[SimpleNamespace], name: str) -> np.ndarray:
     joints = np.tile((MISSING - 1.0, MISSING - 1.0, 0.0), (MPII.num_joints, 1))  # as the published JSON has them
     for j, point in enumerate(points, 1):
         name_j = f"{name}.annopoints.point({j})"
@@ -128,19 +129,19 @@ def _joints(points: list[mat_struct], name: str) -> np.ndarray:
     return joints
 
 
-def _image_name(annotation: mat_struct, name: str) -> str:
+def _image_name(annotation: SimpleNamespace, name: str) -> str:
     names = [str(text) for image in _structs(annotation, "image") for text in np.ravel(getattr(image, "name", ()))]
     if len(names) != 1:
         raise InputError(f"{name} has image names {names}, expected one; give MPII's {NAME}.")
     return names[0]
 
 
-def _structs(parent: mat_struct, field: str) -> list[mat_struct]:
+def _structs(parent: SimpleNamespace, field: str) -> list[SimpleNamespace]:
     """The structs of a field, which is an array of them, a single one, empty, or not there."""
     return list(np.ravel(getattr(parent, field, ())))
 
 
-def _number(struct: mat_struct, field: str, name: str) -> float | None:
+def _number(struct: SimpleNamespace, field: str, name: str) -> float | None:
     """A field that is a number of any kind or, as often ``is_visible``, its text; None if empty or not there."""
     values = np.ravel(getattr(struct, field, ()))
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 from keras_mrpose.heatmaps import CODECS, Codec
 from keras_mrpose.models.backbones import pick
 from keras_mrpose.models.exported.interpreter import Network
@@ -48,9 +48,9 @@ class Exported:
             hashed, shapes = self._describe(about, about["files"][path.name])
         except KeyError as missing:
             raise InputError(f"{sidecar} has no entry {missing}, which {path.name} needs; export it again.") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            reason = str(error).rstrip(".")
-            raise InputError(f"{sidecar} does not describe a network ({reason}); export it again.") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            why = reason(error).rstrip(".")
+            raise InputError(f"{sidecar} does not describe a network ({why}); export it again.") from error
         if hashed != self.sha256:
             raise InputError(
                 f"{path} is not the file that {sidecar} describes (its SHA-256 is another): it is damaged, or one of "
@@ -105,10 +105,14 @@ def _read(sidecar: Path, path: Path) -> dict:
         files = list(about["files"])
     except FileNotFoundError:
         raise InputError(f"{sidecar} is not there: it tells what {path.name} is; keep the two together.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{sidecar} is damaged or not of an export ({error!r}); export {path.name} again.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{sidecar} is damaged or not of an export ({reason(error)}); export {path.name} again."
+        ) from error
     if version != VERSION:
         raise InputError(f"{sidecar} is of version {version}, this library reads {VERSION}; export {path.name} again.")
     if path.name not in files:
-        raise InputError(f"{sidecar} knows no {path.name}, only {', '.join(files)}; keep the names of an export.")
+        raise InputError(
+            f"{sidecar} knows no {path.name}, only {', '.join(map(str, files))}; keep the names of an export."
+        )
     return about

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 from keras_mrpose.models.backbones import BACKBONES, application
 from keras_mrpose.models.weights import state_dicts
 from keras_mrpose.models.weights.torch_names import Joints, Plan, torch_module
@@ -190,5 +190,5 @@ def _existing(source: str | Path) -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name, words = type(error).__name__, reason(error)
+    return words if words == name else f"{name}: {words}"

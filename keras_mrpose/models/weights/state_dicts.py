@@ -7,8 +7,6 @@ before anything is assigned; what became of them is a `Report`.
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,9 @@ import keras
 import numpy as np
 
 from keras_mrpose import skeletons
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 from keras_mrpose.models.weights import torch_names
+from keras_mrpose.models.weights.npz import read_npz
 from keras_mrpose.models.weights.torch_files import StateDict, read_torch_file, write_torch_file
 from keras_mrpose.models.weights.torch_names import Joints, Plan, torch_module
 
@@ -193,18 +192,8 @@ def is_resnet(backbone: str) -> bool:
 def _read_npz(path: Path) -> StateDict:
     """All arrays of the file; pickled objects are refused. Single words are notes."""
     try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):  # NumPy would speak of pickles
-                raise ValueError("it is no archive")
-            file.seek(0)
-            archive = np.load(file, allow_pickle=False)
-            tensors = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{path} is not a readable .npz file ({type(error).__name__}: {error}); fetch it again."
-        ) from error
-    for key, value in tensors.items():
-        if not isinstance(value, np.ndarray):  # NumPy hands out what is no array as bytes
-            raise InputError(f"{path} is not a readable .npz file (its member {key} is no array); fetch it again.")
-    notes = {key: value.item() for key, value in tensors.items() if value.shape == () and value.dtype.kind == "U"}
+        tensors = read_npz(path)
+        notes = {key: value.item() for key, value in tensors.items() if value.shape == () and value.dtype.kind == "U"}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable .npz file ({reason(error)}); fetch it again.") from error
     return StateDict({key: value for key, value in tensors.items() if key not in notes}, notes)
