@@ -27,12 +27,26 @@ def train(sub: ArgumentParser) -> None:
     """Options of `train`."""
     sub.add_argument("experiment", help="a name from `run.py list`, such as lsp-mrfeanet2")
     sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, or COCO format)")
+    _skeleton(sub)
     sub.add_argument("--run", type=run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
-    sub.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    sub.add_argument("--resume", action="store_true", help="go on where the run was left, or start it")
     sub.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
-    sub.add_argument("--quick", action="store_true", help="short schedule for small data on a CPU: 20 epochs, cosine")
+    recipe = sub.add_mutually_exclusive_group()
+    recipe.add_argument("--recipe", help="published (default: the experiment's own) or modern, see `run.py list`")
+    recipe.add_argument("--quick", action="store_true", help="a short one for small data on a CPU: 20 epochs, cosine")
     sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
     sub.add_argument("--time-limit", type=float, metavar="MINUTES", help="the epoch running then is the last")
+    sub.add_argument(
+        "--save-every", type=float, metavar="MINUTES", default=10.0,
+        help="save the state so often within an epoch, too (default 10)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--on-bad-record", choices=("stop", "skip"), default="stop", help="where an image cannot be read (stop)"
+    )
+    machines = sub.add_argument_group("several machines (with KERAS_BACKEND=jax; see README)")
+    machines.add_argument("--hosts", metavar="A:PORT,B:PORT", help="all, the same on each, as all other options")
+    machines.add_argument("--host-index", type=int, metavar="I", help="which of them this is, from 0")
+    sub.add_argument("--strategy", default="auto", help="none, mirrored (all GPUs) or auto (default)")
     change = sub.add_argument_group("changes to the experiment")
     change.add_argument("--backbone", help="another backbone, see `run.py list`")
     change.add_argument("--backbone-weights", metavar="FILE", help=".npz or .h5 file, or imagenet (downloads)")
@@ -43,9 +57,18 @@ def train(sub: ArgumentParser) -> None:
     change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
     change.add_argument("--epochs", type=int)
     change.add_argument("--batch-size", type=int)
+    change.add_argument("--accumulate", type=int, metavar="STEPS", help="average their gradients for one update")
+    change.add_argument("--optimizer", help="adam (published) or adamw")
     change.add_argument("--learning-rate", type=float)
+    change.add_argument("--weight-decay", type=float, help="of adamw")
     change.add_argument("--schedule", help="step or cosine")
+    change.add_argument("--warmup", type=float, metavar="SHARE", help="of the steps, in which the learning rate rises")
+    change.add_argument("--ema", type=float, metavar="MOMENTUM", help="average the weights, such as 0.9998; 0 is off")
+    change.add_argument("--hard-keypoints", type=int, metavar="K", help="train each person's K worst joints; 0 is all")
     change.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
+    change.add_argument(
+        "--sync-batch-norm", action="store_true", default=None, help="statistics over the people of all devices"
+    )
     change.add_argument("--seed", type=int)
 
 
@@ -74,6 +97,7 @@ def score(sub: ArgumentParser) -> None:
     sub.add_argument("file", help="COCO results (.json) or MPII predictions (.mat), of any program")
     _data(sub, required=False)
     sub.add_argument("--annotations", metavar="FILE", help="instead of --data: a person_keypoints_*.json")
+    _skeleton(sub)
 
 
 def compare(sub: ArgumentParser) -> None:
@@ -92,6 +116,7 @@ def results(sub: ArgumentParser) -> None:
 def ceiling(sub: ArgumentParser) -> None:
     """Options of `ceiling`."""
     _data(sub)
+    _skeleton(sub)
     sub.add_argument("--noise", type=float, default=0.1, metavar="SD", help="of the noisy heatmaps (default 0.1)")
     sub.add_argument("--protocol", help="as for evaluate")
     sub.add_argument("--people", type=int, metavar="N", help="only the images of the first N people")
@@ -110,6 +135,14 @@ def predict(sub: ArgumentParser) -> None:
         "--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure"
     )
     sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
+
+
+def doctor(sub: ArgumentParser) -> None:
+    """Options of `doctor`."""
+    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, MPII, or COCO format)")
+    sub.add_argument("--skeleton", metavar="FILE", help="of a COCO-format folder with joints of its own; checked too")
+    sub.add_argument("--no-images", action="store_true", help="annotations only: seconds instead of minutes")
+    sub.add_argument("--json", metavar="FILE", help="write the report here, too")
 
 
 def export(sub: ArgumentParser) -> None:
@@ -161,6 +194,10 @@ def draw(sub: ArgumentParser) -> None:
 
 def list_(sub: ArgumentParser) -> None:
     """`list` has no options."""
+
+
+def _skeleton(sub: ArgumentParser) -> None:
+    sub.add_argument("--skeleton", metavar="FILE", help="of a COCO-format folder with joints of its own (.json)")
 
 
 def _data(sub: ArgumentParser, required: bool = True) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from options import ROOT, SAVED
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run one command; returns the exit code.
+
+    0, 1 if `doctor` finds errors, 2 for a user's mistake, 130 for Ctrl-C, 143 for a training that SIGTERM has stopped.
+    """
     arguments = parser().parse_args(argv)
     try:
         _import_quietly()
@@ -24,17 +28,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {missing}; install with: pip install -e '{ROOT}'", file=sys.stderr)
         return 2
     try:
-        arguments.run_command(arguments)
+        return arguments.run_command(arguments) or 0
     except InputError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as refused:
         print(f"error: {refused.filename}: {refused.strerror}.", file=sys.stderr)  # where results should go
         return 2
-    except KeyboardInterrupt:
-        print("stopped; finished epochs are saved", file=sys.stderr)
-        return 130
-    return 0
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +57,9 @@ def parser() -> Parser:
     )
     top.set_defaults(run_command=demo, quick=False, run=SAVED / "demo")
     commands = top.add_subparsers(metavar="COMMAND")
-    for function in (demo, train, evaluate, score, compare, results, ceiling, predict, export, import_, draw, list_):
+    for function in (
+        demo, doctor, train, evaluate, score, compare, results, ceiling, predict, export, import_, draw, list_,
+    ):  # fmt: skip
         summary, _, rest = function.__doc__.partition("\n")
         sub = commands.add_parser(function.__name__.rstrip("_"), help=summary, description=summary, epilog=rest)
         sub.set_defaults(run_command=function)
@@ -68,7 +73,10 @@ def _import_quietly() -> None:
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        if os.environ.get("KERAS_BACKEND") == "jax":  # else both reserve all of a GPU's memory
+            tensorflow.config.set_visible_devices([], "GPU")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -89,29 +97,54 @@ def train(options) -> None:
     import configs
 
     import keras_mrpose
-    from keras_mrpose import data
+    from keras_mrpose import data, skeletons
     from keras_mrpose.models.backbones import pick
+    from keras_mrpose.training import hosts
 
     experiment = configs.EXPERIMENTS[pick("experiment", options.experiment, configs.EXPERIMENTS)]
     if options.quick:
         experiment = configs.quick(experiment)
-    recipe = _given(options, "epochs", "batch_size", "learning_rate", "schedule", "precision", "seed")
+    if options.recipe:
+        experiment = configs.with_recipe(experiment, options.recipe)
+    recipe = _given(
+        options,
+        "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "ema",
+        "hard_keypoints", "precision", "sync_batch_norm", "seed",
+    )  # fmt: skip
     fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
     run = options.run or SAVED / experiment.name
-    people, validation = (_first(data.load(options.data, split), options.people) for split in ("train", "val"))
+    strict = options.on_bad_record == "stop"  # else images may be missing, too
+    given = options.skeleton and skeletons.load(options.skeleton)
+    tables = (data.load(options.data, split, strict, given) for split in ("train", "val"))
+    people, validation = (_first(table, options.people) for table in tables)
+    if (own := given or people.skeleton) not in skeletons.SKELETONS.values():  # no named experiment can be for it
+        experiment = replace(experiment, skeleton=own)
+        print(f"skeleton {own.name}: {', '.join(own.joints)}")
     print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
-    keras_mrpose.train(
-        experiment,
-        people,
-        validation,
-        run,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        time_limit=options.time_limit and options.time_limit * 60,
-    )
+    with hosts.join(options.hosts, options.host_index) as joined:
+        keras_mrpose.train(
+            experiment,
+            people,
+            validation,
+            run,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            time_limit=options.time_limit and options.time_limit * 60,
+            save_every=options.save_every * 60,
+            on_bad_record=options.on_bad_record,
+            strategy=options.strategy,
+            hosts=joined,
+        )
     print(f"curves:   tensorboard --logdir {run}")
     print(f"numbers:  python experiments/run.py evaluate {run} --data {options.data}")
+
+
+def doctor(options) -> int:
+    """Find everything that is wrong with a data folder; the exit code is 1 if there are errors."""
+    import doctor as script
+
+    return script.main(options)
 
 
 def evaluate(options) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton
+from keras_mrpose.skeletons import Skeleton, side_of
 
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (250, 250, 250)
 OUTLINE, CROSS, CAPTION = (25, 25, 25), (240, 60, 160), (235, 235, 235)
@@ -93,7 +94,7 @@ def _draw_person(canvas, points, drawn, sure, skeleton) -> None:
 
 def _side_colour(skeleton, *joints) -> tuple[int, int, int]:
     """Of a joint or limb: left or right if it touches that side and not the other."""
-    left, right = (any(skeleton.joints[j].startswith(side) for j in joints) for side in ("left", "right"))
+    left, right = (any(side_of(skeleton.joints[j]) == side for j in joints) for side in ("left", "right"))
     return MIDDLE if left == right else LEFT if left else RIGHT
 
 
@@ -138,6 +139,29 @@ def _disc(canvas, centre, radius, colour, hole=0.0) -> None:
     patch[:] = np.round(patch * (1 - cover) + cover * np.array(colour))
 
 
+def contact_sheet(images: np.ndarray, keypoints: np.ndarray, skeleton: Skeleton, captions: Sequence[str]) -> np.ndarray:
+    """Crops of people with their labelled joints, side by side.
+
+    Args:
+        images: ``(people, height, width, 3)`` uint8 RGB.
+        keypoints: ``(people, joints, 3)``: x, y in crop pixels, visibility, as `draw_skeleton` takes them.
+        skeleton: names and connects the joints.
+        captions: of each person.
+
+    Returns:
+        A new image; crops less than 160 pixels wide are enlarged by a whole factor.
+
+    Raises:
+        InputError: an image or keypoints of another shape or type.
+    """
+    tiles = []
+    for image, points, caption in zip(images, np.array(keypoints, float), captions, strict=True):
+        canvas, factor = _enlarged(_image(image))
+        points[:, :2] = (points[:, :2] + 0.5) * factor - 0.5
+        tiles.append(_captioned(draw_skeleton(canvas, points[None], skeleton, visibility=True), caption))
+    return _grid(tiles)
+
+
 # --- heatmaps -----------------------------------------------------------------------------------------------------
 
 
@@ -170,10 +194,7 @@ def heatmap_grid(
         _captioned(_heat(canvas, factor, heatmaps[..., joint], scale), f"{name} {heatmaps[..., joint].max():.2f}")
         for joint, name in enumerate(skeleton.joints)
     ]
-    height, width = tiles[0].shape[:2]
-    columns = columns or max(1, min(len(tiles), round(math.sqrt(len(tiles) * height / width))))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    return _grid(tiles, columns)
 
 
 def target_and_prediction(
@@ -270,6 +291,14 @@ def _captioned(tile, text) -> np.ndarray:
     bar = np.zeros((18, tile.shape[1], 3), np.uint8)
     cv2.putText(bar, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, CAPTION, 1, cv2.LINE_AA)
     return cv2.copyMakeBorder(np.vstack([tile, bar]), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=OUTLINE)
+
+
+def _grid(tiles, columns=None) -> np.ndarray:
+    """Tiles of one size in rows, filled up with black."""
+    height, width = tiles[0].shape[:2]
+    columns = columns or max(1, min(len(tiles), round(math.sqrt(len(tiles) * height / width))))
+    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
 
 
 def _image(image) -> np.ndarray:

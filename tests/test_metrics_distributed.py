@@ -13,13 +13,14 @@ from test_metrics import CODEC, JOINTS, SIGMAS, SIZE, TORSO, decoded, people
 
 from keras_mrpose import metrics
 from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.training.strategy import devices
 
 BINS = 4096  # of OKSAP
 
 
 def strategy(replicas):
     """As many of the devices that conftest.py makes."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
+    return devices("mirrored" if replicas == 2 else "none", batch_size=4)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ def test_32_real_people_are_learned_by_heart(model, people):
         input_size=(128, 128),
         sigma=1.5,
         augmentation=Augmentation(0, 0, 0, 0),
-        recipe=Recipe(epochs=120, batch_size=8, learning_rate=1e-3, epsilon=1e-10, schedule="cosine"),
+        recipe=Recipe(epochs=120, batch_size=8, learning_rate=1e-3, epsilon=1e-10, schedule="cosine", warmup=0.05),
     )
     keras.utils.set_random_seed(experiment.recipe.seed)
     steps = len(people) // experiment.recipe.batch_size

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import commands
 import dots
@@ -120,6 +121,34 @@ def test_list_tells_everything(run, capsys, monkeypatch):
     assert "256x192 2 0.3 40 p 0.6 p 0.5 0.001 1e-08 x0.1 at 90, 120 140 128" in told  # SimpleBaseline on COCO
 
 
+def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
+    """Over the recipe that was named; what is not given is the recipe's."""
+    import configs
+
+    seen = []
+    monkeypatch.setattr(keras_mrpose, "train", lambda experiment, *some, **more: seen.append(experiment))
+    changes = {
+        "epochs": 3,
+        "batch_size": 5,
+        "accumulate": 2,
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "weight_decay": 0.1,
+        "schedule": "step",
+        "warmup": 0.25,
+        "ema": 0.5,
+        "hard_keypoints": 8,
+        "precision": "mixed_bfloat16",
+        "seed": 7,
+    }
+    options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", value)]
+    options.append("--sync-batch-norm")
+    command = ("train", "coco-mrfeanet2", "--data", drawn_by_command, "--recipe", "modern")
+    assert call(run, *command) == call(run, *command, *options) == 0
+    modern = configs.with_recipe(configs.EXPERIMENTS["coco-mrfeanet2"], "modern")
+    assert seen == [modern, replace(modern, recipe=replace(modern.recipe, **changes, sync_batch_norm=True))]
+
+
 def test_training_by_options(trained):
     """The options are in the run's config, the rest is the experiment's; the older run is gone."""
     experiment = Experiment.load(trained / "config.json")
@@ -131,7 +160,8 @@ def test_training_by_options(trained):
     assert (experiment.input_size, experiment.recipe.batch_size, experiment.recipe.epochs) == ((96, 64), 4, 1)
     assert (experiment.recipe.precision, experiment.recipe.learning_rate) == ("mixed_bfloat16", 1e-3)
     names = {path.name for path in trained.iterdir()}
-    assert names - {"result.json", "result.npz"} == {"config.json", "best.keras", "last.keras", "history.json", "logs"}
+    kept = {"config.json", "best.keras", "last.keras", "history.json", "logs", "state"}
+    assert names - {"result.json", "result.npz"} == kept
     assert {len(values) for values in json.loads((trained / "history.json").read_text()).values()} == {1}
     model = keras_mrpose.Predictor(trained).model
     assert {layer.dtype_policy.name for layer in model.layers} == {"mixed_bfloat16", "float32"}
@@ -146,9 +176,17 @@ def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
     options = ("--quick", "--batch-size", 2, "--time-limit", 3, "--run", work / "quick")
     assert call(run, "train", "COCO-MRHeatNet1", "--data", drawn_by_command, *options) == 0
     ((experiment, passed),) = found
+    assert passed.pop("hosts").count == 1
     assert experiment.model == "mrheatnet1"
     assert experiment.recipe == configs.QUICK.__class__(**{**vars(configs.QUICK), "batch_size": 2})
-    assert passed == {"resume": False, "overwrite": False, "time_limit": 180.0}
+    assert passed == {
+        "resume": False,
+        "overwrite": False,
+        "time_limit": 180.0,
+        "save_every": 600.0,
+        "on_bad_record": "stop",
+        "strategy": "auto",
+    }
 
 
 def test_evaluate(run, trained, drawn_by_command, capsys):
@@ -255,6 +293,12 @@ MISTAKES = {
     "learning rate": ((*TRAIN, "--learning-rate", "nan"), r"learning_rate is nan; give a positive number"),
     "schedule": ((*TRAIN, "--schedule", "linear"), r"schedule is 'linear'; give step or cosine"),
     "precision": ((*TRAIN, "--precision", "int8"), r"precision is 'int8'; give float32"),
+    "strategy": ((*TRAIN, "--strategy", "horovod"), r"strategy is .horovod.; give auto, none, mirrored"),
+    "recipe": ((*TRAIN, "--recipe", "moden"), r"Unknown recipe 'moden'\. Did you mean modern"),
+    "two recipes": ((*TRAIN, "--recipe", "modern", "--quick"), r"--quick: not allowed with argument --recipe"),
+    "optimizer": ((*TRAIN, "--optimizer", "sgd"), r"optimizer is 'sgd'; give adam or adamw"),
+    "decay with adam": ((*TRAIN, "--weight-decay", "0.1"), r"weight_decay is 0\.1; give 0, or choose .* adamw"),
+    "joints": ((*TRAIN, "--hard-keypoints", "18"), r"hard_keypoints is 18, but coco has 17 joints"),
     "sigma": ((*TRAIN, "--sigma", "0"), r"sigma is 0\.0; give a positive number"),
     "weights": ((*TRAIN, "--backbone-weights", "WORK/noise.npz"), r"noise\.npz"),
     "weights missing": ((*TRAIN, "--backbone-weights", "WORK/gone.npz"), r"gone\.npz: there is no such weights file"),
@@ -269,7 +313,6 @@ MISTAKES = {
         ("train", "coco-simplebaseline", "--data", "DATA", *SMALL, "--run", "RUN"),
         r"holds a run; go on with",
     ),
-    "resume of nothing": ((*TRAIN, "--resume"), r"has no last\.keras to go on from"),
     "predict run": (("predict", "WORK/gone", "PHOTO", "--out", "NEW"), r"gone is not there; give a \.keras file"),
     "predict damaged": (("predict", "WORK/cut.keras", "PHOTO", "--out", "NEW"), r"cut\.keras .*load"),
     "picture missing": (("predict", "RUN", "PHOTO", "WORK/gone.jpg", "--out", "NEW"), r"gone\.jpg is not there"),
@@ -308,7 +351,7 @@ def test_ctrl_c_is_no_bug(run, drawn_by_command, monkeypatch, capsys):
 
     monkeypatch.setattr(keras_mrpose, "train", stop)
     assert call(run, "train", "coco-simplebaseline", "--data", drawn_by_command) == 130
-    assert capsys.readouterr().err == "stopped; finished epochs are saved\n"
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path):

@@ -64,14 +64,8 @@ def test_names_and_published_aliases():
     assert build("MRFeaNet2", "Tiny_V1b", (64, 32, 3)).name == "mrfeanet2_tiny_v1b"
 
 
-@pytest.mark.parametrize(
-    ("name", "policy"),
-    [
-        *((name, policy) for name in NETWORKS for policy in ("float32", "mixed_bfloat16")),
-        ("mrheatnet1", "mixed_float16"),
-    ],
-    indirect=["policy"],
-)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_output_is_float32_at_a_quarter_of_the_size(name, policy):
     model = build(name, "tiny_v1b", (64, 96, 3), 5)
     assert model.output_names == ["heatmaps"] and model.layers[-1].name == "heatmaps"

@@ -10,6 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose import visualize
+from keras_mrpose.data.skipped import SKIPPED, Skipped
+from keras_mrpose.training.averaging import averaged
+from keras_mrpose.training.hosts import Hosts
 
 
 class Throughput(keras.callbacks.Callback):
@@ -18,13 +21,17 @@ class Throughput(keras.callbacks.Callback):
     Stands before those who read them.
     """
 
-    def __init__(self, images_per_epoch: int):
+    def __init__(self, batch_size: int):
         super().__init__()
-        self.images = images_per_epoch
+        self.batch_size = batch_size
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock."""
-        self.begin, self.end = time.perf_counter(), None
+        self.begin, self.end, self.batches = time.perf_counter(), None, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count: an epoch that goes on in its middle has fewer."""
+        self.batches += 1
 
     def on_test_begin(self, logs=None):
         """Stop it: training of this epoch is over."""
@@ -32,20 +39,52 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the rate."""
-        logs["images_per_second"] = self.images / ((self.end or time.perf_counter()) - self.begin)
+        seconds = (self.end or time.perf_counter()) - self.begin
+        logs["images_per_second"] = self.batches * self.batch_size / seconds
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Makes the epoch that is running when the time is up the last one."""
+    """Makes the epoch that is running when the time is up the last one; of several processes, by process 0's clock."""
 
-    def __init__(self, seconds: float | None):
+    def __init__(self, seconds: float | None, hosts: Hosts):
         super().__init__()
-        self.seconds, self.begin = seconds, time.perf_counter()
+        self.seconds, self.hosts, self.begin = seconds, hosts, time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         """Look at the clock."""
-        if self.seconds is not None and time.perf_counter() - self.begin > self.seconds:
+        late = self.seconds is not None and time.perf_counter() - self.begin > self.seconds
+        if self.hosts.of_first(late):
             self.model.stop_training = True
+
+
+class ListSkipped(keras.callbacks.Callback):
+    """Keeps ``skipped.json`` of the run folder up to date, and says at the end how many people were skipped."""
+
+    def __init__(self, run: Path, skipped: Skipped):
+        super().__init__()
+        self.run, self.skipped, self.written = run, skipped, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Write, if there are more: a training that is stopped here and goes on does not meet them again."""
+        if len(self.skipped) > self.written:
+            self.skipped.write(self.run)
+            self.written = len(self.skipped)
+
+    def on_train_end(self, logs=None):
+        """Say it, those of the last validation too."""
+        self.on_train_batch_end(None)
+        if len(self.skipped):
+            print(f"{self.skipped.sentence()}; all are in {self.run / SKIPPED}")
+
+
+class Curves(keras.callbacks.TensorBoard):
+    """Keras' TensorBoard, whose numbers are on the disk when the epoch ends: a training that is killed keeps them."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write them out."""
+        super().on_epoch_end(epoch, logs)
+        for writer in self._writers.values():
+            writer.flush()
 
 
 class Pictures(keras.callbacks.Callback):
@@ -64,7 +103,8 @@ class Pictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Predict them and write the pictures."""
         codec, skeleton = self.model.codec, self.model.skeleton
-        found = self.model.predict_on_batch(self.images)
+        with averaged(self.model):
+            found = self.model.predict_on_batch(self.images)
         wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], found.shape[1:3])
         points, scores = codec.decode(found)
         rows = [

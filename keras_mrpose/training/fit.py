@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from keras_mrpose import heatmaps
+from keras_mrpose import heatmaps, skeletons
 from keras_mrpose.config import Experiment
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
+from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.models import zoo
-from keras_mrpose.optimizers import Adam
-from keras_mrpose.skeletons import COCO, MPII, Skeleton
-from keras_mrpose.training.callbacks import Pictures, Throughput, TimeLimit
-from keras_mrpose.training.folder import CONFIG, LAST, LOGS, RunFiles, open_run, restored
-from keras_mrpose.training.guards import StopOnNaN
-from keras_mrpose.training.schedules import schedule
+from keras_mrpose.models import normalization, zoo
+from keras_mrpose.skeletons import LSP, MPII, Skeleton
+from keras_mrpose.training.averaging import ValidateAveraged
+from keras_mrpose.training.bad_batch import FILE, BadBatch
+from keras_mrpose.training.callbacks import Curves, ListSkipped, Pictures, Throughput, TimeLimit
+from keras_mrpose.training.folder import LAST, LOGS, STATE, RunFiles, begun_run, make_folder, origin
+from keras_mrpose.training.guards import BatchNormGuard, StopOnNaN
+from keras_mrpose.training.hosts import Hosts, ReadStates
+from keras_mrpose.training.saving import SaveState
+from keras_mrpose.training.schedules import optimizer
+from keras_mrpose.training.state import State, States, restore
+from keras_mrpose.training.strategy import devices, per_sample, whole_batches
 
 
 def train(
@@ -33,88 +42,122 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     time_limit: float | None = None,
+    save_every: float | None = 600.0,
+    on_bad_record: str = "stop",
+    strategy: str = "auto",
+    hosts: Hosts | None = None,
 ) -> dict[str, list[float]]:
     """Train an experiment and leave everything in its run folder.
 
     The folder gets ``config.json``, ``best.keras`` (best in validation, see `metrics`), ``last.keras`` (with the
-    optimizer), ``history.json`` (one value per epoch) and ``logs/`` for TensorBoard.
+    optimizer), ``history.json`` (one value per epoch), ``logs/`` for TensorBoard, and ``state/``, from which a training
+    that was stopped or killed goes on as if nothing had happened (see `keras_mrpose.training.state`).
 
     Args:
         experiment: what to train.
         people: the training people.
         validation: evaluated after each epoch.
         run: the run folder.
-        resume: go on after the last finished epoch of this folder.
+        resume: go on where the run in this folder was left; start it if there is none.
         overwrite: delete an earlier run in this folder first.
         time_limit: seconds after which the running epoch is the last; None is no limit.
+        save_every: seconds between two states within an epoch; None is at the ends of epochs only.
+        on_bad_record: what an image that cannot be read does: ``"stop"`` the training, or ``"skip"`` its people, who
+            are then listed in ``skipped.json``; see `data.pipeline.batches`.
+        strategy: ``auto``, ``none`` or ``mirrored``, see `keras_mrpose.training.strategy`.
+        hosts: the processes that train together, each with these same arguments, see `keras_mrpose.training.hosts`;
+            all read the run folder, process 0 writes it. None is this process alone.
 
     Returns:
         The history: name -> one value per epoch.
 
     Raises:
-        InputError: an unknown codec, a run folder in use, people of another skeleton, an unreadable image, or a loss
-            that is NaN.
+        InputError: an unknown codec, a run folder in use, people of another skeleton, an unreadable image, a file that
+            cannot be written, or a loss that is NaN.
+        Stopped: SIGINT (Ctrl-C) or SIGTERM came, and the state is saved.
     """
     run = Path(run)
+    skeleton = skeletons.get(experiment.skeleton)
     for table in (people, validation):
-        if table.skeleton.name != experiment.skeleton:
+        if table.skeleton != skeleton:
             raise InputError(
                 f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
-                f"{experiment.skeleton}; choose an experiment or data that fit."
+                f"{skeleton.name}; choose an experiment or data that fit, or give both the same skeleton."
             )
     codec = heatmaps.codec(experiment.codec, experiment.sigma)
-    history = open_run(run, experiment, resume, overwrite)
+    distribution = devices(strategy, experiment.recipe.batch_size)
     recipe = experiment.recipe
     steps = len(people) // recipe.batch_size
-    start = len(history.get("loss", ()))
-    data = pipeline.batches(
-        people,
-        experiment.input_size,
-        recipe.batch_size,
-        codec=codec,
-        augmentation=experiment.augmentation,
-        seed=recipe.seed,
-        first_epoch=start,
+    hosts = hosts or Hosts()
+    states = (States if hosts.first else ReadStates)(run / STATE)
+    begun = _begun(run, states, experiment, origin(people, validation), resume, overwrite, hosts)
+    if begun.epoch == recipe.epochs:
+        print(f"{run} is finished: its {recipe.epochs} epochs are done.")
+        return begun.history
+    skipped = Skipped()
+    reading = {"on_bad_record": on_bad_record, "skipped": skipped}
+    options = {
+        "input_size": experiment.input_size,
+        "batch_size": recipe.batch_size,
+        "codec": codec,
+        "augmentation": experiment.augmentation,
+        "seed": recipe.seed,
+        **reading,
+    }
+    data = pipeline.batches(people, **options, first_epoch=begun.epoch, first_step=begun.step, shard=hosts.shard)
+    validation_data = pipeline.batches(
+        validation, experiment.input_size, recipe.batch_size, codec=codec, shard=hosts.shard, **reading
     )
-    validation_data = pipeline.batches(validation, experiment.input_size, recipe.batch_size, codec=codec)
+    shown = judged = validation_data
+    if hosts.count > 1:  # what all processes compute by themselves has to be the same in each
+        shown = pipeline.batches(validation, experiment.input_size, recipe.batch_size, codec=codec, **reading)
+    if distribution.num_replicas_in_sync > 1:
+        judged = whole_batches(validation_data, len(validation), recipe.batch_size)
 
     keras.utils.set_random_seed(recipe.seed)
-    model = restored(run, start, steps) if start else build(experiment, people, steps)
-    if not start and (run / LAST).exists():  # to be replaced, now that the new network stands
-        shutil.rmtree(run)
-    new = not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
-    experiment.save(run / CONFIG)
+    with distribution.scope():
+        model, begun = _network(experiment, people, steps, begun)
+    new = hosts.first and make_folder(run, states, experiment, anew=not begun.variables)  # now that the network stands
+    interruption = hosts.interruption()
     try:
-        model.fit(
-            data,
-            steps_per_epoch=steps,
-            epochs=recipe.epochs,
-            initial_epoch=start,
-            shuffle=False,  # the pipeline has shuffled
-            validation_data=validation_data,
-            callbacks=_callbacks(run, history, model, validation_data, recipe.batch_size * steps, time_limit),
-        )
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
-        for table in (people, validation):
-            explained = pipeline.explain_failure(table, error)
-            if explained is not error:
-                raise explained from error
-        raise
+        with _told(run, states, (people, validation), on_bad_record), interruption, hosts.folder(run) as folder:
+            model.fit(
+                data,
+                steps_per_epoch=steps,
+                epochs=recipe.epochs,
+                initial_epoch=begun.epoch,
+                shuffle=False,  # the pipeline has shuffled
+                validation_data=judged,
+                verbose="auto" if hosts.first else 0,
+                callbacks=[
+                    BatchNormGuard(shown),
+                    StopOnNaN(BadBatch(folder, people, options, states), (begun.epoch, begun.step)),
+                    *_callbacks(folder, begun.history, model, shown, recipe.batch_size),
+                    ListSkipped(folder, skipped),
+                    SaveState(states, begun, steps, save_every if hosts.first else None, interruption),
+                    TimeLimit(time_limit, hosts),
+                ],
+            )
     finally:
-        if new and not (run / LAST).exists():  # nothing was trained: leave nothing behind
+        if new and not states.trained and not any((run / name).exists() for name in (LAST, FILE)):  # no trace
             shutil.rmtree(run)
-    return history
+    return begun.history
 
 
-def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
+def build(experiment: Experiment, people: People, steps: int, preprocessing: str | None = None) -> keras.Model:
     """The compiled network of an experiment, under its precision.
 
     Args:
         experiment: what to build.
         people: whose skeleton names the joints.
         steps: batches per epoch, for the schedule.
+        preprocessing: what the first layer does, see `zoo.build`.
     """
+    if experiment.recipe.hard_keypoints > people.skeleton.num_joints:
+        raise InputError(
+            f"The recipe's hard_keypoints is {experiment.recipe.hard_keypoints}, but {people.skeleton.name} has "
+            f"{people.skeleton.num_joints} joints; give fewer."
+        )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(experiment.recipe.precision)
     try:
@@ -127,16 +170,19 @@ def build(experiment: Experiment, people: People, steps: int) -> keras.Model:
             weights=experiment.weights,
             map_joints=experiment.map_joints,
             codec=heatmaps.codec(experiment.codec, experiment.sigma),
+            preprocessing=preprocessing,
         )
     finally:
         keras.config.set_dtype_policy(before)
-    # XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes.
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if experiment.recipe.sync_batch_norm:
+        normalization.synchronize(model)
+    # TensorFlow's XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes; JAX has no other way.
+    compiled = bool(tf.config.list_physical_devices("GPU")) or keras.backend.backend() == "jax"
     model.compile(
-        Adam(schedule(experiment.recipe, steps), epsilon=experiment.recipe.epsilon),
-        HeatmapMSE(model.codec),
+        optimizer(experiment.recipe, steps),
+        per_sample(HeatmapMSE(model.codec, hardest=experiment.recipe.hard_keypoints), model),
         metrics=metrics(people.skeleton, model.codec),
-        jit_compile="auto" if on_gpu else False,
+        jit_compile="auto" if compiled else False,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
@@ -151,16 +197,60 @@ def metrics(skeleton: Skeleton, codec: heatmaps.Codec) -> list[keras.metrics.Met
     if skeleton == MPII:
         return [PCKh(codec, name="pckh"), *torso]
     similarity = [OKSAP(skeleton.sigmas, codec=codec, name="oks_ap")]
-    return similarity + torso if skeleton == COCO else torso + similarity
+    return torso + similarity if skeleton == LSP else similarity + torso
 
 
-def _callbacks(run, history, model, validation_data, images_per_epoch, time_limit) -> list[keras.callbacks.Callback]:
+def _begun(run, states, experiment, of_people, resume, overwrite, hosts: Hosts) -> State:
+    """`begun_run`, the same in all processes; each has read the folder when process 0 begins to write."""
+    recipe = experiment.recipe
+    if recipe.batch_size % hosts.devices:
+        raise InputError(
+            f"The recipe's batch_size is {recipe.batch_size}, which the {hosts.devices} devices of {hosts.count} "
+            f"processes cannot share equally; give a multiple of {hosts.devices}."
+        )
+    hosts.check_same(f"{experiment}{of_people}", "an experiment, recipe or people")
+    begun = begun_run(run, states, experiment, of_people, resume, overwrite or not hosts.first)
+    hosts.check_same(f"{begun.epoch} {begun.step}", f"a state in {run}, which has to be a folder that all share,")
+    return begun
+
+
+def _network(experiment: Experiment, people: People, steps: int, begun: State) -> tuple[keras.Model, State]:
+    """The network as it was in a state, and that state; for a beginning, with the network's preprocessing noted."""
+    if not begun.variables:
+        model = build(experiment, people, steps)
+        return model, replace(begun, origin={**begun.origin, "preprocessing": model.spec.get("preprocessing")})
+    bare = replace(experiment, weights=None, backbone_weights=None, map_joints=False)  # the files may be gone
+    model = build(bare, people, steps, begun.origin["preprocessing"])
+    for part in ("model", "optimizer"):
+        restore(model, begun.variables, part)
+    return model, begun
+
+
+@contextmanager
+def _told(run: Path, states: States, tables: tuple[People, ...], on_bad_record: str) -> Iterator[None]:
+    """What can go wrong in `fit` without being a bug, as an `InputError`: a full disk, and a broken image."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or run} cannot be written ({error.strerror or error}); {states.advice()}."
+        ) from error
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
+        if on_bad_record == "skip":  # then it was no image
+            raise
+        for table in tables:
+            explained = pipeline.explain_failure(table, error)
+            if explained is not error:
+                raise explained from error
+        raise
+
+
+def _callbacks(run, history, model, validation_data, batch_size) -> list[keras.callbacks.Callback]:
     monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
     return [
-        Throughput(images_per_epoch),
-        StopOnNaN(),
+        Throughput(batch_size),
+        ValidateAveraged(),
         RunFiles(run, history, monitor),
         Pictures(run / LOGS / "pictures", validation_data),
-        keras.callbacks.TensorBoard(run / LOGS, write_graph=False, profile_batch=0),
-        TimeLimit(time_limit),
+        Curves(run / LOGS, write_graph=False, profile_batch=0),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -9,41 +10,64 @@ import shutil
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_mrpose.config import Experiment
+from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
+from keras_mrpose.training.averaging import averaged
+from keras_mrpose.training.state import State, States, aside, settle
 
-BEST, LAST, CONFIG, HISTORY, LOGS = "best.keras", "last.keras", "config.json", "history.json", "logs"
+BEST, LAST, CONFIG, HISTORY, LOGS, STATE = "best.keras", "last.keras", "config.json", "history.json", "logs", "state"
 
 
-def open_run(run: Path, experiment: Experiment, resume: bool, overwrite: bool) -> dict[str, list[float]]:
-    """The history to go on with: empty for a new run."""
-    if resume:
-        for name in (LAST, HISTORY):
-            if not (run / name).exists():
-                raise InputError(f"{run} has no {name} to go on from; start without --resume.")
-        if Experiment.load(run / CONFIG) != experiment:
-            raise InputError(f"{run / CONFIG} says that the run was started otherwise; give --resume the same options.")
-        return json.loads((run / HISTORY).read_text())
-    if (run / LAST).exists() and not overwrite:
+def begun_run(
+    run: Path, states: States, experiment: Experiment, origin: dict[str, str], resume: bool, overwrite: bool
+) -> State:
+    """The state to go on from; for a new run that of the beginning, with this origin.
+
+    Raises:
+        InputError: the folder is in use, or the run in it was started otherwise or is damaged.
+    """
+    there = bool(states) or (run / LAST).exists()
+    if there and not resume and not overwrite:
         raise InputError(f"{run} holds a run; go on with --resume, replace it with --overwrite, or name another.")
-    return {}
-
-
-def restored(run: Path, epochs: int, steps: int) -> keras.Model:
-    """The compiled network as it was after so many epochs."""
-    try:
-        model = keras.models.load_model(run / LAST)
-    except Exception as error:  # Keras raises many kinds for a file that it cannot read
-        raise InputError(f"{run / LAST} cannot be loaded; start again with --overwrite.") from error
-    done = int(model.optimizer.iterations)
-    # mixed_float16 leaves steps out, and does not count them, when the gradients overflow
-    if done != epochs * steps and not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+    if not there or not resume:
+        return State(origin=origin)
+    if Experiment.load(run / CONFIG) != experiment:
+        raise InputError(f"{run / CONFIG} says that the run was started otherwise; give --resume the same options.")
+    state = states.newest()
+    if state is None:
         raise InputError(
-            f"{run} took {done} steps in {epochs} epochs, with these people it would be {epochs * steps}; "
-            "give --resume the same people."
+            f"{run} has {LAST} and no state to go on from; start from its weights in another run, or with --overwrite."
         )
-    return model
+    for name, value in origin.items():
+        if state.origin[name] != value:
+            raise InputError(f"{run} was started with other {name} people; give --resume the same people.")
+    return state
+
+
+def origin(people: People, validation: People) -> dict[str, str]:
+    """A SHA-256 of all that a training takes from each table; image files go by their names, folders may move."""
+    return {"training": _digest(people), "validation": _digest(validation)}
+
+
+def make_folder(run: Path, states: States, experiment: Experiment, anew: bool) -> bool:
+    """The run folder with its config, without an earlier run if this one starts `anew`; tells whether it is new."""
+    if anew and (states or (run / LAST).exists()):
+        shutil.rmtree(run)
+    new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    if anew:
+        experiment.save(run / CONFIG)
+    return new
+
+
+def _digest(people: People) -> str:
+    digest = hashlib.sha256("\n".join(os.path.basename(path) for path in people.paths()).encode())
+    for column in (people.boxes, people.keypoints, people.normalizer):
+        digest.update(np.ascontiguousarray(column, np.float64))
+    return digest.hexdigest()
 
 
 class RunFiles(keras.callbacks.Callback):
@@ -63,15 +87,18 @@ class RunFiles(keras.callbacks.Callback):
         self.run, self.history, self.monitor = run, history, monitor
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save; the history and ``last.keras``, which belong together, move into place at the end."""
+        """Save; a training that dies in between goes on from its state and writes the same again."""
         is_best = logs[self.monitor] > max(self.history.get(self.monitor, ()), default=-math.inf)
         for name, value in {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}.items():
             self.history.setdefault(name, []).append(float(value))
-        part = {name: self.run / f"part-{name}" for name in (BEST, LAST, HISTORY)}
-        self.model.save(part[LAST])
-        part[HISTORY].write_text(json.dumps(self.history, indent=1) + "\n")
+        with aside(self.run / LAST) as part:
+            with averaged(self.model):
+                self.model.save(part)
+            settle(part, self.run / LAST)
         if is_best:
-            shutil.copyfile(part[LAST], part[BEST])
-            os.replace(part[BEST], self.run / BEST)
-        for name in (LAST, HISTORY):
-            os.replace(part[name], self.run / name)
+            with aside(self.run / BEST) as part:
+                shutil.copyfile(self.run / LAST, part)
+                settle(part, self.run / BEST)
+        with aside(self.run / HISTORY) as part:
+            part.write_text(json.dumps(self.history, indent=1) + "\n")
+            settle(part, self.run / HISTORY)

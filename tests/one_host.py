@@ -1,0 +1,61 @@
+"""One process of a training on several machines, for test_hosts: `python one_host.py '{"index": 0, ...}'`.
+
+It trains the network of test_training and writes down what it has at the end.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+import test_training
+from test_training import EXPERIMENT, fit, micro
+
+from keras_mrpose import data, training
+from keras_mrpose.errors import InputError
+from keras_mrpose.training import callbacks, hosts
+
+
+class Dying(callbacks.TimeLimit):
+    """Sends its process a signal at the beginning of a batch of the second epoch."""
+
+    signal, batch = None, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == (1, self.batch):
+            os.kill(os.getpid(), self.signal)
+
+
+def main(folder, run, result, addresses="", index=0, die=None, patience=120, rate=3e-3, **options):
+    """Train; the exit code is the command line's."""
+    fit.zoo.build = micro
+    if die is not None:
+        Dying.signal, Dying.batch = signal.Signals[die[0]], die[1]
+        fit.TimeLimit = Dying
+    built, models = fit.build, []
+    fit.build = lambda *arguments: models.append(built(*arguments)) or models[-1]
+    people, validation = data.load(folder, "train"), data.load(folder, "val").take(slice(7))
+    recipe = test_training.dataclasses.replace(EXPERIMENT.recipe, learning_rate=rate)
+    experiment = test_training.dataclasses.replace(EXPERIMENT, recipe=recipe)
+    try:
+        with hosts.join(addresses, index, patience) if addresses else hosts.Hosts() as joined:
+            history = training.train(experiment, people, validation, run, hosts=joined, **options)
+            values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in models[0].variables}
+            values |= {v.path: keras.ops.convert_to_numpy(v) for v in models[0].optimizer.variables}
+            np.savez(result, history=json.dumps(history), **values)
+    except InputError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(**json.loads(sys.argv[1])))
