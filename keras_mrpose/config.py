@@ -244,4 +244,6 @@ class Experiment:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{path} is not the config of a run ({reason(error)}); use one written by `train`.") from error
+            raise InputError(
+                f"{path} is not the config of a run ({reason(error)}); use one written by `train`."
+            ) from error

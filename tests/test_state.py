@@ -615,3 +615,12 @@ def test_random_kills(plain, drawn, tmp_path):
             kills += 1
         assert_same(run, plain)
         number += 1
+
+
+def test_weights_that_are_no_numbers_are_no_state(tmp_path):
+    """A step can break them while its loss is still finite; the next one tells, and then the older state is whole."""
+    states = States(tmp_path / "state")
+    keep = saving.SaveState(states, State(), 4, None, Interruption())
+    for value, kept in ((1.0, 1), (np.nan, 1), (np.inf, 1), (2.0, 2)):
+        keep._save(State(epoch=int(value) if np.isfinite(value) else 3, variables={"model/a": np.float32([0, value])}))
+        assert len(states._generations()) == kept

@@ -38,7 +38,8 @@ def batches(
 
     Without `augmentation`: everybody once, in order, the last batch as it falls. With it: endless epochs, each in an
     order and with an augmentation of its own that depend only on (seed, epoch, person), so that training can go on
-    from any step of any epoch; people that do not fill a batch sit this epoch out (take ``len(people) // batch_size`` steps).
+    from any step of any epoch; people that do not fill a batch sit this epoch out (take
+    ``len(people) // batch_size`` steps).
 
     Args:
         people: whose image files exist.

@@ -76,43 +76,26 @@ def train(
             cannot be written, or a loss that is NaN.
         Stopped: SIGINT (Ctrl-C) or SIGTERM came, and the state is saved.
     """
-    run = Path(run)
-    skeleton = skeletons.get(experiment.skeleton)
-    for table in (people, validation):
-        if table.skeleton != skeleton:
-            raise InputError(
-                f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
-                f"{skeleton.name}; choose an experiment or data that fit, or give both the same skeleton."
-            )
-    codec = heatmaps.codec(experiment.codec, experiment.sigma)
-    distribution = devices(strategy, experiment.recipe.batch_size)
-    recipe = experiment.recipe
+    run, recipe, hosts = Path(run), experiment.recipe, hosts or Hosts()
+    _check_joints(experiment, people, validation)
+    distribution = devices(strategy, recipe.batch_size)
     steps = len(people) // recipe.batch_size
-    hosts = hosts or Hosts()
     states = (States if hosts.first else ReadStates)(run / STATE)
+    skipped = Skipped()
+    reading = {
+        "input_size": experiment.input_size,
+        "batch_size": recipe.batch_size,
+        "codec": heatmaps.codec(experiment.codec, experiment.sigma),
+        "on_bad_record": on_bad_record,
+        "skipped": skipped,
+    }
     begun = _begun(run, states, experiment, origin(people, validation), resume, overwrite, hosts)
     if begun.epoch == recipe.epochs:
         print(f"{run} is finished: its {recipe.epochs} epochs are done.")
         return begun.history
-    skipped = Skipped()
-    reading = {"on_bad_record": on_bad_record, "skipped": skipped}
-    options = {
-        "input_size": experiment.input_size,
-        "batch_size": recipe.batch_size,
-        "codec": codec,
-        "augmentation": experiment.augmentation,
-        "seed": recipe.seed,
-        **reading,
-    }
-    data = pipeline.batches(people, **options, first_epoch=begun.epoch, first_step=begun.step, shard=hosts.shard)
-    validation_data = pipeline.batches(
-        validation, experiment.input_size, recipe.batch_size, codec=codec, shard=hosts.shard, **reading
-    )
-    shown = judged = validation_data
-    if hosts.count > 1:  # what all processes compute by themselves has to be the same in each
-        shown = pipeline.batches(validation, experiment.input_size, recipe.batch_size, codec=codec, **reading)
-    if distribution.num_replicas_in_sync > 1:
-        judged = whole_batches(validation_data, len(validation), recipe.batch_size)
+    varied = {**reading, "augmentation": experiment.augmentation, "seed": recipe.seed}
+    data = pipeline.batches(people, **varied, first_epoch=begun.epoch, first_step=begun.step, shard=hosts.shard)
+    judged, shown = _validation_data(validation, reading, hosts, distribution)
 
     keras.utils.set_random_seed(recipe.seed)
     with distribution.scope():
@@ -131,8 +114,8 @@ def train(
                 verbose="auto" if hosts.first else 0,
                 callbacks=[
                     BatchNormGuard(shown),
-                    StopOnNaN(BadBatch(folder, people, options, states), (begun.epoch, begun.step)),
-                    *_callbacks(folder, begun.history, model, shown, recipe.batch_size),
+                    StopOnNaN(BadBatch(folder, people, varied, states), (begun.epoch, begun.step)),
+                    *_records(folder, begun.history, model, shown, recipe.batch_size),
                     ListSkipped(folder, skipped),
                     SaveState(states, begun, steps, save_every if hosts.first else None, interruption),
                     TimeLimit(time_limit, hosts),
@@ -200,6 +183,25 @@ def metrics(skeleton: Skeleton, codec: heatmaps.Codec) -> list[keras.metrics.Met
     return torso + similarity if skeleton == LSP else similarity + torso
 
 
+def _check_joints(experiment: Experiment, *tables: People) -> None:
+    skeleton = skeletons.get(experiment.skeleton)
+    for table in tables:
+        if table.skeleton != skeleton:
+            raise InputError(
+                f"{table.source} has {table.skeleton.name} joints, but experiment {experiment.name!r} is for "
+                f"{skeleton.name}; choose an experiment or data that fit, or give both the same skeleton."
+            )
+
+
+def _validation_data(validation: People, reading: dict, hosts: Hosts, distribution: tf.distribute.Strategy):
+    """Batches that are judged, and batches that are shown, which are the same in all processes."""
+    judged = pipeline.batches(validation, **reading, shard=hosts.shard)
+    shown = pipeline.batches(validation, **reading) if hosts.count > 1 else judged
+    if distribution.num_replicas_in_sync > 1:
+        judged = whole_batches(judged, len(validation), reading["batch_size"])
+    return judged, shown
+
+
 def _begun(run, states, experiment, of_people, resume, overwrite, hosts: Hosts) -> State:
     """`begun_run`, the same in all processes; each has read the folder when process 0 begins to write."""
     recipe = experiment.recipe
@@ -245,7 +247,8 @@ def _told(run: Path, states: States, tables: tuple[People, ...], on_bad_record: 
         raise
 
 
-def _callbacks(run, history, model, validation_data, batch_size) -> list[keras.callbacks.Callback]:
+def _records(run, history, model, validation_data, batch_size) -> list[keras.callbacks.Callback]:
+    """What is written down of an epoch."""
     monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
     return [
         Throughput(batch_size),

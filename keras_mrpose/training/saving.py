@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import keras
+import numpy as np
 
 from keras_mrpose.training.interruption import Interruption, Stopped
 from keras_mrpose.training.state import State, States, captured, place, restore
@@ -82,6 +83,8 @@ class SaveState(keras.callbacks.Callback):
         return State(epoch, step, self.begun.history, self.begun.origin, captured(self.model))
 
     def _save(self, state: State) -> None:
+        if not all(np.isfinite(values).all() for values in state.variables.values()):
+            return  # the loss will say so in the next step; until then the last state is one to go on from
         self.states.write(state)
         self.saved = time.monotonic()
 
