@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from evaluation import measure_evaluation
 from exports import measure_exports
-from peak import flop, measure_peak
 from memory import measure_memory
+from peak import flop, measure_peak
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 

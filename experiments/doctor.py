@@ -9,9 +9,8 @@ import tables
 from rich.console import Console
 from rich.progress import track
 
-from keras_mrpose import InputError, skeletons
-from keras_mrpose.data import doctor
-from keras_mrpose.data.findings import ERROR, WARNING, Finding, Report
+from keras_mrpose import InputError, doctor, skeletons
+from keras_mrpose.doctor.findings import ERROR, WARNING, Finding, Report
 
 SHOWN = 5  # examples of each kind; the file has more
 

@@ -9,9 +9,10 @@ import scipy.io
 from commands import call, refused
 from PIL import Image
 
-from keras_mrpose import data
-from keras_mrpose.data import doctor, swaps, synthetic
-from keras_mrpose.data.findings import KINDS, WARNING
+from keras_mrpose import data, doctor
+from keras_mrpose.data import synthetic
+from keras_mrpose.doctor import swaps
+from keras_mrpose.doctor.findings import KINDS, WARNING
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 

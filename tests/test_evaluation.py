@@ -300,7 +300,7 @@ def test_files_that_are_no_results_are_named(people, predictor, tmp_path):
         content = json.loads(whole)
         del content["protocol"][part]
         file.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=rf"not a result file of this version \(KeyError\('{part}'"):
+        with pytest.raises(InputError, match=rf"not a result file of this version \(no '{part}'\)"):
             Result.load(file)
     file.write_text(whole)
     (tmp_path / "result.npz").write_bytes(b"cut")

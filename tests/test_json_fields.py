@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_mrpose.data import json_fields
+from keras_mrpose.data.formats import json_fields
 from keras_mrpose.errors import InputError
 
 CONTENT = {

@@ -16,7 +16,7 @@ LAYERS = (
     {"config"},
     {"geometry", "heatmaps"},
     {"charts", "data", "models", "losses", "metrics", "nms", "optimizers", "visualize"},
-    {"predictor", "training"},
+    {"doctor", "predictor", "training"},
     {"evaluation"},
     {"export"},
     {"__init__"},

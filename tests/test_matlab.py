@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from keras_mrpose.data import matlab
+from keras_mrpose.data.formats import matlab
 from keras_mrpose.errors import InputError
 
 HEAD = b"MATLAB 5.0 MAT-file, made up".ljust(124) + struct.pack("<H", 0x100) + b"IM"

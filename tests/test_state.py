@@ -257,6 +257,46 @@ def test_another_thread_leaves_the_handlers():
     assert within == [before]
 
 
+# --- processes that are killed ------------------------------------------------------------------------------------
+
+
+def stopped_at(run, folder, *places):
+    """A process that stops at these places, see stopping.py."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent), str(here.parent / "experiments"), str(here)])
+    return subprocess.run(
+        [sys.executable, str(here / "stopping.py"), str(run), str(folder), *places],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(tables, tmp_path_factory):
+    """Never killed, in this process, without the shortcuts of the tests below, which must not have begun."""
+    run = tmp_path_factory.mktemp("runs") / "plain"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.zoo, "build", micro)
+        history = training.train(EXPERIMENT, *tables, run)
+    return SimpleNamespace(run=run, history=history)
+
+
+def test_signals(plain, drawn, tables, tmp_path):
+    """Ctrl-C in the first epoch, SIGTERM while validating, then `kill -9` between a write and its rename."""
+    run = tmp_path / "run"
+    done = stopped_at(run, drawn, "SIGINT:train:2", "SIGTERM:test:1", "SIGKILL:write:20")
+    assert re.findall(r"returned (\d+)", done.stdout) == ["130", "143"], done.stderr
+    assert done.returncode == -signal.SIGKILL
+    assert "stopped by SIGINT; the training is saved after batch 2 of epoch 1" in done.stderr
+    assert "stopped by SIGTERM; the training is saved after batch 3 of epoch 1" in done.stderr
+    assert not (run / "history.json").exists() or len(json.loads((run / "history.json").read_text())["loss"]) < EPOCHS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.zoo, "build", micro)
+        training.train(EXPERIMENT, *tables, run, resume=True)
+    assert_same(run, plain)
+
+
 # --- a training that is killed ------------------------------------------------------------------------------------
 
 
@@ -437,13 +477,11 @@ def killed_until_done(killer, tables, run, draw, save_every):
             killer.reset()
 
 
-def test_many_kills_change_nothing(killer, unbroken, tables, tmp_path):
-    draw = np.random.default_rng(6)
-    for number, save_every in enumerate((0.0, None)):
-        run = tmp_path / str(number)
-        kills = killed_until_done(killer, tables, run, draw, save_every)
-        assert len(kills) >= 3
-        assert_same(run, unbroken)
+@pytest.mark.parametrize("save_every", [0.0, pytest.param(None, marks=pytest.mark.slow)])
+def test_many_kills_change_nothing(killer, unbroken, tables, tmp_path, save_every):
+    kills = killed_until_done(killer, tables, tmp_path / "run", np.random.default_rng(6), save_every)
+    assert len(kills) >= 3
+    assert_same(tmp_path / "run", unbroken)
 
 
 @pytest.mark.slow
@@ -558,46 +596,6 @@ def test_states_are_saved_so_often(killer, tables, tmp_path, monkeypatch):
     one = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(EXPERIMENT.recipe, epochs=1))
     training.train(one, *tables, tmp_path / "run", save_every=2.0)
     assert written == [(0, 0), (0, 2), (1, 0)]
-
-
-# --- processes that are killed ------------------------------------------------------------------------------------
-
-
-def stopped_at(run, folder, *places):
-    """A process that stops at these places, see stopping.py."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here.parent), str(here.parent / "experiments"), str(here)])
-    return subprocess.run(
-        [sys.executable, str(here / "stopping.py"), str(run), str(folder), *places],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def plain(tables, tmp_path_factory):
-    """Never killed, in this process, without the shortcuts of the tests above."""
-    run = tmp_path_factory.mktemp("runs") / "plain"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
-        history = training.train(EXPERIMENT, *tables, run)
-    return SimpleNamespace(run=run, history=history)
-
-
-def test_signals(plain, drawn, tables, tmp_path):
-    """Ctrl-C in the first epoch, SIGTERM while validating, then `kill -9` between a write and its rename."""
-    run = tmp_path / "run"
-    done = stopped_at(run, drawn, "SIGINT:train:2", "SIGTERM:test:1", "SIGKILL:write:20")
-    assert re.findall(r"returned (\d+)", done.stdout) == ["130", "143"], done.stderr
-    assert done.returncode == -signal.SIGKILL
-    assert "stopped by SIGINT; the training is saved after batch 2 of epoch 1" in done.stderr
-    assert "stopped by SIGTERM; the training is saved after batch 3 of epoch 1" in done.stderr
-    assert not (run / "history.json").exists() or len(json.loads((run / "history.json").read_text())["loss"]) < EPOCHS
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
-        training.train(EXPERIMENT, *tables, run, resume=True)
-    assert_same(run, plain)
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_mrpose.data import coco, figure, synthetic
-from keras_mrpose.data.canvas import OBJECT, Canvas, outlines
-from keras_mrpose.data.painting import PARTS, Person, sample_looks
+from keras_mrpose.data import coco, synthetic
+from keras_mrpose.data.drawn import figure
+from keras_mrpose.data.drawn.canvas import OBJECT, Canvas, outlines
+from keras_mrpose.data.drawn.painting import PARTS, Person, sample_looks
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO
 

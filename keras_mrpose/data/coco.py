@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data import json_fields
 from keras_mrpose.data.coco_records import (
     PERSON,
     Annotations,
@@ -18,6 +17,7 @@ from keras_mrpose.data.coco_records import (
     require_fields,
     skeleton_of,
 )
+from keras_mrpose.data.formats import json_fields
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, Skeleton

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data import matlab
+from keras_mrpose.data.formats import matlab
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import LSP

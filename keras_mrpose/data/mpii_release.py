@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_mrpose.data import matlab
+from keras_mrpose.data.formats import matlab
 from keras_mrpose.data.mpii import HEAD_SHARE, MAT, MISSING, square, table
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError

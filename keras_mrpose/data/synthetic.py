@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_mrpose.data import figure, scenery
-from keras_mrpose.data.canvas import Canvas
-from keras_mrpose.data.painting import PARTS, Person, sample_looks
+from keras_mrpose.data.drawn import figure, scenery
+from keras_mrpose.data.drawn.canvas import Canvas
+from keras_mrpose.data.drawn.painting import PARTS, Person, sample_looks
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO
 

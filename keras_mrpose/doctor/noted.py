@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data.findings import Notes
+from keras_mrpose.doctor.findings import Notes
 
 
 def content_of(file: Path, kind: type, notes: Notes):

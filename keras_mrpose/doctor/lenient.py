@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_mrpose.data import coco, matlab, mpii, mpii_release
+from keras_mrpose.data import coco, mpii, mpii_release
 from keras_mrpose.data.coco_records import PERSON, skeleton_of
-from keras_mrpose.data.findings import Notes
-from keras_mrpose.data.noted import content_of, first, flagged, has_fields, numbers
+from keras_mrpose.data.formats import matlab
 from keras_mrpose.data.people import People
+from keras_mrpose.doctor.findings import Notes
+from keras_mrpose.doctor.noted import content_of, first, flagged, has_fields, numbers
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 

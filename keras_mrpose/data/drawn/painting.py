@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from keras_mrpose import skeletons
-from keras_mrpose.data.canvas import ANGLES, CIRCLE, Canvas, Colour
-from keras_mrpose.data.figure import AT, FACE, Figure
+from keras_mrpose.data.drawn.canvas import ANGLES, CIRCLE, Canvas, Colour
+from keras_mrpose.data.drawn.figure import AT, FACE, Figure
 
 PARTS = (
     "chest", "pelvis", "neck", "head", "left_upper_arm", "right_upper_arm", "left_forearm", "right_forearm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from keras_mrpose.data.canvas import OBJECT, Canvas
+from keras_mrpose.data.drawn.canvas import OBJECT, Canvas
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose import data
-from keras_mrpose.data import lenient, pictures, swaps
-from keras_mrpose.data.findings import Finding, Notes, Report
-from keras_mrpose.data.lenient import Split
+from keras_mrpose.doctor import lenient, pictures, swaps
+from keras_mrpose.doctor.findings import Finding, Notes, Report
+from keras_mrpose.doctor.lenient import Split
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton, swap_pairs_of
 

@@ -15,8 +15,8 @@ import PIL.Image
 import tensorflow as tf
 
 from keras_mrpose.data import pipeline
-from keras_mrpose.data.findings import Notes
-from keras_mrpose.data.lenient import Split
+from keras_mrpose.doctor.findings import Notes
+from keras_mrpose.doctor.lenient import Split
 
 PLAIN = {"L", "RGB", "P", "1"}  # modes that the pipeline turns to RGB as everybody does
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright

@@ -1,0 +1,1 @@
+"""File formats that hold annotations, read piece by piece and trusted in nothing."""
