@@ -66,25 +66,15 @@ def batches(
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
     if len(people) == 0:
         raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
-    index, count = shard
-    present = len(people)
-    if augmentation is None and count > 1:
-        people = _filled_up(people, -present % batch_size)
-    if augmentation is None:
-        order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
+    present, count = len(people), shard[1]
+    if augmentation is not None:
+        order = _endless_order(*_per_epoch(people, batch_size), seed, first_epoch).skip(first_step * batch_size)
+        order = _share(order, batch_size, shard)
     else:
-        steps = len(people) // batch_size
-        if steps == 0:
-            raise InputError(
-                f"{people.source} has {len(people)} people, less than one batch of {batch_size}; make batches smaller."
-            )
-        order = _endless_order(len(people), steps * batch_size, seed, first_epoch).skip(first_step * batch_size)
-
-    if count > 1:
-        part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
-        order = order.batch(batch_size).map(lambda epochs, rows: (epochs[part], rows[part])).unbatch()
-        if augmentation is None:
-            order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
+        people = _filled_up(people, -present % batch_size if count > 1 else 0)
+        order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
+        order = _share(order, batch_size, shard)
+        order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
     normalizer = tf.constant(people.normalizer, tf.float32)
     mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
@@ -185,10 +175,30 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None):
 
 def _filled_up(people: People, more: int) -> People:
     """With so many people more, who have no labelled joints."""
+    if not more:
+        return people
     rows = np.minimum(np.arange(len(people) + more), len(people) - 1)
     keypoints = people.keypoints[rows]
     keypoints[len(people) :] = 0
     return replace(people.take(rows), keypoints=keypoints)
+
+
+def _per_epoch(people: People, batch_size: int) -> tuple[int, int]:
+    """How many people there are, and how many of them whole batches take."""
+    if len(people) < batch_size:
+        raise InputError(
+            f"{people.source} has {len(people)} people, less than one batch of {batch_size}; make batches smaller."
+        )
+    return len(people), len(people) // batch_size * batch_size
+
+
+def _share(order: tf.data.Dataset, batch_size: int, shard: tuple[int, int]) -> tf.data.Dataset:
+    """This process's part of each batch."""
+    index, count = shard
+    if count == 1:
+        return order
+    part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
+    return order.batch(batch_size).map(lambda epochs, rows: (epochs[part], rows[part])).unbatch()
 
 
 def _endless_order(people: int, per_epoch: int, seed: int, first_epoch: int) -> tf.data.Dataset:
