@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -20,9 +19,10 @@ from peak import flop, measure_peak
 from rich.table import Table
 from timing import Spread, console, seconds
 
-from keras_mrpose import build, data, export_litert
+from keras_mrpose import build, data
 from keras_mrpose.config import Augmentation
-from keras_mrpose.export import BUDGETS, Budget, gate, litert, twins
+from keras_mrpose.export import BUDGETS, gate, litert, twins
+from keras_mrpose.export.shipping import calibration_crops
 from keras_mrpose.models.exported.interpreter import Network
 from keras_mrpose.models.inference import rewritten
 from keras_mrpose.predictor import Predictor
@@ -32,8 +32,6 @@ KERAS, REWRITTEN, TRANSPOSE = "Keras", "Keras, rewritten", ", transpose"
 THREADS = (1, 2)
 JUDGED = 200  # people
 AT_LEAST = 0.2  # seconds of a measurement
-# The table is to show what is lost, not to refuse it.
-WHATEVER = dict.fromkeys(BUDGETS, Budget(points=100, correlation=0, shift=1e6))
 
 
 def measure_exports(arguments) -> dict:
@@ -118,14 +116,13 @@ def _random(name: str, size: tuple[int, int]) -> keras.Model:
 
 def _judged(run: str, folder: str) -> dict[str, float]:
     """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
+    predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    people = people.of_images(people.image_ids[people.image_index[:JUDGED]])
-    calibration = data.load(folder, "train")
-    with tempfile.TemporaryDirectory() as place:
-        report = export_litert(
-            run, Path(place) / "export", FORMS, people=people, calibration=calibration, budgets=WHATEVER
-        )
-    return {KERAS: report.before} | {one.form: one.value for one in report.files.values()}
+    original = gate.Original(predictor, people.of_images(people.image_ids[people.image_index[:JUDGED]]))
+    network, crops = twins.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
+    conversions = [litert.convert(network, form, crops if form == "int8" else None) for form in FORMS]
+    measured = [gate.measure(one, "heatmaps", original, BUDGETS[one.form]) for one in conversions]
+    return {KERAS: original.value} | {one.form: one.value for one in measured}
 
 
 def _crops(folder: str, size: tuple[int, int]) -> np.ndarray:
