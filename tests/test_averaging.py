@@ -90,6 +90,7 @@ def test_on_each_device():
         assert same([variable.value.values[device] for variable in model.trainable_variables], own)
 
 
+@pytest.mark.slow
 def test_a_training_judges_shows_and_saves_the_average(tables, tmp_path, monkeypatch):
     """And trains on with the weights: they are those of the same training without an average."""
     models, shown = [], []

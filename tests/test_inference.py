@@ -367,5 +367,6 @@ def test_an_unknown_form():
         rewritten(network(), "pixels")
 
 
+@pytest.mark.slow
 def test_on_jax():
     on_jax.passed(__file__, "pixel_by_pixel or row_by_row", 5)

@@ -82,6 +82,7 @@ def test_the_last_batch_leaves_a_replica_without_anybody():
     assert shares == [(2, 2)] * 7 + [(1, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_fit_counts_everybody_once_in_each_epoch(replicas):
     train, validation = given(7, 7), given(29, 2)  # the last batches: 3 people, 2 + 1 on two replicas; one, 1 + 0

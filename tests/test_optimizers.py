@@ -191,6 +191,7 @@ def test_steps_that_overflow_are_left_out(float16):
     assert [not (g or r) for g, r in zip(gathered, rates, strict=True)] == changed
 
 
+@pytest.mark.slow
 def test_on_jax():
     on_jax.passed(__file__, "float64 and all or overflow", 2)
 

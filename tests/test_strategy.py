@@ -142,6 +142,7 @@ def test_a_step_of_a_whole_network(how):
     check_step(how)
 
 
+@pytest.mark.slow
 def test_batch_norms_that_are_not_synchronised_see_one_share_each():
     """Gradients and moving averages are then the mean of those of two devices that have half of the people each."""
     _, both = step("mirrored", PEOPLE)
@@ -194,7 +195,7 @@ def pair():
     return one, two
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 13])
+@pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8)), 3, 13])
 def test_any_number_of_people_is_validated_and_predicted_in_order(count):
     """Fewer people than devices, than a batch; a batch; and one that ends with shares of 3 and 2 people."""
     (one, two), everybody = pair(), people(count, seed=2)
@@ -245,7 +246,8 @@ TRAINED = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("validated", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("validated", [1, 3, 8])
 def test_a_training_on_two_devices_is_that_on_one(drawn, tmp_path, validated):
     """Eight steps: each makes ten times more of a rounding at most; here 1e-4 is left of it."""
     table, validation = drawn[0], drawn[1].take(slice(validated))
