@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -152,7 +153,7 @@ def why_unreadable(path: str) -> str | None:
     try:
         read_image(tf.constant(path))
     except tf.errors.OpError as bad:
-        return bad.message.splitlines()[0]
+        return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", bad.message.splitlines()[0])  # without places in the graph
     return None
 
 
