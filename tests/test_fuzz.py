@@ -443,7 +443,7 @@ def search(files, check, examples):
 
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_files(readers, name):
-    search(FILES[name](), getattr(readers, READERS[name]), 8 if name == "keras" else 30)
+    search(FILES[name](), getattr(readers, READERS[name]), 4 if name == "keras" else 15)
 
 
 @pytest.mark.slow
