@@ -19,7 +19,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 def _require(condition: bool, what: str, field: str, value, wanted: str) -> None:
     if not condition:
-        raise InputError(f"The {what}'s {field} is {value!r}; give {wanted}.")
+        raise InputError(f"The {what}'s {field} is {value!r:.200}; give {wanted}.")
 
 
 def _filled(kind: type, values: dict):
