@@ -10,7 +10,7 @@ from commands import call, refused
 from PIL import Image
 
 from keras_mrpose import data, doctor
-from keras_mrpose.data import synthetic
+from keras_mrpose.data import pipeline, synthetic
 from keras_mrpose.doctor import swaps
 from keras_mrpose.doctor.findings import KINDS, WARNING
 from keras_mrpose.errors import InputError
@@ -175,6 +175,14 @@ def test_each_mistake_alone(spoilt, spoil, key, also):
     assert finding.count == 1 == len(finding.examples)
     assert str(spoilt.folder) in finding.examples[0].file and finding.examples[0].value
     assert report.clean == (KINDS[key].severity == WARNING)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404", b"\xff\xd8\xff cut off"])
+def test_what_is_wrong_with_a_picture_is_told_without_tensorflows_graph(content, spoilt):
+    spoilt.picture.write_bytes(content)
+    (example,) = spoilt.examine().findings[0].examples
+    assert example.value and "{{" not in example.value and "Op:" not in example.value
+    assert f"({example.value})" in str(pipeline.explain_failure(data.load(spoilt.folder, "train"), None))
 
 
 def test_the_upright_figure_is_clean(spoilt):

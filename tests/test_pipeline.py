@@ -109,6 +109,22 @@ def test_batches_of_four_are_four_batches_of_one(people):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("size", [3, 7, 9])
+def test_whole_batches_are_filled_up_with_people_who_count_for_nothing(people, size):
+    whole = pipeline.batches(people, SIZE, size, whole=True)
+    assert whole.cardinality() == -(-7 // size)  # as Keras asks it
+    assert all(part.shape[0] == size for part in whole.element_spec)
+    images, targets, *weights = (np.concatenate(parts) for parts in zip(*whole.as_numpy_iterator(), strict=True))
+    (still_images, still_targets), *_ = pipeline.batches(people, SIZE, 7).as_numpy_iterator()
+    np.testing.assert_array_equal(images[:7], still_images)
+    np.testing.assert_array_equal(targets[:7], still_targets)
+    assert not targets[7:, :, :3].any()
+    if size == 7:
+        assert not weights
+    else:  # the mean over all is then the one over seven
+        np.testing.assert_allclose(weights[0], len(images) / 7, rtol=1e-7)
+
+
 @pytest.mark.parametrize("augmented", [False, True])
 def test_joints_sit_on_their_pixels(people, augmented):
     """In every crop the centroid of each joint's colour is at the target; a mirrored one shows blue as the left eye.
@@ -151,6 +167,12 @@ def test_labelled_joints_outside_the_crop_keep_their_place(people):
     _, targets = taken(pipeline.batches(aside, SIZE, 7), 1)
     np.testing.assert_array_equal(targets[..., 2], people.keypoints[..., 2] > 0)
     assert (targets[targets[..., 2] > 0][:, 0] < 0).all()
+
+
+@pytest.mark.parametrize("augmentation", [None, STRONG])
+def test_the_end_of_a_process_does_not_wait_for_tuning(people, augmentation):
+    """TensorFlow's tuning thread cannot be told to stop: it was seen to take two minutes to end with a pipeline."""
+    assert pipeline.batches(people, SIZE, 4, augmentation=augmentation).options().autotune.enabled is False
 
 
 # --- the same again -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import Codec, GaussianCodec
 
 ON_BAD_RECORD = ("stop", "skip")
+AHEAD = 2  # batches that wait while one is computed with
 
 
 def batches(
@@ -34,6 +35,7 @@ def batches(
     on_bad_record: str = "stop",
     skipped: Skipped | None = None,
     shard: tuple[int, int] = (0, 1),
+    whole: bool = False,
 ) -> tf.data.Dataset:
     """Batches of ``(images, targets)``.
 
@@ -55,9 +57,11 @@ def batches(
             ``"skip"``: its people become black crops without labelled joints, of which nothing is learnt.
         skipped: gets the people who were skipped.
         shard: ``(index, count)`` of this process among those that share every batch: this pipeline has the index-th
-            part of each. So that all have equally many batches, of one size, the last batch is then filled up with
-            people without labelled joints, and a third value ``(batch,)``, the weight of the samples, makes Keras'
-            mean over all of them the mean over those who are there.
+            part of each, and its batches are `whole`.
+        whole: the last batch, too, has `batch_size` people: it is filled up with some without labelled joints, and a
+            third value ``(batch,)``, the weight of the samples, makes a mean over all of them the mean over those who
+            are there. Keras needs it where devices or processes share the batches: it takes the mean over the replicas
+            of the first batch of a validation, which fails unless their shares are of one shape (Keras 3.15).
 
     Returns:
         Dataset of images ``(batch, height, width, 3)`` float32 RGB 0..255, and targets ``(batch, joints, 4)``
@@ -67,12 +71,13 @@ def batches(
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
     if len(people) == 0:
         raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
-    present, count = len(people), shard[1]
+    present, (_, count) = len(people), shard
+    whole = whole or count > 1
     if augmentation is not None:
         order = _endless_order(*_per_epoch(people, batch_size), seed, first_epoch).skip(first_step * batch_size)
         order = _share(order, batch_size, shard)
     else:
-        people = _filled_up(people, -present % batch_size if count > 1 else 0)
+        people = _filled_up(people, -present % batch_size if whole else 0)
         order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
         order = _share(order, batch_size, shard)
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
@@ -94,12 +99,20 @@ def batches(
         crop = appearance.apply(augment.warp(image, matrix, input_size), outcome.look)
         return crop, target(joints, length, scale)
 
-    data = order.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(batch_size // count, drop_remainder=augmentation is not None)
+    size = batch_size // count
+    data = order.map(sample, num_parallel_calls=os.cpu_count(), deterministic=True)
+    data = data.batch(size, drop_remainder=whole or augmentation is not None)
     if len(people) != present:
-        weights = tf.fill([batch_size // count], len(people) / present)
+        weights = tf.fill([size], len(people) / present)
         data = data.map(lambda images, targets: (images, targets, weights))
-    return data.prefetch(tf.data.AUTOTUNE)
+    return data.prefetch(AHEAD).with_options(_untuned())
+
+
+def _untuned() -> tf.data.Options:
+    """TensorFlow's tuning of pipelines is no faster here, and the end of a process waits for it: a minute at times."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def rows(people: int, batch_size: int, seed: int, first_epoch: int, first_step: int) -> np.ndarray:
@@ -152,9 +165,14 @@ def why_unreadable(path: str) -> str | None:
     """What TensorFlow says of an image file that `read_image` cannot read; None if it can."""
     try:
         read_image(tf.constant(path))
-    except tf.errors.OpError as bad:
-        return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", bad.message.splitlines()[0])  # without places in the graph
+    except tf.errors.OpError as error:
+        return what_is_wrong(error)
     return None
+
+
+def what_is_wrong(error: tf.errors.OpError) -> str:
+    """TensorFlow's first line about an image, without places in its graph."""
+    return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", error.message.splitlines()[0])
 
 
 def _reader(people: People, on_bad_record: str, skipped: Skipped | None):

@@ -53,7 +53,7 @@ def look(path: str) -> Look:
     try:
         height, width, _ = pipeline.decode_image(tf.constant(data)).shape
     except tf.errors.OpError as error:
-        return Look(digest=digest, fault=error.message.splitlines()[0])
+        return Look(digest=digest, fault=pipeline.what_is_wrong(error))
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
             return Look((width, height), digest, None, header.mode, header.getexif().get(ORIENTATION, 1))

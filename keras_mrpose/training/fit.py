@@ -30,7 +30,7 @@ from keras_mrpose.training.hosts import Hosts, ReadStates
 from keras_mrpose.training.saving import SaveState
 from keras_mrpose.training.schedules import optimizer
 from keras_mrpose.training.state import State, States, restore
-from keras_mrpose.training.strategy import devices, per_sample, whole_batches
+from keras_mrpose.training.strategy import devices, per_sample
 
 
 def train(
@@ -195,11 +195,10 @@ def _check_joints(experiment: Experiment, *tables: People) -> None:
 
 def _validation_data(validation: People, reading: dict, hosts: Hosts, distribution: tf.distribute.Strategy):
     """Batches that are judged, and batches that are shown, which are the same in all processes."""
-    judged = pipeline.batches(validation, **reading, shard=hosts.shard)
-    shown = pipeline.batches(validation, **reading) if hosts.count > 1 else judged
-    if distribution.num_replicas_in_sync > 1:
-        judged = whole_batches(judged, len(validation), reading["batch_size"])
-    return judged, shown
+    shown = pipeline.batches(validation, **reading)
+    if hosts.count == distribution.num_replicas_in_sync == 1:
+        return shown, shown
+    return pipeline.batches(validation, **reading, shard=hosts.shard, whole=True), shown
 
 
 def _begun(run, states, experiment, of_people, resume, overwrite, hosts: Hosts) -> State:

@@ -58,33 +58,6 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def whole_batches(data: tf.data.Dataset, people: int, batch_size: int) -> tf.data.Dataset:
-    """Batches of everybody once, the last one filled up with empty people that count for nothing.
-
-    Keras takes the mean over the replicas of the first batch of `fit`, of `evaluate` and of the validation, which fails
-    unless their shares are of one shape; and `predict` fails where a replica gets nobody (Keras 3.15).
-
-    Args:
-        data: batches ``(images, targets)`` as of `keras_mrpose.data.pipeline.batches`, the last as it falls.
-        people: how many there are in all of them.
-        batch_size: of all batches but the last.
-
-    Returns:
-        Batches ``(images, targets, weights)``, all of `batch_size`; the weights ``(batch,)`` float32 are 0 for the
-        empty and for the others so much above 1 that a mean over all, the empty ones too, is the mean over the people.
-        Of what is predicted, take the first `people`.
-    """
-    rows = -(-people // batch_size) * batch_size
-
-    def fill(images, targets):
-        missing = batch_size - tf.shape(images)[0]
-        weights = tf.fill(tf.shape(images)[:1], tf.constant(rows / people, tf.float32))
-        parts = [tf.pad(part, [[0, missing]] + [[0, 0]] * (part.shape.rank - 1)) for part in (images, targets, weights)]
-        return tuple(tf.ensure_shape(part, (batch_size, *part.shape[1:])) for part in parts)
-
-    return data.map(fill, num_parallel_calls=tf.data.AUTOTUNE)
-
-
 def assign(variable: keras.Variable, value: np.ndarray) -> None:
     """Give a variable a value, on all devices.
 
