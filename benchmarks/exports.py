@@ -118,7 +118,7 @@ def _judged(run: str, folder: str) -> dict[str, float]:
     """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
     predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    original = gate.Original(predictor, people.of_images(people.image_ids[people.image_index[:JUDGED]]))
+    original = gate.Original(predictor, people.of_first(JUDGED))
     network, crops = twins.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
     conversions = [litert.convert(network, form, crops if form == "int8" else None) for form in FORMS]
     measured = [gate.measure(one, "heatmaps", original, BUDGETS[one.form]) for one in conversions]

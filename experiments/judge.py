@@ -11,6 +11,7 @@ from rich.console import Console
 import keras_mrpose
 from keras_mrpose import InputError, Skeleton, data, skeletons
 from keras_mrpose.data import coco as coco_data
+from keras_mrpose.data.formats import json_fields
 from keras_mrpose.data.people import People
 from keras_mrpose.evaluation import ceiling as ceilings
 from keras_mrpose.evaluation import coco, diagnosis, mpii, protocols
@@ -61,7 +62,7 @@ def score(options) -> None:
     if not (options.annotations or options.data):
         raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
     annotations = options.annotations or coco_data.annotation_file(options.data, options.split)
-    results = coco_data.read_json(file, "give results in COCO's format")
+    results = json_fields.whole(file, "give results in COCO's format")
     skeleton = coco_data.skeleton_in(annotations, _skeleton(options))
     truth = coco_data.ground_truth(annotations, skeleton)
     coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
@@ -139,12 +140,12 @@ def _skeleton(options) -> Skeleton | None:
 
 
 def _first(people: People, count: int | None) -> People:
-    """All people of the images of the first `count` people: measures are over whole images."""
+    """Those of ``--people``."""
     if count is None:
         return people
     if count < 1:
         raise InputError(f"--people is {count}; give a number of at least 1.")
-    return people.of_images(people.image_ids[people.image_index[:count]])
+    return people.of_first(count)
 
 
 def _write_results(predictor, options, out: Path) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, reason
 
 # Of a joint that nobody has measured: the middle of COCO's, from 0.025 (eyes) to 0.107 (hips), as ratios go.
 DEFAULT_SIGMA = 0.05
@@ -196,8 +196,8 @@ def load(path: str | Path) -> Skeleton:
         values = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give a skeleton file, JSON with name and joints.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); give a skeleton file.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({reason(error)}); give a skeleton file.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; give a skeleton file, JSON with name and joints.")
     if unknown := set(values) - {"name", "joints", "limbs", "swap", "sigmas", "torso"}:

@@ -343,19 +343,6 @@ def test_the_annotation_file_of_a_split(tmp_path):
     assert coco.annotation_file(tmp_path, "mine") == tmp_path / "annotations" / "person_keypoints_mine.json"
 
 
-def test_what_is_no_json_is_told_with_advice(tmp_path):
-    file = tmp_path / "some.json"
-    with pytest.raises(InputError, match=r"some\.json is not there; bring it\."):
-        coco.read_json(file, "bring it")
-    file.write_text("{")
-    with pytest.raises(InputError, match=r"some\.json cannot be read as JSON \(.*\); download it again"):
-        coco.read_json(str(file), "bring it")
-    with pytest.raises(InputError, match="cannot be read as JSON"):
-        coco.read_json(tmp_path, "bring it")
-    file.write_text("[1, 2]")
-    assert coco.read_json(file, "bring it") == [1, 2]
-
-
 def test_missing_file_image_split_and_folder_are_named(tmp_path):
     with pytest.raises(InputError, match=r"holds none of joints\.mat .*, annot/ .* or annotations/"):
         data.load(tmp_path, "val")

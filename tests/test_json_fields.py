@@ -129,3 +129,16 @@ def test_missing_and_unreadable_files_are_named(tmp_path):
     (tmp_path / "file.json").write_bytes(b'{"a": "\xff\xfe"}')
     with pytest.raises(InputError, match=r"file\.json cannot be read as JSON \(.*utf-8.*\); download it again"):
         read(tmp_path / "file.json")
+
+
+def test_what_is_no_json_is_told_with_advice(tmp_path):
+    file = tmp_path / "some.json"
+    with pytest.raises(InputError, match=r"some\.json is not there; bring it\."):
+        json_fields.whole(file, "bring it")
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"some\.json cannot be read as JSON \(.*\); download it again"):
+        json_fields.whole(str(file), "bring it")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        json_fields.whole(tmp_path, "bring it")
+    file.write_text("[1, 2]")
+    assert json_fields.whole(file, "bring it") == [1, 2]

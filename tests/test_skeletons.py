@@ -176,7 +176,12 @@ def test_wrong_files_are_named_with_their_field(change, message, tmp_path):
 def test_what_is_no_skeleton_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"own\.json is not there; give a skeleton file"):
         skeletons.load(tmp_path / "own.json")
-    for content, message in ((b"{", "cannot be read as JSON"), (b"\xff", "cannot be read"), (b"[1]", "holds a list")):
+    for content, message in (
+        (b"{", "cannot be read as JSON"),
+        (b"\xff", "cannot be read"),
+        (b"[1]", "holds a list"),
+        (b"[" * 10**5, "cannot be read"),
+    ):
         (tmp_path / "own.json").write_bytes(content)
         with pytest.raises(InputError, match=rf"own\.json {message}"):
             skeletons.load(tmp_path / "own.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def load(root: str | Path, split: str = "val", require_images: bool = True, skel
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
-    file, folder = _places(Path(root), SPLITS.get(split, split), "person_keypoints")
+    file, folder = places(Path(root), SPLITS.get(split, split), "person_keypoints")
     people = parse(json_fields.fields(file, _advice(file)), str(file), folder, skeleton)
     return people.require_images() if require_images else people
 
@@ -68,10 +67,10 @@ def load_detections(
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
     """
     split = SPLITS.get(split, split)
-    file, folder = _places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
+    file, folder = places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
     images = _read(file, lists=("images",))
     skeleton = skeleton_of(images.get("categories"), str(file), skeleton)
-    boxes = read_json(Path(boxes_file), "give the file of a person detector's boxes")
+    boxes = json_fields.whole(Path(boxes_file), "give the file of a person detector's boxes")
     people = parse_detections(boxes, str(boxes_file), images["images"], str(file), folder, score_threshold, skeleton)
     return people.require_images() if require_images else people
 
@@ -242,10 +241,10 @@ def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
 
 def annotation_file(root: str | Path, split: str = "val") -> Path:
     """Where the annotations of a split are in a COCO folder."""
-    return _places(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
+    return places(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
 
 
-def _places(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
+def places(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
     """The annotation file of a split, and the folder of its images."""
     images = split.replace("test-dev", "test")  # a part of the test images
     folder = next((f for f in (root / images, root / "images" / images) if f.is_dir()), root / images)
@@ -262,7 +261,7 @@ def _clean(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _read(file: Path, lists: tuple[str, ...] = ("images", "annotations")) -> dict:
     """An annotation file that has these lists."""
-    content = read_json(file, _advice(file))
+    content = json_fields.whole(file, _advice(file))
     for label in lists:
         if not isinstance(content, dict) or not isinstance(content.get(label), list):
             raise _no_list(file, label)
@@ -275,13 +274,3 @@ def _advice(file: Path) -> str:
 
 def _no_list(source: str | Path, label: str) -> InputError:
     return InputError(f"{source} has no list {label!r}; give a COCO keypoint annotation file.")
-
-
-def read_json(file: str | Path, advice: str):
-    """What is in a JSON file; an `InputError` with the advice if it is missing, another if it is none."""
-    try:
-        return json.loads(Path(file).read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there; {advice}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise json_fields.unreadable(file, error) from error

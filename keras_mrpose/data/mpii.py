@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data.formats import matlab
+from keras_mrpose.data.formats import json_fields, matlab
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import PADDING
@@ -182,12 +181,7 @@ def _numbers(record: dict, field: str, shape: tuple[int, ...], name: str) -> np.
 
 
 def _read(file: Path) -> list:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there; an MPII folder has annot/train.json, valid.json and images/.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); download it again.") from error
+    content = json_fields.whole(file, "an MPII folder has annot/train.json, valid.json and images/")
     if not isinstance(content, list):
         raise InputError(f"{file} is not a list of records; give the published MPII JSON.")
     return content

@@ -107,6 +107,10 @@ class People:
             image_index=np.searchsorted(images, self.image_index[people]),
         )
 
+    def of_first(self, count: int) -> People:
+        """All people of the images of the first `count` people: measures are over whole images."""
+        return self.of_images(self.image_ids[self.image_index[:count]])
+
     def paths(self) -> np.ndarray:
         """``(people,)`` the file of each person's image."""
         return self.image_paths[self.image_index]

@@ -116,7 +116,7 @@ def _coco(file: Path, root: Path, skeleton: Skeleton | None, notes: Notes) -> Sp
 
 def _coco_images(images: list, split: Split, root: Path, notes: Notes) -> dict[int, int]:
     """The row of each image by its id."""
-    folder = coco._places(root, split.name, "person_keypoints")[1]
+    folder = coco.places(root, split.name, "person_keypoints")[1]
     rows = {}
     for place, image in enumerate(images):
         name = f"image {image.get('id', place) if isinstance(image, dict) else place}"

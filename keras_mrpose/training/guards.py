@@ -14,8 +14,8 @@ from keras_mrpose.training.averaging import averaged
 from keras_mrpose.training.bad_batch import FILE, SHEET, BadBatch
 
 GAP = "batch_norm_gap"
-# Measured on small networks and drawn people: at most 0.03 when all is well, with batches of one person too; 0.27 to
-# 0.96 with averages that stand still or move by a thousandth, and when training is fed 0..1 and validation 0..255.
+# Measured on small networks and drawn people: at most 0.03 when all is well, with batches of one person too; 0.36 to
+# 1.02 with averages that stand still or move by a thousandth, and when training is fed 0..1 and validation 0..255.
 WIDE_GAP = 0.2
 SETTLED = 50  # steps after which averages of momentum 0.9 have forgotten their start: 0.9**50 = 0.005
 

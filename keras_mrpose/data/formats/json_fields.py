@@ -43,7 +43,17 @@ def fields(path: str | Path, advice: str) -> Iterator[tuple[str, object]]:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: str | Path, why: object) -> InputError:
+def whole(path: str | Path, advice: str):
+    """What is in a small JSON file; raises as `fields`."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there; {advice}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, why: Exception | str) -> InputError:
     """What to say of a file that is no JSON."""
     return InputError(f"{path} cannot be read as JSON ({why}); download it again.")
 
