@@ -1,29 +1,39 @@
-"""How much memory `run.py memory` finds: of loading a COCO-sized annotation file, and of epoch after epoch of batches.
+"""How much memory `run.py memory` finds: of loading a COCO-sized annotation file, and of a training, epoch after epoch.
 
 Each is measured in a process of its own, after the library and TensorFlow are in memory. Linux only.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.table import Table
 from timing import console
 
-from keras_mrpose.config import Augmentation
-from keras_mrpose.data import coco, pipeline
+from keras_mrpose import data, training
+from keras_mrpose.config import Experiment, Recipe
+from keras_mrpose.data import coco, synthetic
 from keras_mrpose.data.people import People
 
 # COCO's train2017 has 149,813 people with keypoints and 262,465 annotations in 64,115 images.
 ANNOTATIONS_PER_PERSON, PEOPLE_PER_IMAGE = 1.75, 2.34
-EPOCHS, EPOCH_PEOPLE, BATCH, CROP = 8, 2048, 64, (64, 48)
+PICTURES = 200  # drawn; to train on
+EXPERIMENT = Experiment(
+    name="memory",
+    backbone="tiny_v1b",
+    input_size=(64, 64),
+    sigma=1.5,
+    recipe=Recipe(epochs=40, batch_size=16, ema=0.99, optimizer="adamw", weight_decay=0.05),
+)
 
 
 def measure_memory(people: int) -> dict:
@@ -39,9 +49,8 @@ def measure_memory(people: int) -> dict:
         table.add_row(name, *(f"{number:.1f}" if "second" in field else str(number) for field, number in found.items()))
     console.print(table)
     with tempfile.TemporaryDirectory() as folder:
-        write_annotations(Path(folder), EPOCH_PEOPLE, pictures=True)
         resident = _in_a_process(epochs, folder)
-    console.print(f"resident after each epoch of {EPOCH_PEOPLE} people, MB: {', '.join(map(str, resident))}")
+    console.print(f"resident after each epoch of a training, MB: {', '.join(map(str, resident))}")
     return {"file_mb": file_mb, "loading": loading, "resident_mb_after_epochs": resident, "order_bytes": 8 * people}
 
 
@@ -80,15 +89,22 @@ def load(how, folder: str) -> dict:
 
 
 def epochs(folder: str) -> list[int]:
-    """Resident megabytes after each epoch of the training pipeline."""
-    people = coco.load(folder, "train")
-    batches = iter(pipeline.batches(people, CROP, BATCH, augmentation=Augmentation()))
-    resident = []
-    for _ in range(EPOCHS):
-        for _ in range(len(people) // BATCH):
-            next(batches)
-        resident.append(status_mb("VmRSS"))
-    return resident
+    """Resident megabytes after each epoch of a whole training, with all that it keeps and writes."""
+    for split, first, count in (("train2017", 0, PICTURES), ("val2017", PICTURES, PICTURES // 4)):
+        synthetic.write(folder, count, split=split, first_index=first, size=(120, 160))
+    run, resident = Path(folder, "run"), {}
+
+    def note() -> None:
+        while True:
+            with suppress(OSError, ValueError):  # not there yet, or being written
+                resident.setdefault(len(json.loads((run / "history.json").read_text())["loss"]), status_mb("VmRSS"))
+            time.sleep(0.02)
+
+    threading.Thread(target=note, daemon=True).start()
+    with redirect_stdout(io.StringIO()):  # the progress bars
+        training.train(EXPERIMENT, data.load(folder, "train"), data.load(folder, "val"), run)
+    time.sleep(0.1)
+    return list(resident.values())
 
 
 def status_mb(field: str) -> int:
@@ -97,12 +113,11 @@ def status_mb(field: str) -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def write_annotations(folder: Path, people: int, pictures: bool = False) -> Path:
+def write_annotations(folder: Path, people: int) -> Path:
     """A made-up ``person_keypoints_train2017.json`` as long as COCO's, outlines and people without joints included."""
     rng = np.random.default_rng(0)
     file = folder / "annotations" / "person_keypoints_train2017.json"
-    for part in (file.parent, folder / "train2017"):
-        part.mkdir(parents=True)
+    file.parent.mkdir()
     count = max(1, round(people / PEOPLE_PER_IMAGE))
     url = "http://images.cocodataset.org/train2017"
     with file.open("w") as out:
@@ -115,8 +130,6 @@ def write_annotations(folder: Path, people: int, pictures: bool = False) -> Path
                 "flickr_url": "http://farm9.staticflickr.com/8186/8_z.jpg",
             }
             out.write(json.dumps(record | {"id": image}) + (", " if image < count else '], "annotations": ['))
-            if pictures:
-                cv2.imwrite(str(folder / "train2017" / name), rng.integers(0, 255, (96, 128, 3), np.uint8))
         last = round(people * ANNOTATIONS_PER_PERSON)
         for number in range(1, last + 1):
             record = _annotation(rng, number, int(rng.integers(1, count + 1)), number <= people)

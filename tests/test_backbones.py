@@ -6,7 +6,7 @@ import pytest
 from keras_mrpose.errors import InputError
 from keras_mrpose.models.backbones import BACKBONES, LEVELS, build_backbone, list_backbones, pick
 
-LIGHT = ("tiny_v1b", "small_v1b", "mobilenetv2", "efficientnetv2b0")
+LIGHT = ("tiny_v1b", "small_v1b", "mobilenetv2")
 HEAVY = tuple(name for name in BACKBONES if name not in LIGHT)
 
 

@@ -81,6 +81,7 @@ def test_a_crowd_is_no_more_than_its_people(sprinters):
     np.testing.assert_allclose(reread(crowd, codec, size)[-20:], reread(sprinters, codec, size), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gain_on_coco_is_most_on_small_maps(shared):
     """People of 200 real images: what is lost to the unbiased codecs are joints outside the crop."""
     file = shared / "golden" / "coco_eval_gt_538.json"
