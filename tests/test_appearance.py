@@ -129,6 +129,7 @@ def test_rectangles_follow_their_distribution():
     for share in (0.1, 0.5, 0.9):
         assert near((area < 0.3 * share).mean(), share, len(some))
         assert near((some[:, 4:] < 255 * share).mean(), share, some[:, 4:].size)
+    assert some[:, 4:].max() <= 255
     ratio = some[:, 2] / some[:, 3]
     assert 0.499 < ratio.min() < 0.52 and 1.95 < ratio.max() < 2.001
     assert near((ratio < 1).mean(), 0.5, len(some))

@@ -122,12 +122,12 @@ def test_flip_twice_is_nothing():
 
 
 def draws(augmentation, seed=0):
-    """Scale, degrees and flip of many seeds."""
+    """Scale, degrees and flip of many seeds, and what else is on."""
     seeds = tf.data.Dataset.range(DRAWS).map(
         lambda i: augment.draw(tf.stack([tf.constant(seed, tf.int64), i]), augmentation)
     )
-    scale, rotation, flip, half, shift, _ = next(iter(seeds.batch(DRAWS)))
-    later = [values.numpy() for values in (half, shift) if values is not None]
+    scale, rotation, flip, half, shift, look = next(iter(seeds.batch(DRAWS)))
+    later = [values.numpy() for values in (half, shift, *look) if values is not None]
     return scale.numpy(), np.degrees(rotation.numpy()), flip.numpy(), *later
 
 
@@ -267,12 +267,12 @@ def reference_half(keypoints, half, upper, labelled):
 def test_half_body_windows_against_plain_loops(name, size):
     """In float64: window 1.5 times the half's bounding box, filled up to the crop's aspect, around its middle.
 
-    Box and window differ by 1.5 / 1.25 * 1.25, three roundings; coordinates are below 1,000, so 1e-9 is ample.
+    Box and window differ by 1.5 / 1.25 * 1.25, three roundings; coordinates are within 1,000, so 1e-9 is ample.
     """
     skeleton, labelled = skeletons.get(name), 0.25  # four of MPII's: the share itself is not enough
     rng = np.random.default_rng(0)
     halves = rng.integers(-1, 2, 300)
-    keypoints = rng.uniform(0, 1000, (300, skeleton.num_joints, 3))
+    keypoints = rng.uniform(-1000, 1000, (300, skeleton.num_joints, 3))
     keypoints[..., 2] = 2 * (rng.random(keypoints.shape[:2]) < rng.uniform(0.1, 1, (300, 1)))
     box = np.array([1.0, 2.0, 30.0, 40.0])
     people = tf.data.Dataset.from_tensor_slices((keypoints, halves)).map(
@@ -301,15 +301,21 @@ def test_halves_follow_the_skeleton():
     assert skeletons.MPII.upper_body == tuple(range(7, 16))
     assert skeletons.LSP.upper_body == tuple(range(6, 14))
     assert skeletons.Skeleton("mine", ("leftHip", "LKnee", "chin_hand", "HEAD")).upper_body == (2, 3)
+    feet = ("pelvis", "hips", "left_knee", "left_heel", "right_toe", "left_foot")
+    assert skeletons.Skeleton("mine", ("mouth", "head", "neck", *feet, "hand")).upper_body == (0, 1, 2, 9)
     for joints in (("left_hip", "tail"), ("joint_0", "joint_1"), ("whip", "wrist")):
         assert skeletons.Skeleton("mine", joints).upper_body == ()
     for skeleton in skeletons.SKELETONS.values():
         assert {skeleton.mirrored[joint] for joint in skeleton.upper_body} == set(skeleton.upper_body)
     keypoints, box = np.random.default_rng(0).uniform(1, 9, (17, 3)).astype(np.float32), tf.constant([1.0, 2, 3, 4])
     drawn = outcome()._replace(half=tf.constant(1))
-    for labelled, upper_body, changed in ((9, coco.upper_body, True), (8, coco.upper_body, False), (17, (), False)):
+    for labelled, share, upper_body, changed in (
+        (9, 0.5, coco.upper_body, True), (8, 0.5, coco.upper_body, False), (8, 0.4, coco.upper_body, True),
+        (17, 0.5, (), False),
+    ):  # fmt: skip
         keypoints[:, 2] = np.arange(17) < labelled
-        found = augment.moved_box(box, tf.constant(keypoints), drawn, Augmentation(), upper_body)
+        augmentation = Augmentation(half_body_labelled=share)
+        found = augment.moved_box(box, tf.constant(keypoints), drawn, augmentation, upper_body)
         assert (found != box).numpy().any() == changed
 
 
@@ -359,7 +365,11 @@ def test_shifted_boxes_against_plain_numbers():
 
 
 def test_halves_and_shifts_follow_their_distribution():
-    *_, half, shift = draws(Augmentation(half_body_probability=0.3, shift_probability=0.6, shift=0.2))
+    """And none of the later kinds happens more often with another."""
+    looks = {"colour_probability": 0.7, "erasing_probability": 0.5}
+    *_, half, shift, colours, rectangles = draws(
+        Augmentation(half_body_probability=0.3, shift_probability=0.6, shift=0.2, **looks)
+    )
     assert near((half == 1).mean(), 0.15) and near((half == -1).mean(), 0.15) and near((half == 0).mean(), 0.7)
     assert near((shift != 0).any(axis=1).mean(), 0.6)
     moved = shift[(shift != 0).any(axis=1)]
@@ -368,7 +378,8 @@ def test_halves_and_shifts_follow_their_distribution():
         assert (abs(reached - share) <= 5 * math.sqrt(0.25 / len(moved))).all(), share
     assert 0.199 < abs(shift).max() <= 0.2
     assert abs(np.corrcoef(moved.T)[0, 1]) < 5 / math.sqrt(len(moved))
-    assert abs(np.corrcoef(half != 0, shift[:, 0] != 0)[0, 1]) < 5 / math.sqrt(DRAWS)
+    happened = [half != 0, shift[:, 0] != 0, (colours != 1).any(axis=1), rectangles[:, 0, 2] > 0]
+    assert abs(np.corrcoef(happened) - np.eye(4)).max() < 5 / math.sqrt(DRAWS)
 
 
 @pytest.mark.parametrize("probability", [1e-12, 1.0])

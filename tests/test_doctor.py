@@ -12,7 +12,7 @@ from PIL import Image
 from keras_mrpose import data, doctor
 from keras_mrpose.data import pipeline, synthetic
 from keras_mrpose.doctor import swaps
-from keras_mrpose.doctor.findings import KINDS, WARNING
+from keras_mrpose.doctor.findings import KEPT, KINDS, NOTE, WARNING, Notes
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 
@@ -75,9 +75,9 @@ def another_size(s):
     Image.open(s.picture).resize((WIDTH - 1, HEIGHT)).save(s.picture)
 
 
-def rotated(s):
+def rotated(s, orientation=6):
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.open(s.picture).save(s.picture, exif=exif)
 
 
@@ -86,14 +86,14 @@ def in_both(s):
     val.write_bytes(s.picture.read_bytes())
 
 
-def twice(s):
-    copy = s.picture.with_name("copy.jpg")
-    copy.write_bytes(s.picture.read_bytes())
-    s.images.append({**s.image, "id": 77, "file_name": copy.name})
+def twice(s, name="copy.jpg", number=77):
+    s.picture.with_name(name).write_bytes(s.picture.read_bytes())
+    s.images.append({**s.image, "id": number, "file_name": name})
 
 
 PICTURES = {
     "gone": (lambda s: s.picture.unlink(), "missing image"),
+    "in a file": (lambda s: s.image.update(file_name=f"{s.picture.name}/1.jpg"), "missing image"),
     "cut off": (cut_off, "unreadable image"),
     "empty": (lambda s: s.picture.write_bytes(b""), "unreadable image"),
     "no picture": (lambda s: s.picture.write_text("<html>404"), "unreadable image"),
@@ -140,6 +140,10 @@ RECORDS = {
     "an endless box": (change(bbox=[1, 2, float("inf"), 9]), "not finite"),
     "an unknown flag": (lambda s: s.joint("nose", 40, 40, 3), "joint flag"),
     "an id twice": (lambda s: s.annotations[-1].update(id=s.annotations[0]["id"]), "duplicate id"),
+    "an id that a crowd has": (
+        lambda s: s.annotations.append({**s.person, "iscrowd": 1, "keypoints": [0] * 51}),
+        "duplicate id",
+    ),
     "an image id twice": (
         lambda s: s.images.append(dict(s.image, file_name=s.images[0]["file_name"])),
         "duplicate id",
@@ -150,6 +154,7 @@ RECORDS = {
     "a box elsewhere": (lambda s: (whole(s), s.person.update(bbox=[WIDTH, 6, 60, 84])), "box outside"),
     "a box over the border": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 90, 84])), "box over border"),
     "no area": (change(area=0), "zero area"),
+    "an area that is missing": (lambda s: s.person.pop("area"), "record"),
     "a joint outside": (lambda s: whole(s, left_ankle=(66, HEIGHT + 3)), "joint outside"),
     "a joint far outside": (lambda s: whole(s, left_ankle=(66, 5000)), "joint far outside", "joint off box"),
     "a joint off the box": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 30, 30])), "joint off box"),
@@ -177,6 +182,58 @@ def test_each_mistake_alone(spoilt, spoil, key, also):
     assert report.clean == (KINDS[key].severity == WARNING)
 
 
+def test_what_is_no_error():
+    """Everything else stops a training, loses people, or teaches or measures something wrong."""
+    severities = {severity: {key for key, kind in KINDS.items() if kind.severity == severity} for severity in SPARED}
+    assert severities == SPARED
+
+
+SPARED = {
+    WARNING: {
+        "rotated by EXIF", "colours", "picture twice", "person twice", "box over border", "joint outside",
+        "joint off box", "joint number", "left-right suspect",
+    },
+    NOTE: {"unlabelled person", "no scale"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ankle", "box", "kinds"),
+    [
+        ((WIDTH + 1, 86), None, []),  # two pixels beyond the last one
+        ((WIDTH + 1.5, 86), None, ["joint outside"]),
+        ((-2, 86), None, []),
+        ((-2.5, 86), None, ["joint outside"]),
+        ((66, HEIGHT + 1.5), None, ["joint outside"]),
+        ((2 * WIDTH - 1, 86), [45, 6, 200, 84], ["joint outside", "box over border"]),
+        ((2 * WIDTH, 86), [45, 6, 200, 84], ["joint far outside", "box over border"]),
+        (None, [45, 6, WIDTH - 45 + 2, 84], []),
+        (None, [45, 6, WIDTH - 45 + 2.5, 84], ["box over border"]),
+        (None, [-2, 6, 77, 84], []),
+        (None, [-2.5, 6, 77, 84], ["box over border"]),
+        (None, [45, -2.5, 30, 92], ["box over border"]),
+        (None, [-72, 6, 72, 84], ["box outside"]),
+        (None, [-72, 6, 73, 84], ["box over border"]),
+        (None, [45, 6, 50, 30], []),  # the ankles are 50 pixels below
+        (None, [45, 6, 49, 30], ["joint off box"]),
+        (None, [105, 60, 20, 30], ["joint off box"]),  # the joints are to its left and above
+    ],
+    ids=str,
+)
+def test_where_borders_are(spoilt, ankle, box, kinds):
+    whole(spoilt, **({"left_ankle": ankle} if ankle else {}))
+    spoilt.person |= {"bbox": box or spoilt.person["bbox"]}
+    assert set(spoilt.examine(images=False).kinds) == set(kinds)
+
+
+def test_the_joint_farthest_off_is_named(spoilt):
+    """The nose is not labelled."""
+    whole(spoilt, nose=(-50, -50, 0), left_ankle=(66, HEIGHT + 2))
+    spoilt.person |= {"num_keypoints": 16, "bbox": [45, 6, 30, 30]}
+    values = [finding.examples[0].value for finding in spoilt.examine(images=False).findings]
+    assert values == [f"left_ankle at [66.0, {HEIGHT + 2}.0] of {WIDTH}x{HEIGHT}", f"left_ankle {HEIGHT - 34} px away"]
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>404", b"\xff\xd8\xff cut off"])
 def test_what_is_wrong_with_a_picture_is_told_without_tensorflows_graph(content, spoilt):
     spoilt.picture.write_bytes(content)
@@ -188,6 +245,32 @@ def test_what_is_wrong_with_a_picture_is_told_without_tensorflows_graph(content,
 def test_the_upright_figure_is_clean(spoilt):
     """On which most mistakes above are made."""
     whole(spoilt)
+    assert spoilt.examine().kinds == []
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1"])
+def test_plain_pictures_of_all_kinds_are_clean(spoilt, mode):
+    Image.open(spoilt.picture).convert(mode).save(spoilt.picture, format="PNG")
+    assert spoilt.examine().kinds == []
+
+
+def test_three_equal_files_are_two_too_many(spoilt):
+    twice(spoilt)
+    twice(spoilt, "again.jpg", 78)
+    report = spoilt.examine()
+    assert report.kinds == ["picture twice"] and report.count(WARNING) == 2
+
+
+def test_what_pillow_makes_of_a_picture_stops_nothing(drawn, monkeypatch):
+    def broken(*_):
+        raise SyntaxError("broken PNG file")
+
+    monkeypatch.setattr(Image, "open", broken)
+    assert doctor.examine(drawn).kinds == []
+
+
+def test_an_orientation_without_meaning_turns_nothing(spoilt):
+    rotated(spoilt, 0)
     assert spoilt.examine().kinds == []
 
 
@@ -211,7 +294,7 @@ def test_everything_at_once(spoilt):
     assert counts == {"joint count": 1, "not finite": 1, "unknown image": 2, "zero area": 1, "missing image": 1}
     assert list(counts) == [key for key in KINDS if key in counts]
     assert report.count("error") == 6 and not report.clean
-    assert report.splits["train2017"] == len(people) - 4
+    assert report.splits["train2017"] == len(people) - 4 and report.pictures == 7
 
 
 def test_without_images_no_file_is_opened(spoilt):
@@ -250,7 +333,18 @@ def test_unlabelled_people_are_noted_and_no_mistake(spoilt):
     assert {one.kind.key: one.count for one in report.findings} == {"unlabelled person": 1}
 
 
+def test_problems_beyond_the_thousandth_are_counted():
+    """Only the examples are cut, in number and in length."""
+    notes = Notes()
+    for number in range(KEPT + 5):
+        notes.add("record", "file", number, "field", "x" * 100)
+    (finding,) = notes.findings()
+    assert (finding.count, len(finding.examples)) == (1005, 1000)
+    assert finding.examples[-1].record == "999" and finding.examples[0].value == "x" * 77 + "..."
+
+
 def test_crowds_and_other_things_are_left_alone(spoilt):
+    spoilt.person.pop("num_keypoints")
     spoilt.annotations += [
         {"id": 800, "image_id": 1, "category_id": 1, "iscrowd": 1, "keypoints": None},
         {"id": 801, "image_id": 1, "category_id": 18, "iscrowd": 0},
@@ -304,6 +398,7 @@ def lsp_report(folder, joints):
 
 def test_lsp(lsp):
     folder, joints = lsp
+    joints[0, 0, 0] = 62  # counted from 1: two pixels beyond the picture
     report = lsp_report(folder, joints)
     assert report.clean and report.kinds == [] and report.splits == {"train": 4, "val": 1}
     joints[3, 0, 1] = np.nan
@@ -311,8 +406,9 @@ def test_lsp(lsp):
     joints[0, 1, 4] = 90
     joints[[8, 9], :, 3] = joints[[9, 8], :, 3]
     (folder / "images" / "im00004.jpg").unlink()
-    found = {one.kind.key: [each.record for each in one.examples] for one in lsp_report(folder, joints).findings}
-    assert found == {
+    report = lsp_report(folder, joints)
+    assert report.splits == {"train": 2, "val": 1}
+    assert {one.kind.key: [each.record for each in one.examples] for one in report.findings} == {
         "not finite": ["person 2"],
         "joint flag": ["person 3"],
         "missing image": ["person 4"],
@@ -324,7 +420,9 @@ def test_lsp(lsp):
 def test_lsp_files_of_other_kinds(lsp):
     folder, joints = lsp
     assert lsp_report(folder, joints[:13]).kinds == ["joint count"]
-    original = lsp_report(folder, joints.transpose(1, 0, 2) * [[[1]], [[1]], [[0]]])  # its flag 0: labelled, visible
+    original = joints.transpose(1, 0, 2).copy()
+    original[2] = [0, 1, 0, 1, 0]  # its flags: labelled, visible or hidden
+    original = lsp_report(folder, original)
     assert original.splits == {"train": 2, "val": 3}
     assert [one.kind.key for one in original.findings] == ["missing image"]  # whose names have four digits
     (folder / "joints.mat").write_bytes(b"no MATLAB")
@@ -362,6 +460,7 @@ def mpii_report(folder, splits):
     "change, key",
     [
         ({}, None),
+        ({"joints": [[61.0, 82.0]] + [[62.0, 20.0]] * 15}, None),  # counted from 1: two pixels beyond the picture
         ({"scale": "large"}, "record"),
         ({"image": 3}, "record"),
         ({"center": [1.0]}, "record"),
@@ -379,7 +478,8 @@ def mpii_report(folder, splits):
 def test_mpii(mpii, change, key):
     folder, splits = mpii
     splits["train"][0].update(change)
-    assert mpii_report(folder, splits).kinds == ([key] if key else [])
+    report = mpii_report(folder, splits)
+    assert report.kinds == ([key] if key else []) and set(report.splits) == {"train", "val"}
 
 
 def test_mpii_people_without_a_scale_are_noted(mpii):
@@ -431,6 +531,13 @@ def test_left_and_right_in_real_data(shared, name, split, alarms, parts, found):
     keypoints, skeleton = np.concatenate([each.keypoints for each in people]), people[0].skeleton
     assert share(keypoints, skeleton) <= alarms
     assert share(exchanged(keypoints, skeleton, parts), skeleton) >= found
+
+
+@pytest.mark.parametrize(("apart", "kinds"), [(0.1, []), (0.5, ["left-right suspect"])])
+def test_eyes_on_one_line_with_the_spine_say_nothing(spoilt, apart, kinds):
+    """They are 10 pixels above the shoulders: exchanged by more than 0.02 of that, they are a suspect."""
+    whole(spoilt, left_eye=(60 - apart / 2, 10), right_eye=(60 + apart / 2, 10))
+    assert spoilt.examine(images=False).kinds == kinds
 
 
 def test_a_person_turned_is_a_person(drawn):
@@ -492,6 +599,12 @@ def test_skeletons(change, found):
     assert {one.kind.key: one.count for one in findings} == found
 
 
+def test_a_skeleton_is_told_once_for_all_splits(drawn):
+    broad = Skeleton("broad", COCO.joints, COCO.swap_pairs, sigmas=[2] * 17)
+    report = doctor.examine(drawn, images=False, skeleton=broad)
+    assert report.kinds == ["sigmas"] and report.count("error") == 17
+
+
 @pytest.mark.parametrize("skeleton", [COCO, MPII, LSP], ids=lambda skeleton: skeleton.name)
 def test_the_built_in_skeletons(skeleton):
     assert doctor.check_skeleton(skeleton) == ()
@@ -529,20 +642,25 @@ def test_command(run, spoilt, capsys, monkeypatch):
     out = spoilt.folder / "report.json"
     assert call(run, "doctor", "--data", spoilt.folder, "--json", out) == 0
     assert "clean" in capsys.readouterr().out and json.loads(out.read_text())["clean"]
+    rotated(spoilt)
+    assert call(run, "doctor", "--data", spoilt.folder) == 0
+    text = capsys.readouterr().out
+    assert "\nrotated by EXIF:\n  train2017/" in text and text.endswith("\nclean: 1 warning\n")
 
     for record in spoilt.annotations[:7]:
         record["area"] = 0
         record["keypoints"][2] = 2
         record["num_keypoints"] = sum(v > 0 for v in record["keypoints"][2::3])
     spoilt.person["bbox"] = [1, 2, 3]
-    rotated(spoilt)
     spoilt.examine()
     assert call(run, "doctor", "--data", spoilt.folder, "--json", out) == 1
     text, report = capsys.readouterr().out, json.loads(out.read_text())
     table = text[text.index("Findings") : text.index("\n\n", text.index("Findings"))]
     assert max(map(len, table.splitlines())) <= 80 and "…" not in table
-    for words in ("zero area", "record", "rotated by EXIF", "5 of", "not clean"):
+    for words in ("zero area", "record", "rotated by EXIF", "not clean"):
         assert words in text
+    assert text.endswith("\nnot clean: 7 errors, 1 warning\n")
+    assert text.split("\nzero area, 5 of 6:\n")[1].split("\n\n")[0].count("\n") == 4
     assert str(spoilt.folder) not in text.split("\n", 2)[2]
     assert not report["clean"] and report["findings"][0]["kind"]["key"] == "record"
     assert call(run, "doctor", "--data", spoilt.folder, "--no-images") == 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_mrpose import geometry
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import pipeline
+from keras_mrpose.data import augment, pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import UDPCodec
@@ -179,10 +179,20 @@ def test_the_end_of_a_process_does_not_wait_for_tuning(people, augmentation):
 
 
 def test_same_seed_same_batches(people):
+    """Another seed has another order and other draws: those of (seed, epoch, person), as the lengths tell."""
     first, again, other = (taken(training(people, seed=seed), 5) for seed in (4, 4, 5))
     for one, same, different in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(one, same)
         assert (one != different).any()
+
+    def scale(epoch, person):
+        return person, augment.draw(pipeline._fold(5, epoch, person), STRONG).scale
+
+    person, scales = next(iter(pipeline._endless_order(7, 6, 5, 0).map(scale).batch(15)))
+    lengths = people.normalizer * 48 / geometry.crop_window(people.boxes, SIZE)[1] / 4
+    np.testing.assert_allclose(other[1][:, 0, 3], lengths[person] / scales, rtol=1e-5)
+    np.testing.assert_array_equal(pipeline.rows(7, 3, 5, 1, 1), person[9:12])
+    assert pipeline.rows(100, 50, 4, 0, 0).tolist() != pipeline.rows(100, 50, 5, 0, 0).tolist()
 
 
 def test_going_on_from_an_epoch_continues_exactly(people):
@@ -295,9 +305,11 @@ def test_an_image_that_vanished_is_named(people, tmp_path):
 
 
 def test_a_failure_of_another_kind_stays_what_it_is(people):
-    """A bug of ours must not be told to the user as a mistake of theirs."""
+    """A bug of ours must not be told to the user as a mistake of theirs; an image that nobody needs stops nothing."""
     error = tf.errors.InvalidArgumentError(None, None, "shapes do not fit")
     assert pipeline.explain_failure(people, error) is error
+    unused = with_image(people, "gone.jpg").take(people.image_index < 2)
+    assert pipeline.explain_failure(unused, error) is error
 
 
 def test_too_few_people_are_refused(people):
@@ -306,6 +318,7 @@ def test_too_few_people_are_refused(people):
     with pytest.raises(InputError, match="7 people, less than one batch of 8"):
         training(people, batch_size=8)
     assert taken(pipeline.batches(people, SIZE, 8), 1)[0].shape[0] == 7
+    assert training(people, batch_size=7).element_spec[0].shape[0] == 7
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

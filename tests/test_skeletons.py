@@ -82,6 +82,8 @@ def test_for_joint_count():
     five = skeletons.for_joint_count(5)
     assert (five.num_joints, five.mirrored, five.limbs, five.torso) == (5, (0, 1, 2, 3, 4), (), None)
     assert five.sigmas == (0.05,) * 5
+    for joint in ("right_hip", "left_shoulder"):
+        assert Skeleton("mine", (joint, "head")).torso is None
 
 
 def test_sequences_become_tuples():
@@ -101,6 +103,7 @@ def test_sequences_become_tuples():
         ({"limbs": ((0, 1, 2),)}, r"limbs has \(0, 1, 2\)"),
         ({"limbs": ((0, 1.5),)}, r"limbs has \(0, 1\.5\)"),
         ({"limbs": (("a", "b"),)}, "limbs has"),
+        ({"torso": (0, 3)}, r"torso has \(0, 3\)"),
         ({"sigmas": (0.1, 0.1)}, "one for each of 3 joints"),
         ({"sigmas": (0.1, 0.1, 0.0)}, "positive"),
         ({"sigmas": (0.1, 0.1, float("nan"))}, "positive"),
@@ -212,10 +215,22 @@ def test_left_and_right_are_found_in_names(left, right):
 
 
 @pytest.mark.parametrize(
-    "joints", [["bleft", "bright"], ["left_eye", "right_ear"], ["tail", "tair"], ["leg", "reg"], ["l_eye", "right_eye"]]
+    "joints",
+    [
+        ["bleft", "bright"],
+        ["left_eye", "right_ear"],
+        ["tail", "tair"],
+        ["leg", "reg"],
+        ["l_eye", "right_eye"],
+        ["eyeLid", "eyeRid"],
+    ],
 )
 def test_other_names_stay_themselves(joints):
     assert skeletons.swap_pairs_of(joints) == ()
+
+
+def test_a_name_with_both_sides_has_none():
+    assert [skeletons.side_of(joint) for joint in ("left_of_right_eye", "eye")] == [None, None]
 
 
 @by_name

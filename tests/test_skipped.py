@@ -3,17 +3,19 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import micro
 import numpy as np
 import pytest
+import tensorflow as tf
 from commands import call
 
 import keras_mrpose
 from keras_mrpose import data, training
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import pipeline, synthetic
+from keras_mrpose.data import pipeline, skipped, synthetic
 from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
@@ -117,7 +119,16 @@ def test_each_is_listed_once_with_its_reason(tables):
     assert [(one["image"], one["person"]) for one in records] == sorted(wanted)
     reasons = {one["image"][-5]: one["reason"] for one in records}
     assert "JPEG" in reasons["2"] and "PNG" in reasons["3"] and "No such file" in reasons["5"], reasons
-    assert listed.sentence().startswith(f"skipped {len(wanted)} people: 3 images cannot be read")
+    said = f"skipped {len(wanted)} people: 3 images cannot be read, the first is {min(wanted)[0]}"
+    assert listed.sentence() == said
+
+
+def test_a_file_that_is_whole_by_now_has_a_reason_too(tables):
+    listed, people = Skipped(), tables[1]
+    row = np.flatnonzero(bad_rows(people))[0]
+    image, readable = skipped.reader(people, pipeline.read_image, lambda path: None, listed)(tf.constant(row))
+    assert readable == 0 and not image.numpy().any()
+    assert [one["reason"] for one in listed.records()] == ["could not be read at that moment"]
 
 
 def test_stop_is_the_default(tables):
@@ -143,13 +154,21 @@ def test_training_past_bad_records(spoilt, tables, tmp_path, capsys):
     assert re.search(rf"images cannot be read, .*; all are in {run}/skipped\.json", capsys.readouterr().out)
 
 
-def test_a_resumed_run_goes_on_with_the_list(tmp_path):
-    for person in (3, 2):
-        skipped = Skipped()
-        skipped.add("a.jpg", person, "gone")
-        callbacks.ListSkipped(tmp_path, skipped).on_train_batch_end(0)
-    assert [one["person"] for one in json.loads((tmp_path / "skipped.json").read_text())] == [2, 3]
+def test_a_resumed_run_goes_on_with_the_list(tmp_path, monkeypatch):
+    """With this part's reason for whom an earlier one listed, too. A process that is killed leaves the old list."""
+    for person, reason in ((3, "gone"), (2, "gone"), (3, "cut off")):
+        listed = Skipped()
+        listed.add("a.jpg", person, reason)
+        listed.add("a.jpg", person, "told once")
+        callbacks.ListSkipped(tmp_path, listed).on_train_batch_end(0)
+    written = json.loads((tmp_path / "skipped.json").read_text())
+    assert [(one["person"], one["reason"]) for one in written] == [(2, "gone"), (3, "cut off")]
     assert [path.name for path in tmp_path.iterdir()] == ["skipped.json"]
+    monkeypatch.delattr(Path, "replace")
+    listed.add("b.jpg", 1, "gone")
+    with pytest.raises(AttributeError):
+        listed.write(tmp_path)
+    assert json.loads((tmp_path / "skipped.json").read_text()) == written
 
 
 def test_a_clean_training_lists_nothing(tmp_path, capsys):
@@ -176,8 +195,10 @@ def test_the_drawn_pictures_can_be_told_from_black(whole):
 def test_a_wrong_folder_is_no_bad_record(whole, tmp_path):
     shutil.copytree(whole / "annotations", tmp_path / "annotations")
     people = data.load(tmp_path, "train", require_images=False)
+    (tmp_path / "train2017").mkdir()
+    Path(people.image_paths[0]).touch()  # nobody's, now
     with pytest.raises(InputError, match="is missing"):
-        pipeline.batches(people, SIZE, 3, on_bad_record="skip")
+        pipeline.batches(people.take(people.image_index > 0), SIZE, 3, on_bad_record="skip")
 
 
 def test_at_the_command(run, spoilt, tmp_path, monkeypatch, capfd):
