@@ -47,7 +47,7 @@ class Adam(keras.optimizers.Adam):
             self._sums = self.add_optimizer_variables(var_list, "gradient_sum")
         if self.use_ema:
             for average, variable in zip(self._model_variables_moving_average, var_list, strict=True):
-                average.assign(variable)
+                average.assign(ops.copy(variable))  # JAX would share the memory, which `fit` gives away
 
     def update_step(self, gradient, variable, learning_rate):
         """One step of one variable."""

@@ -1,21 +1,21 @@
 """One process of a training on several machines, for test_hosts: `python one_host.py '{"index": 0, ...}'`.
 
-It trains the network of test_training and writes down what it has at the end.
+It trains the network of micro.py with all that a training can carry along, and writes down what it has at the end.
 """
 
 import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
-import test_training
-from test_training import EXPERIMENT, fit, micro
+from micro import EXPERIMENT_OF_ALL, micro, people_of
 
-from keras_mrpose import data, training
+from keras_mrpose import training
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import callbacks, hosts
+from keras_mrpose.training import callbacks, fit, hosts
 
 
 class Dying(callbacks.TimeLimit):
@@ -39,12 +39,11 @@ def main(folder, run, result, addresses="", index=0, die=None, patience=120, rat
         fit.TimeLimit = Dying
     built, models = fit.build, []
     fit.build = lambda *arguments: models.append(built(*arguments)) or models[-1]
-    people, validation = data.load(folder, "train"), data.load(folder, "val").take(slice(7))
-    recipe = test_training.dataclasses.replace(EXPERIMENT.recipe, learning_rate=rate)
-    experiment = test_training.dataclasses.replace(EXPERIMENT, recipe=recipe)
+    people, validation = people_of(folder)
+    experiment = replace(EXPERIMENT_OF_ALL, recipe=replace(EXPERIMENT_OF_ALL.recipe, learning_rate=rate))
     try:
         with hosts.join(addresses, index, patience) if addresses else hosts.Hosts() as joined:
-            history = training.train(experiment, people, validation, run, hosts=joined, **options)
+            history = training.train(experiment, people, validation.take(slice(7)), run, hosts=joined, **options)
             values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in models[0].variables}
             values |= {v.path: keras.ops.convert_to_numpy(v) for v in models[0].optimizer.variables}
             np.savez(result, history=json.dumps(history), **values)

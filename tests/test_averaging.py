@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import on_jax
 import pytest
 from micro import EXPERIMENT, STEPS, draw, micro, people_of
 
@@ -118,6 +119,11 @@ def test_a_training_judges_shows_and_saves_the_average(tables, tmp_path, monkeyp
     batches = fit.pipeline.batches(tables[1], EXPERIMENT.input_size, RECIPE.batch_size)
     assert saved.evaluate(batches, verbose=0)[0] == pytest.approx(history["val_loss"][-1], rel=1e-5)
     assert model.evaluate(batches, verbose=0)[0] != pytest.approx(history["val_loss"][-1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_on_jax():
+    on_jax.passed(__file__, "within_it or judges", 3, "--run-slow")
 
 
 def test_more_hard_keypoints_than_joints_are_refused(tables, tmp_path):

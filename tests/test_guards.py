@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from micro import EXPERIMENT, STEPS, draw, people_of
 
-from keras_mrpose import data, training
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose import training
+from keras_mrpose.config import Recipe
 from keras_mrpose.data import pipeline, synthetic
 from keras_mrpose.errors import InputError
 from keras_mrpose.heatmaps import GaussianCodec
@@ -22,16 +23,6 @@ from keras_mrpose.training import fit, guards
 from keras_mrpose.training.bad_batch import BadBatch
 from keras_mrpose.training.guards import GAP, BatchNormGuard, StopOnNaN, batch_norm_gap
 from keras_mrpose.training.state import State, States, captured
-
-EXPERIMENT = Experiment(
-    name="micro",
-    backbone="tiny_v1b",
-    input_size=(96, 64),
-    sigma=1.5,
-    augmentation=Augmentation(scale=0.1, rotation=10.0),
-    recipe=Recipe(epochs=2, batch_size=4, learning_rate=3e-3, epsilon=1e-10),
-)
-STEPS = 4  # 19 drawn people in batches of 4
 
 
 def micro(
@@ -57,20 +48,18 @@ def micro(
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    synthetic.write(folder, 8, size=(120, 160))
-    return synthetic.write(folder, 4, split="val2017", first_index=8, size=(120, 160))
+def tables(tmp_path_factory):
+    return people_of(draw(tmp_path_factory.mktemp("drawn")))
 
 
 @pytest.fixture(scope="module")
-def people(drawn):
-    return data.load(drawn, "train")
+def people(tables):
+    return tables[0]
 
 
 @pytest.fixture(scope="module")
-def validation(drawn):
-    return data.load(drawn, "val")
+def validation(tables):
+    return tables[1]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +67,7 @@ def drawn_many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     synthetic.write(folder, 120, size=(120, 160))
     synthetic.write(folder, 16, split="val2017", first_index=120, size=(120, 160))
-    return data.load(folder, "train"), data.load(folder, "val")
+    return people_of(folder)
 
 
 @pytest.fixture
@@ -186,8 +175,11 @@ def test_a_batch_that_cannot_be_set_aside_hides_nothing(error, tmp_path):
         raise error
 
     noted.write = fails
-    with pytest.raises(InputError, match=r"loss became nan in epoch 1, batch 3; the batch could not be set aside \("):
+    with pytest.raises(
+        InputError, match=r"loss became nan in epoch 1, batch 3; the batch could not be set aside \("
+    ) as e:
         callback.on_train_batch_end(2, {"loss": math.nan})
+    assert "at all" not in str(e.value)  # one line
 
 
 def test_another_precision_is_advised(tmp_path):
@@ -210,7 +202,9 @@ def aside(people, tmp_path_factory):
     """Folder, network and file of a batch in the middle."""
     folder, model = tmp_path_factory.mktemp("aside"), compiled()
     before = captured(model)
-    assert BadBatch(folder, people, options(), States(folder / "state")).write(model, 1, 2) == []
+    states = States(folder / "state")
+    states.write(State(1, variables=captured(compiled())))  # of no use: these weights are whole
+    assert BadBatch(folder, people, options(), states).write(model, 1, 2) == []
     after = captured(model)
     assert all(np.array_equal(before[name], after[name]) for name in before)
     return SimpleNamespace(folder=folder, model=model, file=written(folder))
@@ -279,6 +273,22 @@ def test_broken_weights_give_way_to_those_of_the_last_state(people, tmp_path):
         assert found["ids"].shape == (4,)
         assert np.isnan(found["losses"]).all() == (network is not None)
     np.testing.assert_allclose(found["losses"], losses_of(good, found["images"], found["targets"]), rtol=1e-5)
+
+
+def test_a_crop_that_is_not_finite_is_told(people, tmp_path, monkeypatch):
+    images, targets = (part.numpy() for part in next(iter(pipeline.batches(people, **options()))))
+    images[2, 5, 5] = math.nan
+    batch = tf.data.Dataset.from_tensors((images, targets))
+    monkeypatch.setattr(pipeline, "batches", lambda *arguments, **others: batch)
+    found = BadBatch(tmp_path, people, options(), States(tmp_path / "state")).write(compiled(), 0, 0)
+    assert found == [written(tmp_path)["ids"][2]]
+
+
+def test_the_batch_of_an_earlier_attempt_is_forgotten(people, tmp_path):
+    for name in ("bad-batch.npz", "bad-batch.png"):
+        (tmp_path / name).touch()
+    StopOnNaN(BadBatch(tmp_path, people, options(), States(tmp_path / "state"))).on_train_begin()
+    assert not names(tmp_path)
 
 
 def test_the_picture_has_everybody_with_joints(aside):
@@ -351,6 +361,15 @@ def test_the_gap_is_one_less_the_correlation_and_changes_nothing(images, dropout
     maps = [keras.ops.convert_to_numpy(model(images, training=mode)).ravel() for mode in (False, True)]
     assert gap == pytest.approx(1 - np.corrcoef(*np.float64(maps))[0, 1], abs=1e-6)
     assert 1e-4 < gap < 2
+
+
+def test_the_gap_is_that_of_the_averaged_weights(images):
+    run = Steps(images, 0)
+    run.model.compile(keras.optimizers.Adam(1e-3, use_ema=True), "mse")
+    run.model.optimizer.build(run.model.trainable_variables)
+    for average in run.model.optimizer._model_variables_moving_average:
+        average.assign(keras.ops.zeros(average.shape))
+    assert run.gap() == 0  # flat both times
 
 
 def test_the_gap_at_its_ends(images):

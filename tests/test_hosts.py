@@ -4,6 +4,7 @@ What needs JAX and two processes is in `one_host.py`, started here on loopback: 
 training answers many questions.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -19,12 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import commands
+import keras
 import numpy as np
 import pytest
+from micro import draw
 
 from keras_mrpose import data
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import pipeline, synthetic
+from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.training import hosts, meeting
 
@@ -35,9 +38,7 @@ needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Drawn people: 19 to train on, 8 to validate on."""
-    folder = tmp_path_factory.mktemp("drawn")
-    synthetic.write(folder, 8, size=(120, 160))
-    return synthetic.write(folder, 4, split="val2017", first_index=8, size=(120, 160))
+    return draw(tmp_path_factory.mktemp("drawn"))
 
 
 def free_addresses(count=2):
@@ -127,7 +128,19 @@ def test_meeting_joins_process_0_with_each_other():
         assert meeting.read_word(lines[index][0]) == f"you are {index}"
     for line in (line for part in lines for line in part):
         assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # Linux
+            keep = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, pause, times = (line.getsockopt(socket.IPPROTO_TCP, name) for name in keep)
+            assert idle + pause * times == meeting.SILENCE
+        assert line.gettimeout() is None  # a training may be quiet for hours
         line.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_meeting_by_ipv6():
+    listed = [address.replace("127.0.0.1", "[::1]") for address in free_addresses()]
+    (line,), (other,) = met([listed] * 2)
+    line.close(), other.close()
 
 
 def test_meeting_with_other_lists():
@@ -146,22 +159,53 @@ def test_nobody_there():
     assert time.monotonic() - begin < 10
 
 
-def test_strangers_are_sent_away():
-    listed = free_addresses()
-    threading.Thread(target=call_as_a_stranger, args=(listed[1],)).start()
-    time.sleep(0.5)
-    (line,), (other,) = met([listed] * 2)
-    line.close(), other.close()
+@pytest.mark.parametrize("words", [b"GET / HTTP/1.0\r\n\r\n", b"80\n", b"[80]\n"])
+def test_strangers_are_sent_away(words):
+    listed, lines = free_addresses(), []
+    other = threading.Thread(target=lambda: lines.extend(meeting.meet(listed, 1, 5.0)))
+    other.start()
+    call_as_a_stranger(listed[1], words)
+    lines.extend(meeting.meet(listed, 0, 5.0))
+    other.join()
+    assert len(lines) == 2
+    for line in lines:
+        line.close()
 
 
-def call_as_a_stranger(address):
+def test_a_stranger_at_an_address_is_nobody():
+    def answer():
+        with server.accept()[0] as line:
+            line.sendall(b"SSH-2.0\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listed = [*free_addresses(1), f"127.0.0.1:{server.getsockname()[1]}"]
+        threading.Thread(target=answer).start()
+        with pytest.raises(InputError, match="was not there in time; start process 1"):
+            meeting.meet(listed, 0, 0.5)
+
+
+def test_who_has_met_is_told_that_another_is_not_there():
+    """By the end of its line: it would wait for ever."""
+    listed = free_addresses(3)
+    first, (second,) = met([listed] * 2, patience=0.5)
+    assert f"{listed[2]} was not there in time; start process 2" in first
+    second.settimeout(5)
+    assert second.recv(1) == b""
+    second.close()
+
+
+def call_as_a_stranger(address, words):
     name, _, port = address.partition(":")
     for _ in range(100):
         try:
             with socket.create_connection((name, int(port)), timeout=1) as line:
-                return line.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        except OSError:
-            time.sleep(0.1)
+                line.sendall(words)
+                with contextlib.suppress(ConnectionResetError):  # sent away with something unread
+                    while line.recv(100):
+                        pass
+                return
+        except ConnectionRefusedError:  # not there yet
+            time.sleep(0.01)
 
 
 def test_a_line_that_breaks_in_any_way_is_a_closed_one():
@@ -175,13 +219,159 @@ def test_a_line_that_breaks_in_any_way_is_a_closed_one():
         assert [meeting.read_word(one), meeting.read_word(one)] == ["a word", ""]
 
 
-def test_port_in_use():
+@pytest.mark.parametrize("index", [0, 1])
+def test_port_in_use(index):
     listed = free_addresses()
     with (
-        socket.create_server(("", int(listed[1].partition(":")[2]))),
-        pytest.raises(InputError, match="cannot be used"),
+        socket.create_server(("", int(listed[index].partition(":")[2]))),
+        pytest.raises(InputError, match=f"{listed[index]} cannot be used"),
     ):
-        meeting.meet(listed, 1, 1.0)
+        meeting.meet(listed, index, 1.0)
+
+
+# --- the watch ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Makes one of several processes: its `Hosts`, the other ends of its lines, and what it says when it ends."""
+    opened, watches, told = [], [], []
+
+    def leave(code):
+        told.append(code)
+        sys.exit()  # the thread
+
+    def watch(joined, original=hosts.Hosts._watch):
+        with contextlib.suppress(SystemExit):
+            original(joined)
+
+    monkeypatch.setattr(hosts.Hosts, "_watch", watch)
+    monkeypatch.setattr(hosts, "jax", SimpleNamespace(distributed=SimpleNamespace(shutdown=lambda: None)))
+    monkeypatch.setattr(hosts.os, "write", lambda descriptor, words: told.append((descriptor, words.decode())))
+    monkeypatch.setattr(hosts.os, "_exit", leave)
+
+    def make(index=0, others=2):
+        lines, ends = zip(*[socket.socketpair() for _ in range(others)], strict=True)
+        opened.extend((*lines, *ends))
+        for end in ends:
+            end.settimeout(10)
+        before = set(threading.enumerate())
+        joined = hosts.Hosts(others + 1, index, lines, tuple(f"process {i} at a:{i}" for i in range(1, others + 1)))
+        watches.append((joined, *set(threading.enumerate()) - before))
+        return SimpleNamespace(joined=joined, ends=ends, told=told)
+
+    yield make
+    for joined, _ in watches:
+        joined._ending = True
+    for line in opened:
+        with contextlib.suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+    for _, watch in watches:
+        watch.join(10)
+    for line in opened:
+        line.close()
+
+
+def soon(condition):
+    """Whether it comes true while others work."""
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_process_0_waits_for_all_and_tells_them(watched):
+    run = watched()
+    one, two = run.ends
+    leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
+    one.sendall(b"through\n")
+    leaving.start()
+    two.settimeout(0.2)
+    assert meeting.read_word(two) == ""  # no word yet
+    two.settimeout(10)
+    two.sendall(b"through\n")
+    assert [meeting.read_word(end) for end in run.ends] == ["through", "through"]
+    one.close(), two.close()  # through: no loss
+    leaving.join(3)
+    assert not leaving.is_alive() and run.told == []
+
+
+def test_another_process_waits_for_process_0_and_hangs_up(watched):
+    run = watched(1, 1)
+    leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
+    leaving.start()
+    assert meeting.read_word(run.ends[0]) == "through"
+    leaving.join(0.2)
+    assert leaving.is_alive()
+    run.ends[0].sendall(b"through\n")
+    leaving.join(3)
+    run.ends[0].settimeout(2)
+    assert not leaving.is_alive() and run.ends[0].recv(1) == b"" and run.told == []
+
+
+def test_a_process_that_is_gone_is_told_to_the_others(watched):
+    run = watched()
+    gone, other = run.ends
+    gone.close()
+    words = "process 1 at a:1 is gone (its own output may say why)"
+    assert meeting.read_word(other) == f"lost {words}"
+    time.sleep(0.1)
+    assert hosts.LOST not in run.told  # JAX's service would end under the other one
+    other.close()
+    assert soon(lambda: hosts.LOST in run.told)
+    assert run.told == [(2, f"error: {words}; start all processes again with --resume.\n"), 1]
+
+
+def test_what_process_0_tells_is_said_once_and_the_scratch_goes(watched, tmp_path):
+    run = watched(1, 1)
+    run.joined._scratch = tmp_path / "scratch"
+    run.joined._scratch.mkdir()
+    run.ends[0].sendall(b"lost process 0 has stopped: go on with --resume\n")
+    assert soon(lambda: hosts.LOST in run.told)
+    assert run.told == [(2, "error: process 0 has stopped: go on with --resume.\n"), 1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(InputError("a file\n  is missing."), "a file is missing"), (KeyboardInterrupt(), "KeyboardInterrupt")],
+)
+def test_a_process_that_fails_says_why(watched, error, words):
+    """Its own error stands: it is not ended because the others then leave."""
+    run = watched()
+    leaving = threading.Thread(target=run.joined.__exit__, args=(type(error), error, None))
+    leaving.start()
+    for end in run.ends:
+        assert meeting.read_word(end) == f"lost process 0 has stopped: {words}"
+        end.sendall(b"lost another one, too\n")
+        end.close()
+    leaving.join(3)
+    assert not leaving.is_alive() and run.told == []
+
+
+def test_a_broken_computation_lets_the_watch_say_who_is_gone(watched):
+    """What JAX raises says less; the watch is given time to hear it."""
+    run = watched(1, 1)
+    error = RuntimeError("connection closed by peer")
+    leaving = threading.Thread(target=run.joined.__exit__, args=(RuntimeError, error, None))
+    leaving.start()
+    time.sleep(0.1)
+    run.ends[0].close()
+    assert soon(lambda: hosts.LOST in run.told)
+    assert "error: process 1 at a:1 is gone" in run.told[0][1]
+    run.joined._closed.set()
+    leaving.join(3)
+
+
+def test_a_signal_is_passed_on_to_process_0(watched):
+    first, other = watched(0, 1), watched(1, 1)
+    with first.joined.interruption() as stop, other.joined.interruption() as passed:
+        passed._note(signal.SIGTERM, None)
+        word = meeting.read_word(other.ends[0])
+        assert word == "signal SIGTERM" and passed.signal is None
+        first.ends[0].sendall(f"{word}\nsignal SIGINT\n".encode())
+        assert soon(lambda: stop.signal is not None)
+        assert stop.signal == signal.SIGTERM
 
 
 # --- what each process reads --------------------------------------------------------------------------------------
@@ -279,9 +469,9 @@ def equal(one, other, names=None, **tolerance):
 def test_two_processes_train_as_one(trained):
     """Equal to the bit in both; to one process in all but the order of float32 sums.
 
-    That includes the losses, the metrics and the batch norms' averages: mean and variance are of the whole batch. Sums
-    of 2**12 float32 terms differ by 1e-6 of their size; Adam's division carries that into the weights (learning rate
-    3e-3), where 8 steps of it stay below 1e-4.
+    That includes the losses, the metrics, the averaged weights and the batch norms' averages: mean and variance are of
+    the whole batch. Sums of 2**12 float32 terms differ by 1e-6 of their size; Adam's division carries that into the
+    weights (learning rate 3e-3), where 4 updates of it stay below 1e-4.
     """
     history, first = values(trained / "two-0.npz")
     other_history, second = values(trained / "two-1.npz")
@@ -295,6 +485,11 @@ def test_two_processes_train_as_one(trained):
     moving = [name for name in first if "moving_variance" in name]
     assert moving
     equal(first, one, moving, rtol=1e-4)
+    saved = keras.models.load_model(trained / "two" / "last.keras").trainable_variables
+    for variable in saved:
+        average = f"adam/{variable.path.replace('/', '_')}_average"
+        np.testing.assert_array_equal(variable, first[average], err_msg=average)
+        assert (first[average] != first[variable.path]).any(), "the weights are not their average"
 
 
 @pytest.mark.slow

@@ -8,22 +8,24 @@ tensor its largest difference. Ten times that is allowed, and ten roundings of i
 import dataclasses
 import functools
 import json
+import signal
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from micro import draw, people_of
 
-from keras_mrpose import InputError, data, training
+from keras_mrpose import InputError, training
 from keras_mrpose.config import Augmentation, Experiment, Recipe
-from keras_mrpose.data import synthetic
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
 from keras_mrpose.models.normalization import BatchNorm, synchronize
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import fit, strategy
-from keras_mrpose.training.state import captured, restore
+from keras_mrpose.training import fit, saving, strategy
+from keras_mrpose.training.interruption import Stopped
+from keras_mrpose.training.state import States, captured, restore
 from keras_mrpose.training.strategy import devices, per_sample
 
 SIZE, MAPS, BATCH, JOINTS = (96, 64), (24, 16), 8, COCO.num_joints
@@ -231,10 +233,7 @@ def test_without_them_keras_fails(count):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """19 drawn people to train on, 8 to validate on."""
-    folder = tmp_path_factory.mktemp("drawn")
-    synthetic.write(folder, 8, size=(120, 160))
-    synthetic.write(folder, 4, split="val2017", first_index=8, size=(120, 160))
-    return data.load(folder, "train"), data.load(folder, "val")
+    return people_of(draw(tmp_path_factory.mktemp("drawn")))
 
 
 TRAINED = dataclasses.replace(
@@ -277,6 +276,40 @@ def test_going_on_with_two_devices(drawn, tmp_path):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=a.path)
 
 
+class Killed(BaseException):
+    """What nobody handles."""
+
+
+@pytest.mark.slow
+def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
+    """Killed in the first epoch and stopped in the second, with gradients gathered: the same bits as in one go."""
+    recipe = dataclasses.replace(TRAINED.recipe, optimizer="adamw", weight_decay=0.1, accumulate=3)
+    experiment, run = dataclasses.replace(TRAINED, recipe=recipe), tmp_path / "stops"
+    whole = training.train(experiment, *drawn, tmp_path / "whole", strategy="mirrored", save_every=None)
+    original, done = saving.SaveState.on_train_batch_end, []
+
+    def ends(self, *arguments, **options):
+        done.append(self.epoch)
+        if len(done) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, *arguments, **options)
+        if len(done) == 2:
+            raise Killed
+
+    monkeypatch.setattr(saving.SaveState, "on_train_batch_end", ends)
+    with pytest.raises(Killed):
+        training.train(experiment, *drawn, run, strategy="mirrored", save_every=0.0)
+    with pytest.raises(Stopped, match="saved after batch 1 of epoch 2"):
+        training.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
+    history = training.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
+    assert done == [0] * 4 + [1] * 4  # each step once
+    assert {**history, "images_per_second": None} == {**whole, "images_per_second": None}
+    one, two = (States(folder / "state").newest() for folder in (tmp_path / "whole", run))
+    assert one.variables.keys() == two.variables.keys() and any("gradient_sum" in name for name in one.variables)
+    for name, value in one.variables.items():
+        np.testing.assert_array_equal(two.variables[name], value, err_msg=name)
+
+
 def test_running_metrics_are_restored_on_two_devices():
     """In the middle of an epoch: whole numbers, which TensorFlow would deal out to the devices and round down."""
     model = built("mirrored")
@@ -305,7 +338,9 @@ def test_auto_takes_several_gpus(monkeypatch):
     two = tf.config.list_logical_devices("CPU")  # of the same name, so that it stays one strategy in this process
     for found, replicas in ((two, 2), (two[:1], 1)):
         monkeypatch.setattr(strategy.tf.config, "list_logical_devices", lambda kind, found=found: found)
-        assert devices("auto", 4).num_replicas_in_sync == replicas
+        chosen = devices("auto", 4)
+        assert chosen.num_replicas_in_sync == replicas
+        assert isinstance(chosen, tf.distribute.MirroredStrategy) == (replicas > 1)
 
 
 def test_jax_has_no_strategy(monkeypatch):
@@ -327,6 +362,11 @@ class Scalar(keras.losses.Loss):
         return keras.ops.mean(keras.ops.square(y_pred)) + 0 * keras.ops.sum(y_true)
 
 
+class OneForAll(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_pred), keepdims=True)[0, 0, 0] + 0 * keras.ops.sum(y_true)
+
+
 class OfJoints(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return keras.ops.mean(keras.ops.square(y_pred), axis=(1, 2)) + 0 * y_true[..., 0]
@@ -336,6 +376,7 @@ class OfJoints(keras.losses.Loss):
     ("loss", "words"),
     [
         (Scalar(), r"'scalar' returns shape \(\) for 2 people; give one value per person"),
+        (OneForAll(), r"'one_for_all' returns shape \(1,\) for 2 people"),
         (OfJoints(), r"'of_joints' returns shape \(2, 17\) for 2 people"),
         (HeatmapMSE(reduction="sum"), "'heatmap_mse' has the reduction 'sum'; give 'sum_over_batch_size'"),
     ],

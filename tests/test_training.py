@@ -190,6 +190,8 @@ def test_step_schedule_of_few_epochs(epochs):
     assert values == sorted(values, reverse=True)
     constant = training.schedule(Recipe(epochs=epochs, milestones=()), 5)
     assert {float(constant(step)) for step in range(5 * epochs)} == {np.float32(1e-3)}
+    early = training.schedule(Recipe(epochs=epochs, milestones=(0.1,)), 5)  # not before the second epoch
+    assert [float(early(step)) for step in range(5)] == [np.float32(1e-3)] * 5
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])

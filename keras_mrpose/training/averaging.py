@@ -29,8 +29,8 @@ def averaged(model: keras.Model) -> Iterator[None]:
     if not optimizer.use_ema:
         yield
         return
-    own = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
-    _assign(model, optimizer._model_variables_moving_average)
+    own = _copied(model.trainable_variables)
+    _assign(model, _copied(optimizer._model_variables_moving_average))
     try:
         yield
     finally:
@@ -50,6 +50,11 @@ class ValidateAveraged(keras.callbacks.Callback):
         self.validation.close()
 
 
-def _assign(model: keras.Model, values: list) -> None:
+def _copied(variables: list[keras.Variable]) -> list[np.ndarray]:
+    """A variable that is given another one's value itself would share its memory under JAX, which `fit` gives away."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(model: keras.Model, values: list[np.ndarray]) -> None:
     for variable, value in zip(model.trainable_variables, values, strict=True):
         variable.assign(value)

@@ -65,12 +65,8 @@ def _call(address: str, listed: list[str], index: int, end: float) -> socket.soc
         except OSError:
             time.sleep(0.2)
             continue
-        answer = _exchange(line, listed)
-        if answer == listed:
-            return _kept_alive(line)
-        line.close()
-        if answer:
-            raise InputError(f"{address} was started with --hosts {','.join(answer)}; give all processes the same.")
+        if _agreed(line, listed, address):
+            return line
         time.sleep(0.2)
     raise InputError(
         f"{address} was not there in time; start process {index} on it, and see that its port can be reached."
@@ -86,15 +82,27 @@ def _called(server: socket.socket, listed: list[str], index: int, end: float) ->
         except TimeoutError:
             break
         line.settimeout(min(left, 5))
-        theirs = _exchange(line, listed)
-        if theirs == listed:
-            return _kept_alive(line)
-        line.close()
-        if theirs:
-            raise InputError(f"Process 0 was started with --hosts {','.join(theirs)}; give all processes the same.")
+        if _agreed(line, listed, "Process 0"):
+            return line
     raise InputError(
         f"Process 0 at {listed[0]} did not call in time; start it, and see that it can reach {listed[index]}."
     )
+
+
+def _agreed(line: socket.socket, listed: list[str], name: str) -> bool:
+    """Whether the other end is one of these processes; a line to any other is closed.
+
+    Raises:
+        InputError: it is one, but was given other addresses.
+    """
+    theirs = _exchange(line, listed)
+    if theirs == listed:
+        _keep_alive(line)
+        return True
+    line.close()
+    if theirs:
+        raise InputError(f"{name} was started with --hosts {','.join(theirs)}; give all processes the same.")
+    return False
 
 
 def _exchange(line: socket.socket, listed: list[str]) -> list[str]:
@@ -107,13 +115,12 @@ def _exchange(line: socket.socket, listed: list[str]) -> list[str]:
     return theirs if isinstance(theirs, list) and all(isinstance(address, str) for address in theirs) else []
 
 
-def _kept_alive(line: socket.socket) -> socket.socket:
+def _keep_alive(line: socket.socket) -> None:
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", SILENCE // 3), ("TCP_KEEPINTVL", SILENCE // 6), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):  # macOS has them under other names, and its own pace
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return line
 
 
 def read_word(line: socket.socket) -> str:
