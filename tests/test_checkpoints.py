@@ -147,6 +147,7 @@ def test_torchvision_resnet_computes_what_its_file_says(tmp_path):
         np.testing.assert_allclose(ours, exact, atol=13 * 24 * 2**-24 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_real_caffe_layout_resnet50(shared):
     path = shared / "data" / "weights" / "resnet50_imagenet_caffe_layout.npz"
     with np.load(path) as archive:

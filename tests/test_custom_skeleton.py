@@ -239,6 +239,7 @@ def test_prediction_names_the_joints(run, trained, work):
     assert list(content["people"][0]) == JOINTS
 
 
+@pytest.mark.slow
 def test_export_carries_the_skeleton(run, trained, work, puppet):
     """Once it is sure of its joints, which takes more than one epoch: here its maps are raised."""
     pytest.importorskip("ai_edge_litert")

@@ -136,7 +136,7 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
     assert set(predict(single, people).joints) == {"gaussian/single", "dark/single"}
 
 
-@pytest.mark.parametrize("flip_test", [True, False])
+@pytest.mark.parametrize("flip_test", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_compiled_reading_is_the_same(flip_test):
     """XLA may sum in another order: float32 rounding of smoothed maps' logs, far below a thousandth of a cell."""
     rng = np.random.default_rng(0)

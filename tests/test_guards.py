@@ -315,6 +315,7 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_an_exploding_training_keeps_the_batch(people, validation, micro_networks, tmp_path):
     """With this learning rate the first step's weights overflow, the second or third step's loss is no number."""
     wild = dataclasses.replace(EXPERIMENT, recipe=Recipe(epochs=2, batch_size=4, learning_rate=1e30))

@@ -92,7 +92,7 @@ def check(name, backbone, deconvolution="depth_to_space"):
     ("name", "backbone"),
     [
         *((name, "tiny_v1b") for name in list_models()),
-        ("mrfeanet2", "mobilenetv2"),  # the network that reads all four feature maps
+        slow("mrfeanet2", "mobilenetv2"),  # the network that reads all four feature maps
         slow("mrfeanet2", "efficientnetv2b0"),
         *(slow(name, backbone) for name in list_models()[:-1] for backbone in KERAS_SMALL),
         *(slow(name, backbone) for name in list_models() for backbone in ("resnet50", "resnet50_v1b")),
@@ -103,6 +103,7 @@ def test_heatmaps_are_the_same(name, backbone):
     check(name, backbone)
 
 
+@pytest.mark.slow
 def test_heatmaps_are_the_same_with_transposed_convolutions():
     for name in list_models():
         check(name, "tiny_v1b", "transpose")

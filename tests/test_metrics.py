@@ -444,6 +444,7 @@ def test_oks_ap_of_538_images_is_the_exact_one_up_to_the_bins(crops):
     assert exact > 0.3 and len(np.unique(bins)) < len(bins) - 100
 
 
+@pytest.mark.slow
 def test_heatmaps_drawn_at_the_joints_of_538_images_cost_what_drawing_costs(crops):
     """The codec rounds what it draws to whole heatmap pixels; the joints that it reads back have this exact AP."""
 

@@ -165,6 +165,7 @@ def test_results_for_a_server(run, network, test_dev, boxes, capsys):
     file.unlink()
 
 
+@pytest.mark.slow
 def test_results_for_a_server_are_those_of_an_evaluation(run, network, drawn, boxes, annotations, work):
     """Judged by `score`'s ways they give the evaluation's numbers; also of fewer images."""
     options = ("--data", drawn, "--boxes", boxes, "--suppression", "none", "--no-flip", "--no-diagnosis", "--people", 1)

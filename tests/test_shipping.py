@@ -294,6 +294,7 @@ def test_options(people, calibration, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "export"]
 
 
+@pytest.mark.slow
 def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
     """Only int8's heatmaps change; they are judged as they leave, and the predictor reads them as before."""
     monkeypatch.setattr(shipping, "CALIBRATION", 32)

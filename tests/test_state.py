@@ -477,7 +477,8 @@ def killed_until_done(killer, tables, run, draw, save_every):
             killer.reset()
 
 
-@pytest.mark.parametrize("save_every", [0.0, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("save_every", [0.0, None])
 def test_many_kills_change_nothing(killer, unbroken, tables, tmp_path, save_every):
     kills = killed_until_done(killer, tables, tmp_path / "run", np.random.default_rng(6), save_every)
     assert len(kills) >= 3
@@ -545,9 +546,9 @@ def test_a_disk_that_is_full_at_once_leaves_nothing(killer, tables, tmp_path, mo
     ("event", "count", "where"),
     [
         ("on_train_batch_end", 2, "batch 2 of epoch 1"),
-        ("on_train_batch_end", 2 * STEPS, "batch 3 of epoch 2"),  # the last step is taken again
+        pytest.param("on_train_batch_end", 2 * STEPS, "batch 3 of epoch 2", marks=pytest.mark.slow),  # taken again
         ("on_test_batch_end", 1, "batch 3 of epoch 1"),
-        ("on_epoch_end", 2, "epoch 2"),
+        pytest.param("on_epoch_end", 2, "epoch 2", marks=pytest.mark.slow),
     ],
 )
 def test_a_stop_saves_and_says_how_to_go_on(event, count, where, killer, unbroken, tables, tmp_path, monkeypatch):
