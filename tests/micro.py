@@ -35,6 +35,10 @@ def micro(name, *, backbone, input_shape, skeleton, codec, **weights):
     return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
 
 
+class Killed(BaseException):
+    """What nobody handles."""
+
+
 def draw(folder):
     """Draw people: 19 to train on, 8 to validate on."""
     synthetic.write(folder, 8, size=(120, 160))

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from micro import EXPERIMENT_OF_ALL as EXPERIMENT
-from micro import STEPS, draw, micro, people_of
+from micro import STEPS, Killed, draw, micro, people_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_mrpose import training
@@ -308,10 +308,6 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables(drawn):
     return people_of(drawn)
-
-
-class Killed(BaseException):
-    """What nobody handles."""
 
 
 class Killer:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from micro import draw, people_of
+from micro import Killed, draw, people_of
 
 from keras_mrpose import InputError, training
 from keras_mrpose.config import Augmentation, Experiment, Recipe
@@ -274,10 +274,6 @@ def test_going_on_with_two_devices(drawn, tmp_path):
     one, two = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "halves"))
     for a, b in zip(one.weights, two.weights, strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * np.abs(a).max(), err_msg=a.path)
-
-
-class Killed(BaseException):
-    """What nobody handles."""
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def batches(
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
     if len(people) == 0:
         raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
-    present, (_, count) = len(people), shard
+    present, count = len(people), shard[1]
     whole = whole or count > 1
     if augmentation is not None:
         order = _endless_order(*_per_epoch(people, batch_size), seed, first_epoch).skip(first_step * batch_size)
