@@ -126,12 +126,14 @@ def _annotated(options, skeleton: Skeleton, require_images: bool = True) -> Peop
             f"{folder} has no annotated people of {options.split}; --format-only with --boxes FILE writes the results "
             "for the server that has them."
         )
-    return data.load(options.data, options.split, require_images, skeleton)
+    return data.load(options.data, options.split, require_images, skeleton, strict=False)
 
 
 def _detected(options, skeleton: Skeleton) -> People:
     threshold = options.box_threshold or 0.0
-    return coco_data.load_detections(options.boxes, options.data, options.split, threshold, skeleton=skeleton)
+    return coco_data.load_detections(
+        options.boxes, options.data, options.split, threshold, skeleton=skeleton, strict=False
+    )
 
 
 def _skeleton(options) -> Skeleton | None:
@@ -157,7 +159,7 @@ def _write_results(predictor, options, out: Path) -> int:
     if protocols.protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)
-    predictions = predict(predictor, people)
+    predictions, skeleton = predict(predictor, people), people.skeleton
     settings = settings_of(predictor, **_chosen(options))
     found, scores, kept = protocols.coco_selected(predictions, settings, skeleton.sigmas)
     results = coco.results_json(found, predictions.image_ids[kept], scores, skeleton)

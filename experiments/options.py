@@ -26,8 +26,19 @@ def demo(sub: ArgumentParser) -> None:
 def train(sub: ArgumentParser) -> None:
     """Options of `train`."""
     sub.add_argument("experiment", help="a name from `run.py list`, such as lsp-mrfeanet2")
-    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, or COCO format)")
-    _skeleton(sub)
+    sub.add_argument(
+        "--data", required=True, action="append", metavar="DIR",
+        help="data set folder (LSP, MPII, COCO format); of several data sets: NAME=DIR for each, or a mixture.json",
+    )  # fmt: skip
+    sub.add_argument(
+        "--skeleton", metavar="FILE|NAME",
+        help="of a COCO-format folder with joints of its own (.json); of several data sets: the network's (body19)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--share", action="append", default=[], metavar="NAME=X",
+        help="of several data sets: this one's part of the crops of an epoch, 0..1 (default: by numbers of people)",
+    )  # fmt: skip
+    sub.add_argument("--crops-per-epoch", type=int, metavar="N", help="of several data sets (default: all people)")
     sub.add_argument("--run", type=run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
     sub.add_argument("--resume", action="store_true", help="go on where the run was left, or start it")
     sub.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")

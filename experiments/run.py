@@ -95,9 +95,10 @@ def train(options) -> None:
     from dataclasses import replace
 
     import configs
+    import sources
 
     import keras_mrpose
-    from keras_mrpose import data, skeletons
+    from keras_mrpose import skeletons
     from keras_mrpose.models.backbones import pick
     from keras_mrpose.training import hosts
 
@@ -115,10 +116,11 @@ def train(options) -> None:
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
     run = options.run or SAVED / experiment.name
     strict = options.on_bad_record == "stop"  # else images may be missing, too
-    given = options.skeleton and skeletons.load(options.skeleton)
-    tables = (data.load(options.data, split, strict, given) for split in ("train", "val"))
-    people, validation = (_first(table, options.people) for table in tables)
-    if (own := given or people.skeleton) not in skeletons.SKELETONS.values():  # no named experiment can be for it
+    people, validation, changed = sources.load(options, strict)
+    people, validation = (_first(table, options.people) for table in (people, validation))
+    experiment = replace(experiment, **changed)
+    own = people.skeleton
+    if not experiment.sources and own not in skeletons.SKELETONS.values():  # no named experiment can be for it
         experiment = replace(experiment, skeleton=own)
         print(f"skeleton {own.name}: {', '.join(own.joints)}")
     print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
@@ -137,7 +139,7 @@ def train(options) -> None:
             hosts=joined,
         )
     print(f"curves:   tensorboard --logdir {run}")
-    print(f"numbers:  python experiments/run.py evaluate {run} --data {options.data}")
+    print(f"numbers:  python experiments/run.py evaluate {run} --data {sources.folders(options.data)[0]}")
 
 
 def doctor(options) -> int:

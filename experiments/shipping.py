@@ -22,11 +22,11 @@ def main(options) -> None:
     if options.people < 1:
         raise InputError(f"--people is {options.people}; give a number of at least 1.")
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
-    people = data.load(options.data, options.split, skeleton=skeleton)
+    people = data.load(options.data, options.split, skeleton=skeleton, strict=False)
     people = people.of_first(options.people)
     calibration = None
     if "int8" in formats:
-        calibration = data.load(options.data, options.calibration, skeleton=skeleton)
+        calibration = data.load(options.data, options.calibration, skeleton=skeleton, strict=False)
     try:
         report = keras_mrpose.export_litert(
             model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -184,6 +185,38 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One of several data sets that a training takes its people from, see `keras_mrpose.data.mixture`.
+
+    Args:
+        name: that messages, metrics and logs call it by.
+        share: of the crops of an epoch; None: what the others leave, divided by the numbers of people.
+        weight: of its number in the one by which the best epoch is told.
+        protocol: by which it is validated, ``"ap"``, ``"pckh"`` or ``"pck"``; empty if it is not.
+    """
+
+    name: str
+    share: float | None = None
+    weight: float = 1.0
+    protocol: str = ""
+
+    def __post_init__(self) -> None:
+        _require(
+            isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
+            "source", "name", self.name, "letters, digits, - and _",
+        )  # fmt: skip
+        what = f"source {self.name}"
+        _require(
+            self.share is None or _is_number(self.share, 0, 1), what, "share", self.share, "a share above 0, up to 1"
+        )
+        _require(_is_number(self.weight, 0, math.inf), what, "weight", self.weight, "a positive number")
+
+
+def _is_number(value, above: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value <= most and value < math.inf
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training: which network, on people of which skeleton, by which recipe.
 
@@ -200,6 +233,8 @@ class Experiment:
         backbone_weights: what the backbone started from, ``"imagenet"`` or a file; None is random.
         weights: what the whole network started from, a file.
         map_joints: `weights` may be of another skeleton; joints that both name are kept.
+        sources: of the people, if they are of several data sets.
+        crops_per_epoch: of these; None is as many as there are people.
     """
 
     name: str
@@ -214,6 +249,8 @@ class Experiment:
     backbone_weights: str | None = None
     weights: str | None = None
     map_joints: bool = False
+    sources: tuple[Source, ...] = ()
+    crops_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_size", tuple(self.input_size))
@@ -223,6 +260,12 @@ class Experiment:
             len(self.input_size) == 2 and all(n > 0 and n % 32 == 0 for n in self.input_size),
             "experiment", "input_size", self.input_size, "a height and a width, both multiples of 32",
         )  # fmt: skip
+        object.__setattr__(self, "sources", tuple(self.sources))
+        names = [source.name for source in self.sources]
+        _require(len(set(names)) == len(names), "experiment", "sources", names, "each source a name of its own")
+        crops = self.crops_per_epoch
+        whole = crops is None or (isinstance(crops, int) and crops > 0)
+        _require(whole, "experiment", "crops_per_epoch", crops, "a positive whole number, or nothing")
         _require(0 < self.sigma < math.inf, "experiment", "sigma", self.sigma, "a positive number of heatmap pixels")
 
     def save(self, path: str | Path) -> None:
@@ -236,6 +279,7 @@ class Experiment:
             values = json.loads(Path(path).read_text())
             values["augmentation"] = _filled(Augmentation, values["augmentation"])
             values["recipe"] = _filled(Recipe, values["recipe"])
+            values["sources"] = tuple(_filled(Source, source) for source in values["sources"])
             if isinstance(values["skeleton"], dict):
                 values["skeleton"] = Skeleton.from_dict(values["skeleton"])
             return _filled(cls, values)

@@ -157,11 +157,20 @@ LSP = Skeleton(
     ),
 )  # fmt: skip
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP)}
+# COCO's joints, and the two of LSP that COCO has not: what a network for several data sets has.
+BODY19 = Skeleton(
+    name="body19",
+    joints=(*COCO.joints, "neck", "head_top"),
+    swap_pairs=COCO.swap_pairs,
+    limbs=(*COCO.limbs, (0, 17), (17, 18), (5, 17), (6, 17)),
+    sigmas=(*COCO.sigmas, 0.079, 0.079),
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP, BODY19)}
 
 
 def get(skeleton: str | Skeleton) -> Skeleton:
-    """The skeleton of that name (``"coco"``, ``"mpii"``, ``"lsp"``), or the given one itself."""
+    """The skeleton of that name (``"coco"``, ``"mpii"``, ``"lsp"``, ``"body19"``), or the given one itself."""
     if isinstance(skeleton, Skeleton):
         return skeleton
     try:
@@ -260,8 +269,63 @@ def swap_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple((i, joints.index(name)) for i, name in enumerate(mirrored) if name in joints[i + 1 :])
 
 
+# Spellings of one joint, as `canonical` leaves them.
+ALIASES = {
+    "top_head": "head_top",
+    "head_tip": "head_top",
+    "headtop": "head_top",
+    "top_of_head": "head_top",
+    "crown": "head_top",
+}
+
+# Joints that sound alike and are labelled at other places of the body: never taken for each other.
+NOT_THE_SAME = {
+    "upper_neck": "MPII's upper neck is below the chin, LSP's neck between the collarbones",
+    "thorax": "MPII's thorax is the middle of the shoulders' line, LSP's neck above it",
+    "pelvis": "no other data set labels the middle between the hips",
+    "head": "the middle of a head is neither nose nor head top",
+    "hand": "a hand's middle is beyond the wrist",
+    "foot": "a foot's middle is beyond the ankle",
+    "heel": "a heel is below the ankle",
+    "toe": "a toe is beyond the ankle",
+}
+
+
+def canonical(joint: str) -> str:
+    """The name of a joint in one spelling: ``LShoulder``, ``shoulder.l``, ``Left Shoulder`` are ``left_shoulder``."""
+    side = side_of(joint)
+    rest = _SIDE.sub(" ", joint) if side else joint
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", rest)
+    name = "_".join(map(str.lower, words)) if joint.isascii() else rest.strip().lower()
+    return f"{side}_{name}" if side else ALIASES.get(name, name)
+
+
+def joint_map(source: Skeleton, target: Skeleton) -> tuple[int, ...]:
+    """For each joint of the target the index of the same joint in the source, -1 if the source has none.
+
+    Joints are the same if they have the same name (`canonical`): then all data sets known here label the same place.
+    `NOT_THE_SAME` lists those that do not.
+
+    Raises:
+        InputError: two joints of one skeleton have the same name in one spelling.
+    """
+    if source.joints == target.joints:
+        return tuple(range(target.num_joints))
+    places = {}
+    for skeleton in (source, target):
+        places[skeleton] = {}
+        for index, joint in enumerate(skeleton.joints):
+            other = places[skeleton].setdefault(canonical(joint), index)
+            if other != index:
+                raise InputError(
+                    f"Skeleton {skeleton.name!r} has {skeleton.joints[other]!r} and {joint!r}, which are one name in "
+                    "two spellings; rename one of them."
+                )
+    return tuple(places[source].get(canonical(joint), -1) for joint in target.joints)
+
+
 def for_joint_count(num_joints: int) -> Skeleton:
-    """The known skeleton of that size (17 COCO, 16 MPII, 14 LSP), else numbered joints without pairs and limbs."""
+    """The known skeleton of that size (17 COCO, 16 MPII, 14 LSP, 19 body19), else numbered joints without pairs."""
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == num_joints:
             return skeleton

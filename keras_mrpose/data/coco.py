@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,13 @@ from keras_mrpose.skeletons import COCO, Skeleton
 SPLITS = {"train": "train2017", "val": "val2017"}
 
 
-def load(root: str | Path, split: str = "val", require_images: bool = True, skeleton: Skeleton | None = None) -> People:
+def load(
+    root: str | Path,
+    split: str = "val",
+    require_images: bool = True,
+    skeleton: Skeleton | None = None,
+    strict: bool = True,
+) -> People:
     """People with keypoint annotations of a COCO folder (`parse` says which).
 
     The file is read piece by piece: next to the table itself, this needs little memory.
@@ -33,13 +39,14 @@ def load(root: str | Path, split: str = "val", require_images: bool = True, skel
         root: holds ``annotations/person_keypoints_SPLIT.json`` and the images in ``SPLIT/`` or ``images/SPLIT/``.
         split: ``"train"``, ``"val"`` (of 2017), or the split's full name.
         require_images: False does without the image files, where the annotations alone are needed.
-        skeleton: of the people, see `coco_records.skeleton_of`; None takes the file's.
+        skeleton: of the people, see `coco_records.skeleton_of`, like strict; None takes the file's.
+        strict: a file that names other joints is an error.
 
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
     file, folder = places(Path(root), SPLITS.get(split, split), "person_keypoints")
-    people = parse(json_fields.fields(file, _advice(file)), str(file), folder, skeleton)
+    people = parse(json_fields.fields(file, _advice(file)), str(file), folder, skeleton, strict)
     return people.require_images() if require_images else people
 
 
@@ -50,6 +57,7 @@ def load_detections(
     score_threshold: float = 0.0,
     require_images: bool = True,
     skeleton: Skeleton | None = None,
+    strict: bool = True,
 ) -> People:
     """People that a detector found in the images of a COCO folder (`parse_detections` says which).
 
@@ -69,14 +77,18 @@ def load_detections(
     split = SPLITS.get(split, split)
     file, folder = places(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
     images = _read(file, lists=("images",))
-    skeleton = skeleton_of(images.get("categories"), str(file), skeleton)
+    skeleton = skeleton_of(images.get("categories"), str(file), skeleton, strict)
     boxes = json_fields.whole(Path(boxes_file), "give the file of a person detector's boxes")
     people = parse_detections(boxes, str(boxes_file), images["images"], str(file), folder, score_threshold, skeleton)
     return people.require_images() if require_images else people
 
 
 def parse(
-    content: dict | Iterable[tuple[str, object]], source: str, folder: str | Path, skeleton: Skeleton | None = None
+    content: dict | Iterable[tuple[str, object]],
+    source: str,
+    folder: str | Path,
+    skeleton: Skeleton | None = None,
+    strict: bool = True,
 ) -> People:
     """People of a COCO annotation file, selected and cleaned as the published loader does; looks at no image.
 
@@ -88,7 +100,8 @@ def parse(
         content: of the file, with lists ``images`` and ``annotations``; or its fields as `json_fields.fields` has them.
         source: the file's name, for messages.
         folder: where the images are.
-        skeleton: as in `load`.
+        skeleton: as in `load`, like strict.
+        strict: as in `load`.
 
     Returns:
         The people in the order of the images, and inside an image in the order of the annotations.
@@ -111,7 +124,7 @@ def parse(
     for label, found in (("images", images), ("annotations", annotations)):
         if found is None:
             raise _no_list(source, label)
-    return _table(images, annotations, skeleton_of(categories, source, skeleton), source, folder)
+    return _table(images, annotations, skeleton_of(categories, source, skeleton, strict), source, folder)
 
 
 def _table(images: Images, annotations: Annotations, skeleton: Skeleton, source: str, folder: str | Path) -> People:
@@ -138,6 +151,7 @@ def _table(images: Images, annotations: Annotations, skeleton: Skeleton, source:
         keypoints=np.reshape(annotations.keypoints, (-1, skeleton.num_joints, 3))[kept],
         normalizer=np.sqrt(areas),
         areas=areas,
+        protocol="ap",
     )
 
 
@@ -195,15 +209,17 @@ def parse_detections(
         normalizer=np.ones(len(ids)),
         areas=[w * h for _, _, w, h in boxes],
         scores=scores,
+        protocol="ap",
     )
 
 
-def ground_truth(file: str | Path, skeleton: Skeleton | None = None) -> dict:
+def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Sequence[int] = ()) -> dict:
     """The annotations of people in a file, all of them and as they are, for pycocotools.
 
     Args:
         file: as in `annotation_file`.
         skeleton: of the people, see `coco_records.skeleton_of`; None takes the file's.
+        hidden: joints that are taken for unlabelled, since the network that is evaluated does not have them.
 
     Returns:
         ``images``, ``annotations`` (crowds and people without a keypoint too) and ``categories`` of a COCO data set.
@@ -226,12 +242,22 @@ def ground_truth(file: str | Path, skeleton: Skeleton | None = None) -> dict:
             numbers(annotation, field, count, name)
         if annotation["id"] <= 0 or annotation["id"] in people:  # pycocotools takes 0 for "matched with nobody"
             raise InputError(f"{name} has an id that is not positive or not its own; give each annotation another.")
-        people[annotation["id"]] = dict(annotation)
+        people[annotation["id"]] = _without(dict(annotation), hidden)
     return {
         "images": content["images"],
         "annotations": list(people.values()),
         "categories": [{"id": PERSON, "name": "person"}],
     }
+
+
+def _without(annotation: dict, hidden: Sequence[int]) -> dict:
+    """The annotation without the labels of some joints."""
+    if not len(hidden):
+        return annotation
+    keypoints = np.reshape(annotation["keypoints"], (-1, 3))
+    keypoints[hidden] = 0
+    counted = int((keypoints[:, 2] > 0).sum())
+    return {**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": counted}
 
 
 def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:

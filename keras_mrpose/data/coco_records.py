@@ -96,7 +96,7 @@ class Annotations:
                 raise InputError(f"{said}, expected {_wanted(count)}.")
 
 
-def skeleton_of(categories, source: str, skeleton: Skeleton | None = None) -> Skeleton:
+def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, strict: bool = True) -> Skeleton:
     """The joints of a COCO-format file.
 
     Args:
@@ -105,6 +105,7 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None) -> Sk
         source: the file's name, for messages.
         skeleton: which it should be; None takes COCO's where the file names these joints or none, else the file's own:
             with the pairs that the names tell, and the default sigmas.
+        strict: False: it is that of a file that names no joints only; a file that names others keeps its own.
 
     Raises:
         InputError: a file that names other joints than the skeleton, or joints or limbs that cannot be.
@@ -119,10 +120,10 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None) -> Sk
         return skeleton or COCO
     if not isinstance(joints, list) or not joints or not all(isinstance(joint, str) for joint in joints):
         raise InputError(f"{source}: category {PERSON} has keypoints {joints!r:.80}, expected a list of names.")
-    wanted = skeleton or COCO
-    if tuple(joints) == wanted.joints:
-        return wanted
-    if skeleton is not None:
+    for wanted in (skeleton, COCO):
+        if wanted and tuple(joints) == wanted.joints and (wanted is skeleton or skeleton is None or not strict):
+            return wanted
+    if skeleton is not None and strict:
         raise InputError(
             f"{source} has the joints {', '.join(joints)}, but the skeleton {skeleton.name} has "
             f"{', '.join(skeleton.joints)}; give the file's, in its order."

@@ -64,6 +64,7 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
         keypoints=keypoints,
         normalizer=np.sqrt(areas),
         areas=areas,
+        protocol="pck",
     )
     return people.require_images() if require_images else people
 

@@ -109,6 +109,7 @@ def table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kep
         keypoints=keypoints,
         normalizer=heads,
         areas=[w * h for _, _, w, h in boxes],
+        protocol="pckh",
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton
+from keras_mrpose.skeletons import Skeleton, joint_map
+
+COLUMNS = ("image_index", "ids", "boxes", "keypoints", "normalizer", "areas", "scores", "source_index")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,10 @@ class People:
             told from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso is read off the joints.)
         areas: ``(people,)`` in square pixels.
         scores: ``(people,)`` of the boxes; 1 for annotated ones.
+        protocol: by which the data set is measured: ``"ap"`` (COCO), ``"pckh"`` (MPII), ``"pck"`` (LSP); empty if
+            nobody said, then it goes by the skeleton.
+        source_index: ``(people,)`` of tables that were put together (`concatenate`), which of them a person is from.
+        num_sources: how many tables were put together, whether or not there is anybody from each.
     """
 
     source: str
@@ -41,11 +48,15 @@ class People:
     normalizer: np.ndarray
     areas: np.ndarray
     scores: np.ndarray = field(default=None)
+    protocol: str = ""
+    source_index: np.ndarray = field(default=None)
+    num_sources: int = 1
 
     def __post_init__(self) -> None:
         people, joints = len(self.ids), self.skeleton.num_joints
-        if self.scores is None:
-            object.__setattr__(self, "scores", np.ones(people))
+        for name, filled in (("scores", np.ones), ("source_index", np.zeros)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, filled(people))
         for name, kind, shape in (
             ("image_paths", str, (len(self.image_paths),)),
             ("image_ids", np.int64, (len(self.image_paths),)),
@@ -56,6 +67,7 @@ class People:
             ("normalizer", np.float64, (people,)),
             ("areas", np.float64, (people,)),
             ("scores", np.float64, (people,)),
+            ("source_index", np.int64, (people,)),
         ):
             try:
                 values = np.asarray(getattr(self, name), kind)
@@ -93,8 +105,7 @@ class People:
 
     def take(self, rows) -> People:
         """The people of these rows (indices, a slice or a mask); the image list stays."""
-        columns = ("image_index", "ids", "boxes", "keypoints", "normalizer", "areas", "scores")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def of_images(self, image_ids) -> People:
         """The people of these images, and no other image: for measures over whole images."""
@@ -106,6 +117,22 @@ class People:
             image_ids=self.image_ids[images],
             image_index=np.searchsorted(images, self.image_index[people]),
         )
+
+    def with_skeleton(self, target: Skeleton) -> People:
+        """The same people with the joints of another skeleton, by name; those that they do not have are unlabelled.
+
+        Raises:
+            InputError: no joint has a name in both (`skeletons.joint_map`).
+        """
+        if target == self.skeleton:
+            return self
+        index = np.array(joint_map(self.skeleton, target))
+        if (index < 0).all():
+            raise InputError(
+                f"{self.source} has the joints {', '.join(self.skeleton.joints)}, none of which is in the skeleton "
+                f"{target.name} ({', '.join(target.joints)}); give data or a skeleton that fit."
+            )
+        return replace(self, skeleton=target, keypoints=self.keypoints[:, index] * (index >= 0)[:, None])
 
     def of_first(self, count: int) -> People:
         """All people of the images of the first `count` people: measures are over whole images."""
@@ -125,3 +152,30 @@ class People:
                 "put it there or remove its records."
             )
         return self
+
+
+def concatenate(tables: Sequence[People], source: str | None = None) -> People:
+    """One table of the people of several, in their order, each with the number of its table as `source_index`.
+
+    Args:
+        tables: at least one, all of one skeleton.
+        source: of the table; None joins theirs with " + ".
+    """
+    first, *others = tables
+    if any(table.skeleton != first.skeleton for table in others):
+        raise InputError("People of several skeletons cannot be put into one table; give them one (`with_skeleton`).")
+    images = np.cumsum([0, *(len(table.image_paths) for table in tables)])
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS}
+    columns["image_index"] = np.concatenate(
+        [table.image_index + offset for table, offset in zip(tables, images[:-1], strict=True)]
+    )
+    columns["source_index"] = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return replace(
+        first,
+        source=" + ".join(table.source for table in tables) if source is None else source,
+        image_paths=np.concatenate([table.image_paths for table in tables]),
+        image_ids=np.concatenate([table.image_ids for table in tables]),
+        protocol="",
+        num_sources=len(tables),
+        **columns,
+    )

@@ -36,6 +36,7 @@ def batches(
     skipped: Skipped | None = None,
     shard: tuple[int, int] = (0, 1),
     whole: bool = False,
+    crops: tuple[int, ...] | None = None,
 ) -> tf.data.Dataset:
     """Batches of ``(images, targets)``.
 
@@ -62,10 +63,13 @@ def batches(
             third value ``(batch,)``, the weight of the samples, makes a mean over all of them the mean over those who
             are there. Keras needs it where devices or processes share the batches: it takes the mean over the replicas
             of the first batch of a validation, which fails unless their shares are of one shape (Keras 3.15).
+        crops: with `augmentation`, of people of several sources: how many an epoch has of each, whole batches in all.
+            Everybody of a source has been taken as often as the others or once less, over the epochs too.
 
     Returns:
         Dataset of images ``(batch, height, width, 3)`` float32 RGB 0..255, and targets ``(batch, joints, 4)``
-        float32: x, y (heatmap pixels), weight (1 labelled, 0 not), normalizer (heatmap pixels).
+        float32: x, y (heatmap pixels), weight (1 labelled, 0 not), normalizer (heatmap pixels); of people of several
+        sources ``(batch, joints, 5)``, the fifth is the source's number.
     """
     if on_bad_record not in ON_BAD_RECORD:
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
@@ -74,7 +78,7 @@ def batches(
     present, count = len(people), shard[1]
     whole = whole or count > 1
     if augmentation is not None:
-        order = _endless_order(*_per_epoch(people, batch_size), seed, first_epoch).skip(first_step * batch_size)
+        order = _order(people, batch_size, crops, seed, first_epoch).skip(first_step * batch_size)
         order = _share(order, batch_size, shard)
     else:
         people = _filled_up(people, -present % batch_size if whole else 0)
@@ -84,6 +88,7 @@ def batches(
     boxes = tf.constant(people.boxes, tf.float32)
     normalizer = tf.constant(people.normalizer, tf.float32)
     mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
+    sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
     scale = (codec or GaussianCodec()).scale(input_size)
     read = _reader(people, on_bad_record, skipped)
 
@@ -97,7 +102,7 @@ def batches(
         joints = augment.move_joints(points, matrix, outcome.flip, mirrored)
         length = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
         crop = appearance.apply(augment.warp(image, matrix, input_size), outcome.look)
-        return crop, target(joints, length, scale)
+        return crop, target(joints, length, scale, sources if sources is None else sources[person])
 
     size = batch_size // count
     data = order.map(sample, num_parallel_calls=os.cpu_count(), deterministic=True)
@@ -115,15 +120,18 @@ def _untuned() -> tf.data.Options:
     return options
 
 
-def rows(people: int, batch_size: int, seed: int, first_epoch: int, first_step: int) -> np.ndarray:
-    """``(batch,)`` the rows of a table of so many people that `batches` begins with, of one that augments."""
-    order = _endless_order(people, people // batch_size * batch_size, seed, first_epoch)
+def rows(
+    people: People, batch_size: int, seed: int, first_epoch: int, first_step: int, crops: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """``(batch,)`` the rows of the table that `batches` begins with, of one that augments."""
+    order = _order(people, batch_size, crops, seed, first_epoch)
     part = order.skip(first_step * batch_size).take(batch_size)
     return np.array([person for _, person in part.as_numpy_iterator()])
 
 
-def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25)) -> tf.Tensor:
-    """The target tensor of one person: joints ``(joints, 3)`` and a length, both in crop pixels -> ``(joints, 4)``.
+def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25), source: tf.Tensor | None = None) -> tf.Tensor:
+    """The target tensor of one person: joints ``(joints, 3)`` and a length, both in crop pixels -> ``(joints, 4)``,
+    with the number of the person's source ``(joints, 5)``.
 
     Unlabelled joints become zeros; labelled ones keep their place even outside the crop (the codec knows what to do).
     `scale` is the codec's, ``(2,)`` heatmap pixels per crop pixel; a length has no direction: it takes the geometric
@@ -131,7 +139,10 @@ def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25)) -> tf.T
     """
     labelled = tf.cast(joints[:, 2:] > 0, tf.float32)
     length = tf.fill(tf.shape(labelled), normalizer * float(np.sqrt(np.prod(scale))))
-    return tf.concat([joints[:, :2] * tf.constant(scale, joints.dtype) * labelled, labelled, length], axis=1)
+    columns = [joints[:, :2] * tf.constant(scale, joints.dtype) * labelled, labelled, length]
+    if source is not None:
+        columns.append(tf.fill(tf.shape(labelled), source))
+    return tf.concat(columns, axis=1)
 
 
 def read_image(path: tf.Tensor) -> tf.Tensor:
@@ -218,6 +229,51 @@ def _share(order: tf.data.Dataset, batch_size: int, shard: tuple[int, int]) -> t
         return order
     part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
     return order.batch(batch_size).map(lambda epochs, rows: (epochs[part], rows[part])).unbatch()
+
+
+def _order(
+    people: People, batch_size: int, crops: tuple[int, ...] | None, seed: int, first_epoch: int
+) -> tf.data.Dataset:
+    """``(epoch, person)`` pairs of a training without end; of several sources, as many of each as `crops` says."""
+    if crops is None:
+        return _endless_order(*_per_epoch(people, batch_size), seed, first_epoch)
+    if sum(crops) % batch_size:
+        raise InputError(f"An epoch of {sum(crops)} crops is no number of whole batches of {batch_size}.")
+    counts = np.bincount(people.source_index, minlength=len(crops))
+    if not np.array_equal(people.source_index, np.repeat(np.arange(len(crops)), counts)):
+        raise InputError("The people of several sources must be in the order of their sources.")
+    return _endless_mixture(counts.tolist(), crops, seed, first_epoch)
+
+
+def _endless_mixture(counts: list[int], crops: tuple[int, ...], seed: int, first_epoch: int) -> tf.data.Dataset:
+    """``(cycle, person)`` pairs, of each source so many in an epoch, shuffled anew in every epoch.
+
+    A source goes through its people again and again, each time (a cycle) in another order, whatever part of a cycle an
+    epoch takes: that depends on its number only, so that a training can go on from any epoch. Within a cycle a person
+    comes once, so that cycle and person make a seed of their own for each crop.
+    """
+    firsts = np.cumsum([0, *counts[:-1]])
+
+    def epoch_order(epoch):
+        pairs = []
+        for source, (first, count, of_epoch) in enumerate(zip(firsts, counts, crops, strict=True)):
+            places = epoch * of_epoch + tf.range(of_epoch, dtype=tf.int64)
+            cycles = places // count
+            low = epoch * of_epoch // count
+
+            def order_of(cycle, source=source, count=count):
+                people = tf.range(count, dtype=tf.int64)
+                return tf.random.experimental.stateless_shuffle(people, seed=_fold(seed, cycle, source))
+
+            last = ((epoch + 1) * of_epoch - 1) // count
+            orders = tf.map_fn(order_of, tf.range(low, last + 1, dtype=tf.int64))
+            person = first + tf.gather_nd(orders, tf.stack([cycles - low, places % count], axis=1))
+            pairs.append(tf.stack([cycles, person], axis=1))
+        shuffled = _fold(seed, epoch, len(counts))
+        pairs = tf.random.experimental.stateless_shuffle(tf.concat(pairs, axis=0), seed=shuffled)
+        return tf.data.Dataset.from_tensor_slices((pairs[:, 0], pairs[:, 1]))
+
+    return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_order)
 
 
 def _endless_order(people: int, per_epoch: int, seed: int, first_epoch: int) -> tf.data.Dataset:

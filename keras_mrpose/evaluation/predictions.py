@@ -18,6 +18,7 @@ from keras_mrpose.evaluation.settings import Settings, decodings
 from keras_mrpose.heatmaps import Codec
 from keras_mrpose.models.weights.npz import read_npz
 from keras_mrpose.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.skeletons import Skeleton, joint_map
 
 WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled
 COLUMNS = ("images", "ids", "image_ids", "boxes", "box_scores")
@@ -34,8 +35,9 @@ class Predictions:
         image_ids: ``(people,)``.
         boxes: ``(people, 4)`` x, y, w, h in image pixels.
         box_scores: ``(people,)``; 1 for annotated boxes.
-        joints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score; float32 holds a place in an
-            image to 1e-4 pixels.
+        joints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score, in the order of the people's
+            skeleton; float32 holds a place in an image to 1e-4 pixels.
+        known: ``(joints,)`` which of them the network finds; the others are zeros and do not count.
     """
 
     input_size: tuple[int, int]
@@ -45,6 +47,7 @@ class Predictions:
     boxes: np.ndarray
     box_scores: np.ndarray
     joints: dict[str, np.ndarray]
+    known: np.ndarray
 
     @classmethod
     def of(
@@ -53,6 +56,7 @@ class Predictions:
         input_size: tuple[int, int],
         joints: dict[str, np.ndarray],
         images: np.ndarray | None = None,
+        skeleton: Skeleton | None = None,
     ) -> Predictions:
         """Joints found in people's boxes.
 
@@ -61,7 +65,10 @@ class Predictions:
             input_size: as above, like joints.
             joints: of the people, in image pixels.
             images: ids of all images that are evaluated; None for those that `people` lists.
+            skeleton: in whose order they are; None is that of the people.
         """
+        index = np.array(joint_map(skeleton or people.skeleton, people.skeleton))
+        known = index >= 0
         return cls(
             input_size=input_size,
             images=people.image_ids if images is None else images,
@@ -69,7 +76,8 @@ class Predictions:
             image_ids=people.image_ids[people.image_index],
             boxes=people.boxes,
             box_scores=people.scores,
-            joints=joints,
+            joints={name: found[:, index] * known[:, None].astype(found.dtype) for name, found in joints.items()},
+            known=known,
         )
 
     def read(self, settings: Settings) -> np.ndarray | None:
@@ -82,7 +90,7 @@ class Predictions:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         columns = {name: getattr(self, name) for name in COLUMNS}
         with Path(path).open("wb") as file:
-            np.savez_compressed(file, input_size=self.input_size, **columns, **self.joints)
+            np.savez_compressed(file, input_size=self.input_size, known=self.known, **columns, **self.joints)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -90,21 +98,21 @@ class Predictions:
         try:
             content = read_npz(Path(path))
             columns = {name: content.pop(name) for name in COLUMNS}
-            size = tuple(content.pop("input_size").tolist())
-            _check(size, columns, content)
+            size, known = tuple(content.pop("input_size").tolist()), content.pop("known").astype(bool)
+            _check(size, columns, content, known)
         except FileNotFoundError:
             raise InputError(f"{path} is not there: the raw predictions lie beside their result file.") from None
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} does not hold raw predictions ({reason(error)}); evaluate again.") from error
-        return cls(input_size=size, **columns, joints=content)
+        return cls(input_size=size, **columns, joints=content, known=known)
 
 
-def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.ndarray]) -> None:
+def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.ndarray], known: np.ndarray) -> None:
     """A ValueError for what `Predictions.save` does not write."""
     people = len(columns["ids"])
     shapes = {"images": columns["images"].shape[:1], "boxes": (people, 4)}
     for name, values in {**columns, **joints}.items():
-        wanted = shapes.get(name, (people,)) if name in columns else (people, *values.shape[1:2], 3)
+        wanted = shapes.get(name, (people,)) if name in columns else (people, len(known), 3)
         if values.shape != wanted or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise ValueError(f"{name} is no table of finite numbers with shape {wanted}")
     if len(size) != 2 or min(size) <= 0:
@@ -112,12 +120,13 @@ def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.nda
 
 
 def check_tables(predictor: Predictor, people: People, truth: People) -> None:
-    """An `InputError` if a table has other joints than the network, or if there is nobody to look at."""
+    """An `InputError` if a table has no joint that the network finds, or if there is nobody to look at."""
     for table in (people, truth):
-        if table.skeleton.joints != predictor.skeleton.joints:
+        if max(joint_map(predictor.skeleton, table.skeleton)) < 0:
             raise InputError(
                 f"{table.source} has {table.skeleton.num_joints} joints ({table.skeleton.name}), the network makes "
-                f"{predictor.skeleton.num_joints} ({predictor.skeleton.name}); evaluate on data with the same joints."
+                f"{predictor.skeleton.num_joints} ({predictor.skeleton.name}), and no name is in both; evaluate on "
+                "data with joints that the network knows."
             )
     if len(people) == 0:
         raise InputError(f"{people.source} has no boxes of people in these images; choose another file or split.")
@@ -151,7 +160,8 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
         joints[name] = found.astype(np.float32)
         if not np.isfinite(joints[name]).all():
             raise InputError(f"The heatmaps of {predictor.model.name} are not finite numbers; its weights are damaged.")
-    return Predictions.of(people, predictor.input_size, joints, None if truth is None else truth.image_ids)
+    images = None if truth is None else truth.image_ids
+    return Predictions.of(people, predictor.input_size, joints, images, predictor.skeleton)
 
 
 def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

@@ -6,7 +6,7 @@ COCO's AP, MPII's PCKh, LSP's PCK. Each judges raw predictions under `Settings`;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,8 @@ def protocol_of(people: People) -> str:
 
     That is in COCO's format, then, whose protocol reads it once more. PCK has only the people to go by.
     """
+    if people.protocol:
+        return people.protocol
     if people.skeleton == MPII:
         return "pckh"
     if people.skeleton == COCO or (people.skeleton != LSP and Path(people.source).is_file()):
@@ -97,6 +99,13 @@ def joints_of(predictions: Predictions, settings: Settings) -> np.ndarray:
     return found
 
 
+def known_truth(predictions: Predictions, truth: People) -> People:
+    """The annotated people, without the labels of joints that the network does not find."""
+    if predictions.known.all():
+        return truth
+    return replace(truth, keypoints=truth.keypoints * predictions.known[:, None])
+
+
 def coco_selected(
     predictions: Predictions, settings: Settings, sigmas: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,14 +113,17 @@ def coco_selected(
     found = joints_of(predictions, settings)
     areas = window_areas(predictions.boxes, predictions.input_size)
     chosen = settings.suppression, settings.oks_threshold, settings.joint_threshold
-    kept, scores = select(found, predictions.image_ids, areas, predictions.box_scores, *chosen, sigmas)
+    known = predictions.known
+    boxes = predictions.image_ids, areas, predictions.box_scores
+    kept, scores = select(found[:, known], *boxes, *chosen, np.array(sigmas)[known])
     return found[kept], scores, kept
 
 
 def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    skeleton = truth.skeleton
+    truth, skeleton = known_truth(predictions, truth), truth.skeleton
     found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
-    images, annotated = predictions.image_ids[kept], ground_truth(truth.source, skeleton)
+    annotated = ground_truth(truth.source, skeleton, np.flatnonzero(~predictions.known))
+    images = predictions.image_ids[kept]
 
     def against_truth(joints: np.ndarray):
         results = coco.results_json(joints, images, scores, skeleton)
@@ -146,7 +158,7 @@ def _rows_of(predictions: Predictions, truth: People, found, scores, kept) -> np
 
 
 def _pckh(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    found, labelled = joints_of(predictions, settings), mpii.truth_of(truth)
+    found, labelled = joints_of(predictions, settings), mpii.truth_of(known_truth(predictions, truth))
     result = mpii.pckh(found, labelled)
     good = diagnosis.good_distances_pck(labelled.heads, mpii.THRESHOLD / 100, found.shape[1])
     good[:, [MPII.joints.index(name) for name in mpii.NOT_COUNTED]] = 0
@@ -161,7 +173,7 @@ def _pckh(predictions: Predictions, truth: People, settings: Settings) -> Judgem
 
 
 def _pck(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    found = joints_of(predictions, settings)
+    found, truth = joints_of(predictions, settings), known_truth(predictions, truth)
     numbers = pck(found, truth, settings.threshold)
     return Judgement(
         value=numbers["mean"],

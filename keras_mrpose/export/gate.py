@@ -196,7 +196,7 @@ def _judge(predictor: Predictor, people: People) -> tuple[Callable, str]:
     def judge(points, scores) -> float:
         joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
         kept = {settings.decoding: joints.astype(np.float32)}
-        found = Predictions.of(people, predictor.input_size, kept)
+        found = Predictions.of(people, predictor.input_size, kept, skeleton=predictor.skeleton)
         return float(PROTOCOLS[name].judge(found, people, settings).value)
 
     return judge, PROTOCOLS[name].metric

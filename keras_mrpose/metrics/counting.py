@@ -40,9 +40,10 @@ class _PoseMetric(keras.metrics.Metric):
     ``dtype`` is fixed: positions are float32 and counters integers under every precision policy.
     """
 
-    def __init__(self, codec, name: str):
+    def __init__(self, codec, name: str, source: int | None):
         super().__init__(name=name, dtype="float32")
         self.codec = GaussianCodec() if codec is None else codec
+        self.source = source
 
     def _counter(self, name, shape=()):
         # "int" is int64 on TensorFlow and int32 on JAX. On a GPU TensorFlow keeps int32 variables on the host.
@@ -50,10 +51,11 @@ class _PoseMetric(keras.metrics.Metric):
 
     def _people(self, target, heatmaps, sample_weight):
         """Points, joint scores, target points, weights (0 where a sample does not count), normalizers ``(batch,)``."""
-        if len(target.shape) != 3 or target.shape[-1] != 4 or len(heatmaps.shape) != 4:
+        columns = (4, 5) if self.source is None else (5,)
+        if len(target.shape) != 3 or target.shape[-1] not in columns or len(heatmaps.shape) != 4:
             raise InputError(
                 f"Metric {self.name!r} got a target of shape {tuple(target.shape)} and heatmaps of shape "
-                f"{tuple(heatmaps.shape)}; give (batch, joints, 4) and (batch, height, width, joints)."
+                f"{tuple(heatmaps.shape)}; give (batch, joints, {columns[0]}) and (batch, height, width, joints)."
             )
         joints, maps = target.shape[1], heatmaps.shape[-1]
         if joints != maps:
@@ -66,12 +68,15 @@ class _PoseMetric(keras.metrics.Metric):
         if sample_weight is not None:
             counts = ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1)) > 0
             weights = ops.where(counts, weights, 0.0)
+        if self.source is not None:
+            weights = ops.where(target[..., 4] == self.source, weights, 0.0)
         points, scores = self.codec.decode(ops.cast(heatmaps, "float32"))
         return points, scores, target[..., :2], weights, ops.max(target[..., 3], axis=-1)
 
     def get_config(self) -> dict:
         """The arguments that make this metric again."""
-        return {"codec": keras.saving.serialize_keras_object(self.codec), "name": self.name}
+        config = {"codec": keras.saving.serialize_keras_object(self.codec), "name": self.name}
+        return config | ({} if self.source is None else {"source": self.source})
 
     @classmethod
     def from_config(cls, config: dict):
@@ -90,6 +95,7 @@ class PCK(_PoseMetric):
             people without both joints are left out. None: the torso is the target's normalizer column.
         exclude: indices of joints that do not count.
         name: the metric's name in logs.
+        source: count people of this source only, of targets ``(batch, joints, 5)``; None is everybody.
     """
 
     def __init__(
@@ -99,8 +105,9 @@ class PCK(_PoseMetric):
         torso: tuple[int, int] | None = None,
         exclude: Sequence[int] = (),
         name: str = "pck",
+        source: int | None = None,
     ):
-        super().__init__(codec, name)
+        super().__init__(codec, name, source)
         if not threshold > 0:
             raise InputError(f"Metric {name!r}: threshold is {threshold}; give a positive share, for example 0.2.")
         if torso is not None and (len(torso) != 2 or torso[0] == torso[1]):
@@ -139,6 +146,7 @@ class PCKh(PCK):
         threshold: share of the head size (0.6 x diagonal of the head box).
         exclude: indices of joints that do not count; the default is MPII's pelvis and thorax.
         name: the metric's name in logs.
+        source: as in `PCK`.
     """
 
     def __init__(
@@ -147,8 +155,9 @@ class PCKh(PCK):
         threshold: float = 0.5,
         exclude: Sequence[int] = PELVIS_AND_THORAX,
         name: str = "pckh",
+        source: int | None = None,
     ):
-        super().__init__(codec, threshold, torso=None, exclude=exclude, name=name)
+        super().__init__(codec, threshold, torso=None, exclude=exclude, name=name, source=source)
 
     def get_config(self) -> dict:
         """The arguments that make this metric again."""
@@ -176,10 +185,22 @@ class OKSAP(_PoseMetric):
         codec: reads joints from heatmaps; `GaussianCodec()` if None.
         bins: the ranking is as fine as 1 / bins; scores outside 0..1 go to the nearest end.
         name: the metric's name in logs.
+        source: as in `PCK`.
+        exclude: indices of joints that count neither in the similarity nor in a person's score, such as those of the
+            network that the data set does not label.
     """
 
-    def __init__(self, sigmas: Sequence[float], codec=None, bins: int = 4096, name: str = "oks_ap"):
-        super().__init__(codec, name)
+    def __init__(
+        self,
+        sigmas: Sequence[float],
+        codec=None,
+        bins: int = 4096,
+        name: str = "oks_ap",
+        source: int | None = None,
+        exclude: Sequence[int] = (),
+    ):
+        super().__init__(codec, name, source)
+        self.exclude = tuple(exclude)
         if not all(sigma > 0 for sigma in sigmas):
             raise InputError(f"Metric {name!r}: sigmas are {tuple(sigmas)}; give a positive one for each joint.")
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
@@ -195,7 +216,15 @@ class OKSAP(_PoseMetric):
             raise InputError(
                 f"Metric {self.name!r} has {len(self.sigmas)} sigmas for {joints} joints; give one per joint."
             )
-        similarity = oks(points, target_points, weights, sqrt_areas, self.sigmas)
+        if self.exclude:
+            kept = [joint for joint in range(joints) if joint not in self.exclude]
+            points, joint_scores, target_points, weights = (
+                ops.take(values, kept, axis=1) for values in (points, joint_scores, target_points, weights)
+            )
+            sigmas = [self.sigmas[joint] for joint in kept]
+        else:
+            sigmas = self.sigmas
+        similarity = oks(points, target_points, weights, sqrt_areas, sigmas)
         score = ops.clip(person_score(joint_scores), 0.0, 1.0)
         bin_index = ops.minimum(ops.cast(score * self.bins, "int32"), self.bins - 1)
         labelled = ops.any(weights > 0, axis=-1)
@@ -212,4 +241,5 @@ class OKSAP(_PoseMetric):
 
     def get_config(self) -> dict:
         """The arguments that make this metric again."""
-        return {**super().get_config(), "sigmas": self.sigmas, "bins": self.bins}
+        config = {"sigmas": self.sigmas, "bins": self.bins}
+        return {**super().get_config(), **config} | ({"exclude": self.exclude} if self.exclude else {})

@@ -43,6 +43,27 @@ class Throughput(keras.callbacks.Callback):
         logs["images_per_second"] = self.batches * self.batch_size / seconds
 
 
+class SourceScore(keras.callbacks.Callback):
+    """Adds ``val_score`` to an epoch's logs: the weighted mean of the numbers of several validated sources.
+
+    Stands before those who read them.
+
+    Args:
+        weights: name in the logs -> weight.
+    """
+
+    NAME = "val_score"
+
+    def __init__(self, weights: dict[str, float]):
+        super().__init__()
+        self.weights = weights
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Take the mean."""
+        total = sum(weight * logs[name] for name, weight in self.weights.items())
+        logs[self.NAME] = total / sum(self.weights.values())
+
+
 class TimeLimit(keras.callbacks.Callback):
     """Makes the epoch that is running when the time is up the last one; of several processes, by process 0's clock."""
 

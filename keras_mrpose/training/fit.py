@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mrpose import heatmaps, skeletons
-from keras_mrpose.config import Experiment
-from keras_mrpose.data import pipeline
+from keras_mrpose.config import Experiment, Source
+from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
@@ -23,7 +24,7 @@ from keras_mrpose.models import normalization, zoo
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.averaging import ValidateAveraged
 from keras_mrpose.training.bad_batch import FILE, BadBatch
-from keras_mrpose.training.callbacks import Curves, ListSkipped, Pictures, Throughput, TimeLimit
+from keras_mrpose.training.callbacks import Curves, ListSkipped, Pictures, SourceScore, Throughput, TimeLimit
 from keras_mrpose.training.folder import LAST, LOGS, STATE, RunFiles, begun_run, make_folder, origin
 from keras_mrpose.training.guards import BatchNormGuard, StopOnNaN
 from keras_mrpose.training.hosts import Hosts, ReadStates
@@ -31,6 +32,9 @@ from keras_mrpose.training.saving import SaveState
 from keras_mrpose.training.schedules import optimizer
 from keras_mrpose.training.state import State, States, restore
 from keras_mrpose.training.strategy import devices, per_sample
+
+# What the metric of a protocol is called in logs.
+METRICS = {"ap": "oks_ap", "pckh": "pckh", "pck": "pck"}
 
 
 def train(
@@ -79,7 +83,8 @@ def train(
     run, recipe, hosts = Path(run), experiment.recipe, hosts or Hosts()
     _check_joints(experiment, people, validation)
     distribution = devices(strategy, recipe.batch_size)
-    steps = len(people) // recipe.batch_size
+    crops = _crops_of_epoch(experiment, people)
+    steps = (len(people) if crops is None else sum(crops)) // recipe.batch_size
     states = (States if hosts.first else ReadStates)(run / STATE)
     skipped = Skipped()
     reading = {
@@ -93,7 +98,7 @@ def train(
     if begun.epoch == recipe.epochs:
         print(f"{run} is finished: its {recipe.epochs} epochs are done.")
         return begun.history
-    varied = {**reading, "augmentation": experiment.augmentation, "seed": recipe.seed}
+    varied = {**reading, "augmentation": experiment.augmentation, "seed": recipe.seed, "crops": crops}
     data = pipeline.batches(people, **varied, first_epoch=begun.epoch, first_step=begun.step, shard=hosts.shard)
     judged, shown = _validation_data(validation, reading, hosts, distribution)
 
@@ -115,7 +120,7 @@ def train(
                 callbacks=[
                     BatchNormGuard(shown),
                     StopOnNaN(BadBatch(folder, people, varied, states), (begun.epoch, begun.step)),
-                    *_records(folder, begun.history, model, shown, recipe.batch_size),
+                    *_records(folder, begun.history, model, shown, experiment),
                     ListSkipped(folder, skipped),
                     SaveState(states, begun, steps, save_every if hosts.first else None, interruption),
                     TimeLimit(time_limit, hosts),
@@ -164,23 +169,56 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
     model.compile(
         optimizer(experiment.recipe, steps),
         per_sample(HeatmapMSE(model.codec, hardest=experiment.recipe.hard_keypoints), model),
-        metrics=metrics(people.skeleton, model.codec),
+        metrics=metrics(people.skeleton, model.codec, experiment.sources, people),
         jit_compile="auto" if compiled else False,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
 
 
-def metrics(skeleton: Skeleton, codec: heatmaps.Codec) -> list[keras.metrics.Metric]:
-    """What a training shows; by the first, the measure of the skeleton's data set, its best epoch is told.
+def metrics(
+    skeleton: Skeleton, codec: heatmaps.Codec, sources: tuple[Source, ...] = (), people: People | None = None
+) -> list[keras.metrics.Metric]:
+    """Validation metrics; the first one selects ``best.keras``, or of several sources their weighted mean.
 
     A target's normalizer is the head size in MPII, which PCKh needs, and sqrt(area) in the others, which OKS needs.
     """
+    if sources:
+        return [_metric_of(index, skeleton, codec, sources, people) for index in _validated(sources)]
     torso = [PCK(codec, threshold=0.2, torso=skeleton.torso, name="pck")] if skeleton.torso else []
     if skeleton == MPII:
         return [PCKh(codec, name="pckh"), *torso]
     similarity = [OKSAP(skeleton.sigmas, codec=codec, name="oks_ap")]
     return torso + similarity if skeleton == LSP else similarity + torso
+
+
+def _validated(sources: tuple[Source, ...]) -> list[int]:
+    return [index for index, source in enumerate(sources) if source.protocol]
+
+
+def _metric_name(source: Source) -> str:
+    return f"{source.name}_{METRICS[source.protocol]}"
+
+
+def _metric_of(index: int, skeleton: Skeleton, codec, sources: tuple[Source, ...], people: People):
+    """The metric of one source by its own protocol, on the joints of the skeleton that it labels."""
+    source = sources[index]
+    name, kwargs = _metric_name(source), {"codec": codec, "source": index if len(sources) > 1 else None}
+    if source.protocol == "pckh":
+        excluded = [joint for joint, own in enumerate(skeleton.joints) if own in ("pelvis", "thorax")]
+        return PCKh(**kwargs, exclude=excluded, name=name)
+    if source.protocol == "pck":
+        return PCK(**kwargs, threshold=0.2, torso=skeleton.torso, name=name)
+    labelled = (people.keypoints[people.source_index == index, :, 2] > 0).any(axis=0)
+    return OKSAP(skeleton.sigmas, **kwargs, exclude=np.flatnonzero(~labelled).tolist(), name=name)
+
+
+def _crops_of_epoch(experiment: Experiment, people: People) -> tuple[int, ...] | None:
+    """Of each source, if there are several."""
+    if not experiment.sources:
+        return None
+    batch_size, total = experiment.recipe.batch_size, experiment.crops_per_epoch
+    return mixture.crops_of_epoch(experiment.sources, people, batch_size, total)
 
 
 def _check_joints(experiment: Experiment, *tables: People) -> None:
@@ -246,11 +284,17 @@ def _told(run: Path, states: States, tables: tuple[People, ...], on_bad_record: 
         raise
 
 
-def _records(run, history, model, validation_data, batch_size) -> list[keras.callbacks.Callback]:
+def _records(run, history, model, validation_data, experiment: Experiment) -> list[keras.callbacks.Callback]:
     """What is written down of an epoch."""
-    monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
+    sources, first = experiment.sources, []
+    if sources:
+        weights = {f"val_{_metric_name(sources[index])}": sources[index].weight for index in _validated(sources)}
+        monitor, first = SourceScore.NAME, [SourceScore(weights)]
+    else:
+        monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
     return [
-        Throughput(batch_size),
+        Throughput(experiment.recipe.batch_size),
+        *first,
         ValidateAveraged(),
         RunFiles(run, history, monitor),
         Pictures(run / LOGS / "pictures", validation_data),

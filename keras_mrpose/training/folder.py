@@ -67,6 +67,8 @@ def _digest(people: People) -> str:
     digest = hashlib.sha256("\n".join(os.path.basename(path) for path in people.paths()).encode())
     for column in (people.boxes, people.keypoints, people.normalizer):
         digest.update(np.ascontiguousarray(column, np.float64))
+    if people.num_sources > 1:
+        digest.update(people.source_index)
     return digest.hexdigest()
 
 

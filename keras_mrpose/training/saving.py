@@ -106,6 +106,6 @@ def build_metrics(model: keras.Model) -> None:
     """Keras on TensorFlow makes a list of the metrics' variables when it first uses them; here it does so at once."""
     joints = model.output_shape[-1]
     model.compute_metrics(
-        None, keras.ops.zeros((1, joints, 4)), keras.ops.zeros((1, *model.output_shape[1:])), sample_weight=None
+        None, keras.ops.zeros((1, joints, 5)), keras.ops.zeros((1, *model.output_shape[1:])), sample_weight=None
     )
     model.reset_metrics()

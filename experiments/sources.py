@@ -1,0 +1,81 @@
+"""`--data` of `train` and `doctor`: one data set's folder, several with names, or a mixture file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from keras_mrpose import InputError, Skeleton, data, skeletons
+from keras_mrpose.config import Source
+from keras_mrpose.data import mixture
+from keras_mrpose.data.mixture import Folder, Mixture
+from keras_mrpose.data.people import People
+
+SKELETON = "body19"  # of a network for several data sets, if nobody says another
+
+
+def load(options, require_images: bool) -> tuple[People, People, dict]:
+    """The people to train and to validate on, and what the data change in the experiment."""
+    mixed = mixture_of(options.data)
+    if mixed is None:
+        if options.share or options.crops_per_epoch is not None:
+            raise InputError("--share and --crops-per-epoch are for several data sets; give --data NAME=DIR for each.")
+        given = _skeleton(options.skeleton)
+        tables = [data.load(options.data[0], split, require_images, given) for split in ("train", "val")]
+        return *tables, {"skeleton": given} if given else {}
+    mixed = _with_options(mixed, options)
+    joined = mixture.join(mixed, mixed.skeleton, require_images)
+    for sentence in joined.joints:
+        print(sentence)
+    changed = {"skeleton": mixed.skeleton, "sources": joined.sources, "crops_per_epoch": mixed.crops_per_epoch}
+    return joined.people, joined.validation, changed
+
+
+def mixture_of(given: list[str]) -> Mixture | None:
+    """What several ``--data`` say together; None for the folder of one data set."""
+    if len(given) == 1 and given[0].endswith(".json"):
+        return mixture.read(given[0])
+    named = [re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)", value) for value in given]
+    if len(given) == 1 and (named[0] is None or Path(given[0]).exists()):
+        return None
+    if not all(named):
+        wrong = given[named.index(None)]
+        raise InputError(f"--data is {wrong!r} beside others; of several data sets give NAME=DIR for each.")
+    names = [match[1] for match in named]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"--data has the name {min(twice)!r} twice; give each data set its own.")
+    return Mixture(tuple(Folder(Path(match[2])) for match in named), tuple(map(Source, names)))
+
+
+def folders(given: list[str]) -> list[Path]:
+    """The folders of all data sets."""
+    mixed = mixture_of(given)
+    return [Path(given[0])] if mixed is None else [folder.data for folder in mixed.folders]
+
+
+def _with_options(mixed: Mixture, options) -> Mixture:
+    """The mixture with what the other options say."""
+    shares = {}
+    for text in options.share:
+        name, _, value = text.partition("=")
+        try:
+            shares[name] = float(value)
+        except ValueError:
+            raise InputError(f"--share is {text!r}; give NAME=X, such as coco=0.3.") from None
+    if unknown := set(shares) - {source.name for source in mixed.sources}:
+        raise InputError(f"--share names {min(unknown)!r}, which is none of the data sets.")
+    sources = tuple(replace(source, share=shares.get(source.name, source.share)) for source in mixed.sources)
+    return replace(
+        mixed,
+        sources=sources,
+        skeleton=_skeleton(options.skeleton) or mixed.skeleton or skeletons.get(SKELETON),
+        crops_per_epoch=options.crops_per_epoch or mixed.crops_per_epoch,
+    )
+
+
+def _skeleton(given: str | None) -> Skeleton | None:
+    """A skeleton file, or the name of one that is built in."""
+    if given is None:
+        return None
+    return skeletons.get(given) if given.lower() in skeletons.SKELETONS else skeletons.load(given)
