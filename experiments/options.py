@@ -71,11 +71,16 @@ def train(sub: ArgumentParser) -> None:
     change.add_argument("--accumulate", type=int, metavar="STEPS", help="average their gradients for one update")
     change.add_argument("--optimizer", help="adam (published) or adamw")
     change.add_argument("--learning-rate", type=float)
+    change.add_argument(
+        "--augment", action="append", default=[], metavar="FIELD=X",
+        help="of the augmentation, such as rotation=30 or half_body_probability=0.3",
+    )  # fmt: skip
     change.add_argument("--weight-decay", type=float, help="of adamw")
     change.add_argument("--schedule", help="step or cosine")
     change.add_argument("--warmup", type=float, metavar="SHARE", help="of the steps, in which the learning rate rises")
     change.add_argument("--ema", type=float, metavar="MOMENTUM", help="average the weights, such as 0.9998; 0 is off")
     change.add_argument("--hard-keypoints", type=int, metavar="K", help="train each person's K worst joints; 0 is all")
+    change.add_argument("--frozen-stages", type=int, metavar="N", help="of the backbone, 1 (C2) to 4; 0 trains all")
     change.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
     change.add_argument(
         "--sync-batch-norm", action="store_true", default=None, help="statistics over the people of all devices"

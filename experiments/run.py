@@ -110,10 +110,11 @@ def train(options) -> None:
     recipe = _given(
         options,
         "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "ema",
-        "hard_keypoints", "precision", "sync_batch_norm", "seed",
+        "hard_keypoints", "frozen_stages", "precision", "sync_batch_norm", "seed",
     )  # fmt: skip
     fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
+    experiment = replace(experiment, augmentation=_augmentation(experiment.augmentation, options.augment))
     run = options.run or SAVED / experiment.name
     strict = options.on_bad_record == "stop"  # else images may be missing, too
     people, validation, changed = sources.load(options, strict)
@@ -250,6 +251,25 @@ def list_(options) -> None:
 def _given(options, *names) -> dict:
     """The options among `names` that were given."""
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _augmentation(augmentation, given: list[str]):
+    """The augmentation with the values of ``--augment``."""
+    from dataclasses import fields, replace
+
+    from keras_mrpose import InputError
+
+    names = [field.name for field in fields(augmentation)]
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            number = int(value) if name == "erasing_rectangles" else float(value)
+        except ValueError:
+            number = None
+        if name not in names or number is None:
+            raise InputError(f"--augment is {text!r}; give FIELD=NUMBER, the field one of {', '.join(names)}.")
+        augmentation = replace(augmentation, **{name: number})
+    return augmentation
 
 
 def _first(people, count: int | None):

@@ -133,6 +133,8 @@ class Recipe:
         ema: momentum, at its highest, of the moving average of the weights (not of the batch norms' statistics), which
             is what is validated and saved; 0 is no average. It grows with the updates made, see `optimizers.Adam`.
         hard_keypoints: the loss is that of so many joints of each person, those with the highest; 0 is of all.
+        frozen_stages: so many stages of the backbone, with what comes before them, keep the weights and the batch norm
+            statistics that they start with: 1 is up to C2, 4 is all of it; 0 trains everything.
         precision: Keras dtype policy; heatmaps are float32 in all of them.
         sync_batch_norm: batch norms take their statistics over the people of all devices, not over each one's share.
         seed: of initial weights, order and augmentation.
@@ -150,6 +152,7 @@ class Recipe:
     warmup: float = 0.0
     ema: float = 0.0
     hard_keypoints: int = 0
+    frozen_stages: int = 0
     precision: str = "float32"
     sync_batch_norm: bool = False
     seed: int = 0
@@ -161,6 +164,8 @@ class Recipe:
             _require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
         counts = isinstance(self.hard_keypoints, int) and self.hard_keypoints >= 0
         _require(counts, "recipe", "hard_keypoints", self.hard_keypoints, "a number of joints, or 0 for all")
+        stages = isinstance(self.frozen_stages, int) and 0 <= self.frozen_stages <= 4
+        _require(stages, "recipe", "frozen_stages", self.frozen_stages, "a number of stages, 0 to 4")
         _require(self.optimizer in OPTIMIZERS, "recipe", "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
         if self.optimizer == "adamw":
             _require(

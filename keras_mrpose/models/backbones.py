@@ -163,6 +163,20 @@ BACKBONES = {
 }
 
 
+def freeze(model: keras.Model, backbone: str, stages: int) -> None:
+    """Keep the first stages of a network's backbone as they are in training: weights and batch norm statistics.
+
+    Args:
+        model: a network on that backbone, not compiled yet.
+        backbone: its name.
+        stages: 1 freezes all that C2 is computed from, 4 the whole backbone; 0 nothing.
+    """
+    if stages:
+        last = model.get_layer(BACKBONES[backbone].taps[stages - 1])
+        for layer in keras.Model(model.inputs, last.output).layers:
+            layer.trainable = False
+
+
 def list_backbones() -> list[str]:
     """Names that `build(..., backbone=...)` takes."""
     return list(BACKBONES)

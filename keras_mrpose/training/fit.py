@@ -20,7 +20,7 @@ from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.models import normalization, zoo
+from keras_mrpose.models import backbones, normalization, zoo
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.averaging import ValidateAveraged
 from keras_mrpose.training.bad_batch import FILE, BadBatch
@@ -162,6 +162,7 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
         )
     finally:
         keras.config.set_dtype_policy(before)
+    backbones.freeze(model, experiment.backbone, experiment.recipe.frozen_stages)
     if experiment.recipe.sync_batch_norm:
         normalization.synchronize(model)
     # TensorFlow's XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes; JAX has no other way.
