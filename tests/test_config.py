@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.config import Augmentation, Experiment, Recipe, Source
 from keras_mrpose.errors import InputError
 
 ODD = Experiment(
@@ -48,6 +48,7 @@ ODD = Experiment(
         warmup=0.1,
         ema=0.99,
         hard_keypoints=8,
+        frozen_stages=2,
         precision="mixed_bfloat16",
         sync_batch_norm=True,
         seed=7,
@@ -55,6 +56,8 @@ ODD = Experiment(
     backbone_weights="weights.npz",
     weights="all.pth",
     map_joints=True,
+    sources=(Source("one", 0.25, 2.0, "pck"), Source("other")),
+    crops_per_epoch=100,
 )
 
 

@@ -236,7 +236,7 @@ def test_rows_are_those_of_an_epoch(people):
     """Everybody at most once in an epoch, and otherwise in each."""
     order = {"batch_size": 4, "seed": 3}
     epochs = [
-        np.concatenate([pipeline.rows(19, **order, first_epoch=epoch, first_step=step) for step in range(STEPS)])
+        np.concatenate([pipeline.rows(people, **order, first_epoch=epoch, first_step=step) for step in range(STEPS)])
         for epoch in range(2)
     ]
     assert all(len(set(rows.tolist())) == 16 and rows.max() < 19 for rows in epochs)
@@ -329,7 +329,7 @@ def test_an_exploding_training_keeps_the_batch(people, validation, micro_network
 def test_a_person_that_breaks_the_training_is_named(people, validation, micro_networks, monkeypatch, tmp_path):
     """A new start forgets."""
     order = {"batch_size": 4, "seed": 0, "first_epoch": 0}
-    row = pipeline.rows(len(people), first_step=2, **order)[1]
+    row = pipeline.rows(people, first_step=2, **order)[1]
     with pytest.raises(InputError, match=rf"epoch 1, batch 3; .* where people {people.ids[row]} are not finite"):
         training.train(EXPERIMENT, broken(people, row, monkeypatch), validation, tmp_path / "run")
     found = written(tmp_path / "run")

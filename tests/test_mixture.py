@@ -165,7 +165,7 @@ def test_nobody_to_validate_on(folders):
 
 def test_a_missing_source_is_named(folders):
     wrong = Mixture((Folder(folders / "nothing"),), (Source("extra"),))
-    with pytest.raises(InputError, match="Source 'extra': The data folder .*nothing is not there"):
+    with pytest.raises(InputError, match=r"Source 'extra': The data folder .*nothing is not there"):
         mixture.join(wrong, BODY19)
 
 
@@ -450,6 +450,7 @@ def test_joints_that_the_network_has_not_do_not_count(folders, tmp_path):
     predictor = pretending(LSP, folders)
     result = evaluate(predictor, people, diagnose=False)
     assert result.predictions.known.tolist() == [False] * 5 + [True] * 12
+    assert result.protocol["data"]["joints_not_counted"] == list(COCO.joints[:5])
     faceless = json.loads((folders / "coco" / "annotations" / "person_keypoints_val2017.json").read_text())
     for person in faceless["annotations"]:
         points = np.reshape(person["keypoints"], (-1, 3))

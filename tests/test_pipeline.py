@@ -191,8 +191,9 @@ def test_same_seed_same_batches(people):
     person, scales = next(iter(pipeline._endless_order(7, 6, 5, 0).map(scale).batch(15)))
     lengths = people.normalizer * 48 / geometry.crop_window(people.boxes, SIZE)[1] / 4
     np.testing.assert_allclose(other[1][:, 0, 3], lengths[person] / scales, rtol=1e-5)
-    np.testing.assert_array_equal(pipeline.rows(7, 3, 5, 1, 1), person[9:12])
-    assert pipeline.rows(100, 50, 4, 0, 0).tolist() != pipeline.rows(100, 50, 5, 0, 0).tolist()
+    np.testing.assert_array_equal(pipeline.rows(people, 3, 5, 1, 1), person[9:12])
+    many = people.take(np.arange(100) % 7)
+    assert pipeline.rows(many, 50, 4, 0, 0).tolist() != pipeline.rows(many, 50, 5, 0, 0).tolist()
 
 
 def test_going_on_from_an_epoch_continues_exactly(people):

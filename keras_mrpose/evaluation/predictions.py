@@ -37,7 +37,7 @@ class Predictions:
         box_scores: ``(people,)``; 1 for annotated boxes.
         joints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score, in the order of the people's
             skeleton; float32 holds a place in an image to 1e-4 pixels.
-        known: ``(joints,)`` which of them the network finds; the others are zeros and do not count.
+        known: ``(joints,)`` which of them the network finds, by default all; the others are zeros and do not count.
     """
 
     input_size: tuple[int, int]
@@ -47,7 +47,11 @@ class Predictions:
     boxes: np.ndarray
     box_scores: np.ndarray
     joints: dict[str, np.ndarray]
-    known: np.ndarray
+    known: np.ndarray = None
+
+    def __post_init__(self) -> None:
+        if self.known is None:
+            object.__setattr__(self, "known", np.ones(next(iter(self.joints.values())).shape[1], bool))
 
     @classmethod
     def of(

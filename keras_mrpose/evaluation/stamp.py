@@ -20,7 +20,7 @@ from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.heatmaps import Codec
 from keras_mrpose.models.exported.network import Exported
 from keras_mrpose.predictor import Predictor
-from keras_mrpose.skeletons import SKELETONS
+from keras_mrpose.skeletons import SKELETONS, joint_map
 
 PACKAGES = ("keras_mrpose", "keras", "tensorflow", "numpy", "pycocotools")
 RUNTIME = "ai_edge_litert"  # of exported networks
@@ -39,7 +39,7 @@ def stamp(predictor: Predictor, people: People, truth: People, protocol: str, se
     return {
         "evaluation": protocol,
         "settings": chosen,
-        "data": of_data(truth),
+        "data": of_data(truth) | _unknown(predictor, truth),
         "boxes": of_boxes(people, truth),
         "codec": of_codec(predictor.codec),
         "network": of_network(predictor),
@@ -59,6 +59,13 @@ def of_data(truth: People) -> dict:
         "images": len(truth.image_ids),
         "sha256": _sha256(truth.boxes, truth.keypoints, truth.normalizer, images, truth.image_ids),
     } | ({} if truth.skeleton in SKELETONS.values() else {"skeleton": json.loads(json.dumps(truth.skeleton.to_dict()))})
+
+
+def _unknown(predictor: Predictor, truth: People) -> dict:
+    """Joints of the data that the network does not find, and that do not count; nothing if there are none."""
+    index = joint_map(predictor.skeleton, truth.skeleton)
+    unknown = [joint for joint, place in zip(truth.skeleton.joints, index, strict=True) if place < 0]
+    return {"joints_not_counted": unknown} if unknown else {}
 
 
 def of_network(predictor: Predictor) -> dict:

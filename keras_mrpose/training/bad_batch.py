@@ -55,8 +55,8 @@ class BadBatch:
         """
         place = {"first_epoch": epoch, "first_step": step}
         images, targets = (part.numpy() for part in next(iter(pipeline.batches(self.people, **self.options, **place))))
-        how = {name: self.options[name] for name in ("batch_size", "seed", "crops")}
-        rows = pipeline.rows(self.people, **how, **place)
+        how = {name: self.options[name] for name in ("batch_size", "seed")}
+        rows = pipeline.rows(self.people, **how, **place, crops=self.options.get("crops"))
         ids, paths = self.people.ids[rows], self.people.paths()[rows]
         losses = self._losses(model, images, targets)
         with (self.run / FILE).open("wb") as file:
