@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import sources
 import tables
 from rich.console import Console
 from rich.progress import track
@@ -20,16 +21,20 @@ def main(options) -> int:
     out = options.json and Path(options.json)
     if out and not out.parent.is_dir():
         raise InputError(f"--json is {out}, but there is no folder {out.parent}; make it, or name another.")
-    report = doctor.examine(
-        options.data,
-        images=not options.no_images,
-        skeleton=options.skeleton and skeletons.load(options.skeleton),
-        watch=lambda looks, count: track(looks, "pictures", total=count, transient=True),
-    )
-    _print(report)
+    reports = []
+    for folder in sources.folders(options.data):
+        report = doctor.examine(
+            folder,
+            images=not options.no_images,
+            skeleton=options.skeleton and skeletons.load(options.skeleton),
+            watch=lambda looks, count: track(looks, "pictures", total=count, transient=True),
+        )
+        _print(report)
+        reports.append(report)
     if out:
-        out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-    return 0 if report.clean else 1
+        content = [report.to_dict() for report in reports]
+        out.write_text(json.dumps(content[0] if len(content) == 1 else content, indent=1) + "\n")
+    return 0 if all(report.clean for report in reports) else 1
 
 
 def _print(report: Report) -> None:

@@ -155,7 +155,10 @@ def predict(sub: ArgumentParser) -> None:
 
 def doctor(sub: ArgumentParser) -> None:
     """Options of `doctor`."""
-    sub.add_argument("--data", required=True, metavar="DIR", help="data set folder (LSP, MPII, or COCO format)")
+    sub.add_argument(
+        "--data", required=True, action="append", metavar="DIR",
+        help="data set folder (LSP, MPII, or COCO format); of several NAME=DIR for each, or a mixture.json",
+    )  # fmt: skip
     sub.add_argument("--skeleton", metavar="FILE", help="of a COCO-format folder with joints of its own; checked too")
     sub.add_argument("--no-images", action="store_true", help="annotations only: seconds instead of minutes")
     sub.add_argument("--json", metavar="FILE", help="write the report here, too")
