@@ -130,8 +130,9 @@ class Recipe:
         milestones: shares of the epochs at which ``"step"`` steps (published: 120 and 150 of 170).
         warmup: share of the steps over which the learning rate first rises from zero; ``"cosine"`` falls after it,
             ``"step"`` steps where it would without.
-        ema: momentum, at its highest, of the moving average of the weights (not of the batch norms' statistics), which
-            is what is validated and saved; 0 is no average. It grows with the updates made, see `optimizers.Adam`.
+        ema: momentum, at its highest, of the moving average of the weights, which is what is validated and saved, with
+            batch-norm statistics recomputed for it, see `training.averaging`; 0 is no average. It grows with the
+            updates made, see `optimizers.Adam`.
         hard_keypoints: the loss is that of so many joints of each person, those with the highest; 0 is of all.
         frozen_stages: so many stages of the backbone, with what comes before them, keep the weights and the batch norm
             statistics that they start with: 1 is up to C2, 4 is all of it; 0 trains everything.

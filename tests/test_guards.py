@@ -20,6 +20,7 @@ from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.training import fit, guards
+from keras_mrpose.training.averaging import AveragedWeights
 from keras_mrpose.training.bad_batch import BadBatch
 from keras_mrpose.training.guards import GAP, BatchNormGuard, StopOnNaN, batch_norm_gap
 from keras_mrpose.training.state import State, States, captured
@@ -393,7 +394,7 @@ class Steps:
 
     def __init__(self, images, steps):
         self.model = compiled()
-        self.guard = BatchNormGuard([(images, None)])
+        self.guard = BatchNormGuard([(images, None)], AveragedWeights(self.model, lambda: [(images, None)]))
         self.guard.set_model(self.model)
         self.guard.on_train_begin()
         self.model.optimizer.iterations.assign(steps)
@@ -453,7 +454,7 @@ def test_real_networks_on_both_sides_of_the_border(drawn_many, momentum, scale, 
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
     batches = pipeline.batches(people, (96, 64), 8, codec=model.codec, augmentation=experiment.augmentation)
-    guard = BatchNormGuard(pipeline.batches(validation, (96, 64), 8))
+    guard = BatchNormGuard(pipeline.batches(validation, (96, 64), 8), AveragedWeights(model, list))
     scaled = batches.map(lambda images, targets: (images * scale, targets))
     history = model.fit(scaled, steps_per_epoch=36, epochs=2, verbose=0, shuffle=False, callbacks=[guard]).history
     assert (history[GAP][-1] > guards.WIDE_GAP) == broken

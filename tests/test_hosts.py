@@ -79,6 +79,7 @@ def test_alone():
     """Without --hosts nothing is joined, under any backend."""
     with hosts.join(None, None) as alone:
         assert (alone.first, alone.shard, alone.devices, alone.of_first(7)) == (True, (0, 1), 1, 7)
+        assert alone.arrays_of_first([np.ones(2)])[0].tolist() == [1, 1]
         alone.check_same("this", "something")
     with pytest.raises(InputError, match="--host-index is of no use without --hosts"):
         hosts.join(None, 0)

@@ -25,6 +25,7 @@ from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import zoo
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 from keras_mrpose.training import callbacks, fit
+from keras_mrpose.training.averaging import AveragedWeights
 from keras_mrpose.training.folder import RunFiles, origin
 
 
@@ -304,8 +305,9 @@ def test_going_on_needs_a_state(half, people, validation, tmp_path):
 def run_files(tmp_path):
     """The callback in a run with scores 0.3 and 0.5 behind it."""
     history = {name: [0.3, 0.5] for name in ("val_pck", "loss", "learning_rate")}
-    callback = RunFiles(tmp_path, history, "val_pck")
-    callback.set_model(training.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS))
+    model = training.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS)
+    callback = RunFiles(tmp_path, history, "val_pck", AveragedWeights(model, list))
+    callback.set_model(model)
     return callback
 
 

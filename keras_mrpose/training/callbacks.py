@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_mrpose import visualize
 from keras_mrpose.data.skipped import SKIPPED, Skipped
-from keras_mrpose.training.averaging import averaged
+from keras_mrpose.training.averaging import AveragedWeights
 from keras_mrpose.training.hosts import Hosts
 
 
@@ -111,9 +111,9 @@ class Curves(keras.callbacks.TensorBoard):
 class Pictures(keras.callbacks.Callback):
     """Shows TensorBoard what the network makes of some validation people: input, both heatmaps, overlay."""
 
-    def __init__(self, folder: Path, validation_data: tf.data.Dataset, people: int = 4):
+    def __init__(self, folder: Path, validation_data: tf.data.Dataset, averaged: AveragedWeights, people: int = 4):
         super().__init__()
-        self.folder, self.data, self.people = folder, validation_data, people
+        self.folder, self.data, self.averaged, self.people = folder, validation_data, averaged, people
 
     def on_train_begin(self, logs=None):
         """Keep the people to show."""
@@ -124,7 +124,7 @@ class Pictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Predict them and write the pictures."""
         codec, skeleton = self.model.codec, self.model.skeleton
-        with averaged(self.model):
+        with self.averaged.swapped_in():
             found = self.model.predict_on_batch(self.images)
         wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], found.shape[1:3])
         points, scores = codec.decode(found)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -22,7 +23,7 @@ from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import backbones, normalization, zoo
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
-from keras_mrpose.training.averaging import ValidateAveraged
+from keras_mrpose.training.averaging import AveragedWeights, ValidateAveraged, precise_bn_batches
 from keras_mrpose.training.bad_batch import FILE, BadBatch
 from keras_mrpose.training.callbacks import Curves, ListSkipped, Pictures, SourceScore, Throughput, TimeLimit
 from keras_mrpose.training.folder import LAST, LOGS, STATE, RunFiles, begun_run, make_folder, origin
@@ -107,8 +108,17 @@ def train(
         model, begun = _network(experiment, people, steps, begun)
     new = hosts.first and make_folder(run, states, experiment, anew=not begun.variables)  # now that the network stands
     interruption = hosts.interruption()
+    save_state = SaveState(states, begun, steps, save_every if hosts.first else None, interruption)
+    batches = partial(_precise_bn_data, people, varied, precise_bn_batches(recipe.batch_size, steps), save_state)
+    averaged = AveragedWeights(model, batches, hosts.arrays_of_first)
+    validate = ValidateAveraged(averaged)
     try:
-        with _told(run, states, (people, validation), on_bad_record), interruption, hosts.folder(run) as folder:
+        with (
+            _told(run, states, (people, validation), on_bad_record),
+            interruption,
+            hosts.folder(run) as folder,
+            validate.validation,
+        ):
             model.fit(
                 data,
                 steps_per_epoch=steps,
@@ -118,11 +128,11 @@ def train(
                 validation_data=judged,
                 verbose="auto" if hosts.first else 0,
                 callbacks=[
-                    BatchNormGuard(shown),
+                    BatchNormGuard(shown, averaged),
                     StopOnNaN(BadBatch(folder, people, varied, states), (begun.epoch, begun.step)),
-                    *_records(folder, begun.history, model, shown, experiment),
+                    *_records(folder, begun.history, model, shown, experiment, validate),
                     ListSkipped(folder, skipped),
-                    SaveState(states, begun, steps, save_every if hosts.first else None, interruption),
+                    save_state,
                     TimeLimit(time_limit, hosts),
                 ],
             )
@@ -240,6 +250,13 @@ def _validation_data(validation: People, reading: dict, hosts: Hosts, distributi
     return pipeline.batches(validation, **reading, shard=hosts.shard, whole=True), shown
 
 
+def _precise_bn_data(people: People, varied: dict, count: int, save_state: SaveState) -> Iterator[tuple]:
+    """The first so many batches of a training, in all processes the same whole ones; a stop need not wait for them."""
+    for batch in pipeline.batches(people, **varied).take(count):
+        save_state.stop_in_validation()
+        yield batch
+
+
 def _begun(run, states, experiment, of_people, resume, overwrite, hosts: Hosts) -> State:
     """`begun_run`, the same in all processes; each has read the folder when process 0 begins to write."""
     recipe = experiment.recipe
@@ -285,7 +302,9 @@ def _told(run: Path, states: States, tables: tuple[People, ...], on_bad_record: 
         raise
 
 
-def _records(run, history, model, validation_data, experiment: Experiment) -> list[keras.callbacks.Callback]:
+def _records(
+    run, history, model, validation_data, experiment: Experiment, validate: ValidateAveraged
+) -> list[keras.callbacks.Callback]:
     """What is written down of an epoch."""
     sources, first = experiment.sources, []
     if sources:
@@ -296,8 +315,8 @@ def _records(run, history, model, validation_data, experiment: Experiment) -> li
     return [
         Throughput(experiment.recipe.batch_size),
         *first,
-        ValidateAveraged(),
-        RunFiles(run, history, monitor),
-        Pictures(run / LOGS / "pictures", validation_data),
+        validate,
+        RunFiles(run, history, monitor, validate.averaged),
+        Pictures(run / LOGS / "pictures", validation_data, validate.averaged),
         Curves(run / LOGS, write_graph=False, profile_batch=0),
     ]

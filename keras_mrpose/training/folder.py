@@ -15,7 +15,7 @@ import numpy as np
 from keras_mrpose.config import Experiment
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.training.averaging import averaged
+from keras_mrpose.training.averaging import AveragedWeights
 from keras_mrpose.training.state import State, States, aside, settle
 
 BEST, LAST, CONFIG, HISTORY, LOGS, STATE = "best.keras", "last.keras", "config.json", "history.json", "logs", "state"
@@ -82,11 +82,12 @@ class RunFiles(keras.callbacks.Callback):
         run: the run folder.
         history: of the epochs before; each epoch appends its values, and the learning rate after it.
         monitor: the higher this value, the better the epoch.
+        averaged: what is saved, of the network.
     """
 
-    def __init__(self, run: Path, history: dict[str, list[float]], monitor: str):
+    def __init__(self, run: Path, history: dict[str, list[float]], monitor: str, averaged: AveragedWeights):
         super().__init__()
-        self.run, self.history, self.monitor = run, history, monitor
+        self.run, self.history, self.monitor, self.averaged = run, history, monitor, averaged
 
     def on_epoch_end(self, epoch, logs=None):
         """Save; a training that dies in between goes on from its state and writes the same again."""
@@ -94,7 +95,7 @@ class RunFiles(keras.callbacks.Callback):
         for name, value in {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}.items():
             self.history.setdefault(name, []).append(float(value))
         with aside(self.run / LAST) as part:
-            with averaged(self.model):
+            with self.averaged.swapped_in():
                 self.model.save(part)
             settle(part, self.run / LAST)
         if is_best:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.training.averaging import averaged
+from keras_mrpose.training.averaging import AveragedWeights
 from keras_mrpose.training.bad_batch import FILE, SHEET, BadBatch
 
 GAP = "batch_norm_gap"
@@ -86,11 +86,12 @@ class BatchNormGuard(keras.callbacks.Callback):
 
     Args:
         data: batches as validation has them; the first is looked at.
+        averaged: what is looked at, of the network.
     """
 
-    def __init__(self, data: Iterable):
+    def __init__(self, data: Iterable, averaged: AveragedWeights):
         super().__init__()
-        self.data, self.warned = data, False
+        self.data, self.averaged, self.warned = data, averaged, False
 
     def on_train_begin(self, logs=None):
         """Keep the batch."""
@@ -109,7 +110,7 @@ class BatchNormGuard(keras.callbacks.Callback):
                     f"After epoch {epoch + 1}, the batch norm {layer.name} has values that are not finite numbers; the "
                     "files of earlier epochs are whole; start another run with a lower learning rate."
                 )
-        with averaged(self.model):
+        with self.averaged.swapped_in():
             gap = logs[GAP] = batch_norm_gap(self.model, self.images)
         if gap > WIDE_GAP and not self.warned and self.model.optimizer.iterations.numpy() >= SETTLED:
             self.warned = True

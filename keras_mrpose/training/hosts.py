@@ -85,6 +85,10 @@ class Hosts:
             return value
         return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
+    def arrays_of_first(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Process 0's arrays, for all: another kind of machine rounds otherwise. A call of all processes."""
+        return arrays if self.count == 1 else multihost_utils.broadcast_one_to_all(arrays)
+
     def check_same(self, text: str, what: str) -> None:
         """An `InputError` in each process whose text is not process 0's. A call of all processes."""
         own = zlib.crc32(text.encode()) & 0x7FFFFFFF

@@ -65,9 +65,13 @@ class SaveState(keras.callbacks.Callback):
         elif self.seconds is not None and time.monotonic() - self.saved >= self.seconds:
             self._save(self._state(self.epoch, self.step))
 
+    def stop_in_validation(self) -> None:
+        """Raise `Stopped` if the training is asked to stop; for what takes its time between two callbacks."""
+        self._stop_if_asked(self.before_last)
+
     def on_test_batch_end(self, batch, logs=None):
         """Do not make a user wait for the rest of the validation."""
-        self._stop_if_asked(self.before_last)
+        self.stop_in_validation()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save: the epoch is done."""
