@@ -60,7 +60,10 @@ def train(sub: ArgumentParser) -> None:
     sub.add_argument("--strategy", default="auto", help="none, mirrored (all GPUs) or auto (default)")
     change = sub.add_argument_group("changes to the experiment")
     change.add_argument("--backbone", help="another backbone, see `run.py list`")
-    change.add_argument("--backbone-weights", metavar="FILE", help=".npz or .h5 file, or imagenet (downloads)")
+    change.add_argument(
+        "--backbone-weights", metavar="FILE",
+        help=".npz (batch norms may be folded), PyTorch or .h5 file, or imagenet (downloads)",
+    )  # fmt: skip
     change.add_argument("--weights", metavar="FILE", help="start from a whole network: .keras file or checkpoint")
     change.add_argument("--map-joints", action="store_true", help="its joints may be others: keep those known to both")
     change.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="multiples of 32")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import keras
+import numpy as np
 from keras import ops
+
+from keras_mrpose.errors import InputError
 
 BN_MOMENTUM = 0.9
 
@@ -87,6 +92,65 @@ def synchronize(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, BatchNorm):
             layer.synchronized = True
+
+
+def match_statistics(
+    model: keras.Model,
+    images: Iterable[np.ndarray],
+    norms: Sequence[keras.layers.BatchNormalization] | None = None,
+) -> None:
+    """Give batch norms the statistics of images, and leave what the model computes in inference mode as it is.
+
+    For batch norms whose averages do not fit the weights, as those of a file with folded batch norms: training mode,
+    which takes the statistics of the batch, is another function then. Here the averages become mean and variance of
+    each norm's inputs over all images, and gamma and beta make up for the change. In inference mode the model is the
+    same up to rounding, and in training mode it is now nearly the same, too.
+
+    No channel can blow up: a norm divides by sqrt(variance + epsilon). One that is constant over the images gets
+    variance 0 and a gamma of sqrt(epsilon) times its old slope, and is still the same in inference mode.
+
+    Args:
+        model: a Functional model.
+        images: batches ``(batch, ...)`` as the model takes them, all of one size, read once.
+        norms: some of its batch norms, all if None. What the model computes behind the last of them is not run.
+
+    Raises:
+        InputError: there are no images, or a norm's inputs are not finite. Nothing has been assigned then.
+    """
+    if norms is None:
+        norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    # A sum of squares less mean**2 would lose digits in float32; moments of each batch can be put together in float64.
+    moments = keras.Model(model.input, {norm.name: _moments(norm) for norm in norms})
+    counts, of_batches = [], []
+    for batch in images:
+        batch = np.asarray(batch)
+        counts.append(len(batch))
+        of_batches.append(moments.predict_on_batch(batch))
+    if not counts:
+        raise InputError("There are no images to take the statistics of batch norms from.")
+    share = np.array(counts) / sum(counts)
+    planned = []
+    for norm in norms:
+        means, variances = np.float64([of_norm[norm.name][0] for of_norm in of_batches]).swapaxes(0, 1)
+        new_mean = np.float32(share @ means)
+        new_variance = np.float32(share @ (variances + (means - new_mean) ** 2))
+        if not (np.isfinite(new_mean).all() and np.isfinite(new_variance).all()):
+            raise InputError(f"The inputs of the batch norm {norm.name} are not finite numbers for these images.")
+        gamma, beta, mean, variance = (np.float64(values) for values in norm.get_weights())
+        slope = gamma / np.sqrt(variance + norm.epsilon)
+        new_gamma = slope * np.sqrt(np.float64(new_variance) + norm.epsilon)
+        planned.append([new_gamma, beta + slope * (new_mean - mean), new_mean, new_variance])
+    for norm, values in zip(norms, planned, strict=True):
+        norm.set_weights(values)
+
+
+def _moments(norm: keras.layers.BatchNormalization):
+    """Mean and biased variance of what goes into a norm, symbolic: (1, 2, channels)."""
+    inputs = ops.cast(norm.input, "float32")
+    axes = [axis for axis in range(len(inputs.shape)) if axis != norm.axis % len(inputs.shape)]
+    mean = ops.mean(inputs, axis=axes, keepdims=True)
+    variance = ops.mean(ops.square(inputs - mean), axis=axes)
+    return ops.expand_dims(ops.stack([ops.reshape(mean, (-1,)), variance]), 0)
 
 
 def _one_of_several():

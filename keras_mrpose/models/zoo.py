@@ -120,8 +120,10 @@ def build(
             and a state dict bring their preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
             given); their input size may be another. A `.weights.h5` file holds numbers only: give the same
             `backbone_weights` as for the model that wrote it.
-        backbone_weights: None (random), a state dict with torchvision's names, a Keras `.h5` file without classifier,
-            or "imagenet", which downloads Keras' own; nothing else touches the network. ResNet files in "caffe" layout
+        backbone_weights: None (random), a state dict with torchvision's names, a `.npz` with folded batch norms
+            (`LAYER.kernel`, `LAYER.bias`, layers named as in `keras.applications`; before training see
+            `normalization.match_statistics`), a Keras `.h5` file without classifier, or "imagenet", which downloads
+            Keras' own; nothing else touches the network. ResNet files in "caffe" layout
             (stride on the first 1x1 of a block) are for `resnet50`, torchvision's own (stride on the 3x3) for
             `resnet50_v1b`: the names in the file are the same.
         include_preprocessing: False leaves the first layer out; the input is then what that layer would have made of
@@ -191,7 +193,7 @@ def _preprocessing(asked: str | None, backbone: str, backbone_weights, donor, fi
         needed = donor.spec["preprocessing"]
     elif file is not None:
         needed = file.notes.get("preprocessing", asked or "published")
-    elif own and checkpoints.source_kind(backbone_weights) == "keras":
+    elif own and checkpoints.source_kind(backbone_weights) in ("keras", "folded"):
         needed = own
     else:
         needed = asked or "torchvision"  # random weights take any

@@ -22,6 +22,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import backbones, normalization, zoo
+from keras_mrpose.models.weights.checkpoints import source_kind
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.averaging import AveragedWeights, ValidateAveraged, precise_bn_batches
 from keras_mrpose.training.bad_batch import FILE, BadBatch
@@ -36,6 +37,9 @@ from keras_mrpose.training.strategy import devices, per_sample
 
 # What the metric of a protocol is called in logs.
 METRICS = {"ap": "oks_ap", "pckh": "pckh", "pck": "pck"}
+# Crops that the statistics of folded batch norms are counted on: seconds. Correlation of both modes in C5 of a real
+# MobileNetV2 on other people: 0.11 without, 0.88 with 160 crops, 0.90 with 320 as with 640 (0.97 on augmented crops).
+CROPS = 320
 
 
 def train(
@@ -119,6 +123,8 @@ def train(
             hosts.folder(run) as folder,
             validate.validation,
         ):
+            if not begun.variables:
+                _match_statistics(model, experiment, people, varied)
             model.fit(
                 data,
                 steps_per_epoch=steps,
@@ -281,6 +287,20 @@ def _network(experiment: Experiment, people: People, steps: int, begun: State) -
     for part in ("model", "optimizer"):
         restore(model, begun.variables, part)
     return model, begun
+
+
+def _match_statistics(model: keras.Model, experiment: Experiment, people: People, varied: dict) -> None:
+    """Statistics of the first training crops for a backbone from a file with folded batch norms, which has none.
+
+    The head's batch norms, whose weights are random, have nothing to keep. All processes count the same crops.
+    """
+    if experiment.weights or source_kind(experiment.backbone_weights) != "folded":
+        return
+    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].taps[-1])
+    backbone = keras.Model(model.input, last.output).layers
+    norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
+    crops = pipeline.batches(people, **varied).take(-(-CROPS // varied["batch_size"]))
+    normalization.match_statistics(model, (images for images, _ in crops), norms)
 
 
 @contextmanager

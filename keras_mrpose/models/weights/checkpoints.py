@@ -2,8 +2,9 @@
 
 Accepted are
 
-- for a backbone: a state dict with torchvision's tensor names (ResNet, MobileNetV2), Keras' `.h5` without the
-  classifier, and `"imagenet"`, Keras' own download;
+- for a backbone: a state dict with torchvision's tensor names (ResNet, MobileNetV2), a `.npz` with folded batch norms
+  and the layer names of `keras.applications` (`folded_norms`), Keras' `.h5` without the classifier, and `"imagenet"`,
+  Keras' own download;
 - for a whole network: `.keras` and `.weights.h5` written by this library, and state dicts of the published networks.
 
 A state dict is a PyTorch file (`.pth`, `.pth.tar`, `.pt`, `.tar`, `.bin`, read without PyTorch) or a `.npz` with the
@@ -20,12 +21,14 @@ from keras import layers
 
 from keras_mrpose.errors import InputError, reason
 from keras_mrpose.models.backbones import BACKBONES, application
-from keras_mrpose.models.weights import state_dicts
+from keras_mrpose.models.weights import folded_norms, state_dicts
 from keras_mrpose.models.weights.torch_names import Joints, Plan, torch_module
 
 
 def source_kind(source: str | Path | None) -> str | None:
-    """What kind of `backbone_weights` this is: None, "state dict", or "keras" (which has its own preprocessing).
+    """What kind of `backbone_weights` this is: None, "state dict", "keras" or "folded".
+
+    The last two have the preprocessing of `keras.applications`. "folded" is told by the names in the file.
 
     Raises:
         InputError: the file does not exist or has another suffix.
@@ -39,10 +42,10 @@ def source_kind(source: str | Path | None) -> str | None:
         return "keras"
     if path.suffix not in state_dicts.SUFFIXES:
         raise InputError(
-            f"{path}: backbone weights are a .npz or PyTorch file with torchvision's names, a Keras .h5 file, or "
-            f"'imagenet'; {path.suffix or 'a file without suffix'} is not known."
+            f"{path}: backbone weights are a .npz or PyTorch file with torchvision's names, a .npz with folded "
+            f"batch norms, a Keras .h5 file, or 'imagenet'; {path.suffix or 'a file without suffix'} is not known."
         )
-    return "state dict"
+    return "folded" if folded_norms.is_folded(path) else "state dict"
 
 
 def load_backbone(backbone: keras.Model, name: str, source: str | Path, preprocessing: str = "torchvision") -> None:
@@ -53,20 +56,24 @@ def load_backbone(backbone: keras.Model, name: str, source: str | Path, preproce
         name: its key in `BACKBONES`.
         source: "imagenet" or a file, see `source_kind`.
         preprocessing: what comes before the backbone, key of `PREPROCESSING`. Before "published", torchvision's
-            kernels meet blue, green, red, as in the published training.
+            kernels meet blue, green, red, as in the published training; before "caffe", folded ones do, as Keras' own.
 
     Raises:
         InputError: the weights cannot be read or are not those of this backbone. Nothing has been assigned then.
     """
-    if source_kind(source) == "keras":
+    kind = source_kind(source)
+    if kind == "keras":
         for layer, values in _plan_keras(backbone, name, source):
             layer.set_weights(values)
         return
-    own = [layer for layer in backbone.layers if layer.weights]
     tensors = state_dicts.read_state_dict(source).tensors
-    plan = Plan(source, tensors, bgr=preprocessing == state_dicts.BGR)
-    for layer, module in zip(own, _backbone_modules(name, own, tensors, source), strict=True):
-        plan.add(layer, module)
+    if kind == "folded":
+        plan = folded_norms.plan_folded(backbone, source, tensors, bgr=preprocessing in ("caffe", state_dicts.BGR))
+    else:
+        own = [layer for layer in backbone.layers if layer.weights]
+        plan = Plan(source, tensors, bgr=preprocessing == state_dicts.BGR)
+        for layer, module in zip(own, _backbone_modules(name, own, tensors, source), strict=True):
+            plan.add(layer, module)
     plan.assign(f"the backbone {name}")
 
 

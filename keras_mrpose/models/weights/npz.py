@@ -39,6 +39,15 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def npz_names(path: Path) -> list[str]:
+    """Names of the arrays in a file, without reading them; none if it is damaged: `read_npz` says what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception:  # of many kinds, as above
+        return []
+
+
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as stream:
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

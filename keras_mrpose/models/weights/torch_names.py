@@ -97,7 +97,7 @@ class Plan:
         shapes = torch_shapes(layer, module)
         if joints:
             shapes = {key: joints.file_shape(layer.name, shape) for key, shape in shapes.items()}
-        values = [self._take(key, shape) for key, shape in shapes.items()]
+        values = [self.take(key, shape) for key, shape in shapes.items()]
         if isinstance(layer, layers.BatchNormalization):
             gamma, beta, mean, variance = values
             if (variance < 0).any():
@@ -111,7 +111,7 @@ class Plan:
                 values.append(np.zeros(layer.bias.shape, np.float32))
         if joints:
             values = joints.of_layer(layer, values)
-        self._values.append((layer, values))
+        self.put(layer, values)
 
     def assign(self, what: str) -> tuple[str, ...]:
         """Give the layers their arrays; returns the names of the tensors that `what` has no use for.
@@ -127,7 +127,12 @@ class Plan:
             layer.set_weights(values)
         return tuple(known)
 
-    def _take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    def put(self, layer: layers.Layer, values: list[np.ndarray]) -> None:
+        """Plan a layer's arrays, in the order of `layer.weights`."""
+        self._values.append((layer, values))
+
+    def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A tensor of the file as float32; raises if it is missing, of another shape or not finite."""
         if key not in self._left:
             raise InputError(f"{self.source}: tensor {key} is missing; this is not a file for this network.")
         value = self._left.pop(key)
