@@ -16,9 +16,9 @@ import tensorflow as tf
 from rich.table import Table
 from timing import Spread, console, seconds
 
-from keras_mrpose.evaluation import coco, selection
-from keras_mrpose.heatmaps import CODECS, Codec, codec
-from keras_mrpose.predictor import crop_matrices, to_image
+from keras_mrpose.codecs import CODECS, Codec, codec
+from keras_mrpose.evaluation import coco, suppression
+from keras_mrpose.predict.predictor import crop_matrices, to_image
 from keras_mrpose.skeletons import COCO
 
 IMAGE = (480, 640)  # height, width
@@ -100,19 +100,19 @@ def measure_heatmaps(truth: Made, size, repeat: int, jit: bool, rng) -> tuple[li
                 start = time.perf_counter()
                 merged = np.asarray(merge(*maps))
                 middle = time.perf_counter()
-                at, sure = map(np.asarray, decode(merged))
+                at, confident = map(np.asarray, decode(merged))
                 times[f"flip test, {name}"][r] += middle - start
                 times[f"decoding, {name}"][r] += time.perf_counter() - middle
         warm = len(maps[0])
         if not begin:
             scale = len(truth) / len(at)
-            flip = partial(plain_loops.merge_flipped, *maps, COCO.swap_pairs)
+            flip = partial(plain_loops.merge_flipped, *maps, COCO.flip_pairs)
             plain["flip test, gaussian"] = scale * np.array(seconds(flip, repeat))
             plain["decoding, gaussian"] = scale * np.array(seconds(partial(plain_loops.decode, merged), repeat))
             back = partial(plain_loops.to_image, at, truth.boxes[rows], merged.shape[1:3])
             plain["back to the image"] = scale * np.array(seconds(back, repeat))
         points.append(at.astype(np.float64) / codec(name).scale(size))
-        scores.append(sure)
+        scores.append(confident)
     points, scores = np.concatenate(points), np.concatenate(scores)
     times["back to the image"] += seconds(lambda: to_image(points, crop_matrices(truth.boxes, size)), repeat)
     found = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
@@ -124,15 +124,15 @@ def measure_heatmaps(truth: Made, size, repeat: int, jit: bool, rng) -> tuple[li
 def _steps(reader: Codec, jit: bool):
     """Merging a flip test and decoding, as they are or compiled."""
 
-    def merge(heatmaps, of_mirrored):
-        return reader.merge_flipped(heatmaps, of_mirrored, COCO.mirrored)
+    def merge(heatmaps, flipped_heatmaps):
+        return reader.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored)
 
     return [tf.function(step, jit_compile=True) if jit else step for step in (merge, reader.decode)]
 
 
 def measure_selection(of: str, found: Made, size, repeat: int) -> list[Stage]:
     """Rescoring alone, and with the OKS-NMS."""
-    areas = selection.window_areas(found.boxes, size)
+    areas = suppression.window_areas(found.boxes, size)
     given = found.joints, found.image_ids, areas, found.box_scores
     rows = slice(CHUNK)
     scale = len(found) / len(found[rows])
@@ -142,16 +142,16 @@ def measure_selection(of: str, found: Made, size, repeat: int) -> list[Stage]:
     return [
         Stage(f"{name}{of}", len(found), np.array(seconds(fast, repeat)), scale * np.array(slow))
         for name, fast, slow in (
-            ("rescoring", lambda: selection.rescored(found.joints, found.box_scores), rescore),
-            ("rescoring and OKS-NMS", lambda: selection.select(*given), select),
+            ("rescoring", lambda: suppression.rescore(found.joints, found.box_scores), rescore),
+            ("rescoring and OKS-NMS", lambda: suppression.rescore_and_nms(*given), select),
         )
     ]
 
 
 def measure_numbers(truth: Made, found: Made, size, repeat: int) -> tuple[list[Stage], dict[str, float]]:
     """Writing the results, and comparing them with the annotations."""
-    areas = selection.window_areas(found.boxes, size)
-    rows, scores = selection.select(found.joints, found.image_ids, areas, found.box_scores)
+    areas = suppression.window_areas(found.boxes, size)
+    rows, scores = suppression.rescore_and_nms(found.joints, found.image_ids, areas, found.box_scores)
     with tempfile.TemporaryDirectory() as folder:
         annotations, file = Path(folder) / "person_keypoints_made.json", Path(folder) / "results.json"
         annotations.write_text(json.dumps(annotated(truth)))

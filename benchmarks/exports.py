@@ -21,11 +21,11 @@ from timing import Spread, console, seconds
 
 from keras_mrpose import build, data
 from keras_mrpose.config import Augmentation
-from keras_mrpose.export import BUDGETS, gate, litert, twins
-from keras_mrpose.export.shipping import calibration_crops
-from keras_mrpose.models.exported.interpreter import Network
-from keras_mrpose.models.inference import rewritten
-from keras_mrpose.predictor import Predictor
+from keras_mrpose.export import TOLERANCES, litert, outputs, verify
+from keras_mrpose.export.bundle import calibration_crops
+from keras_mrpose.models.fuse import fuse_for_inference
+from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.runtime.interpreter import Interpreter
 
 FORMS = ("float32", "float16", "int8")
 KERAS, REWRITTEN, TRANSPOSE = "Keras", "Keras, rewritten", ", transpose"
@@ -77,7 +77,7 @@ def _measure(arguments, name: str) -> dict:
     tf.config.threading.set_intra_op_parallelism_threads(max(THREADS))
     size = tuple(arguments.input_size)
     model = _of_run(name, size) if arguments.runs else _random(name, size)
-    metrics, crops = {}, np.random.default_rng(0).uniform(0, 255, (litert.LEAST_CROPS, *size, 3))
+    metrics, crops = {}, np.random.default_rng(0).uniform(0, 255, (litert.MIN_CROPS, *size, 3))
     if arguments.runs and arguments.data:
         metrics, crops = _judged(name, arguments.data), _crops(arguments.data, size)
     files = _converted(model, crops.astype(np.float32))
@@ -118,23 +118,23 @@ def _judged(run: str, folder: str) -> dict[str, float]:
     """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
     predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    original = gate.Original(predictor, people.of_first(JUDGED))
-    network, crops = twins.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
+    original = verify.Reference(predictor, people.of_first(JUDGED))
+    network, crops = outputs.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
     conversions = [litert.convert(network, form, crops if form == "int8" else None) for form in FORMS]
-    measured = [gate.measure(one, "heatmaps", original, BUDGETS[one.form]) for one in conversions]
+    measured = [verify.measure(one, "heatmaps", original, TOLERANCES[one.form]) for one in conversions]
     return {KERAS: original.value} | {one.form: one.value for one in measured}
 
 
 def _crops(folder: str, size: tuple[int, int]) -> np.ndarray:
     """Crops of real people that calibrate: made-up ones would give ranges that no trained network has."""
-    return gate.cropped(data.load(folder, "train"), tuple(size), 2 * litert.LEAST_CROPS, augmentation=Augmentation())
+    return verify.cropped(data.load(folder, "train"), tuple(size), 2 * litert.MIN_CROPS, augmentation=Augmentation())
 
 
 def _converted(model: keras.Model, crops: np.ndarray) -> dict[str, bytes]:
     """LiteRT files of each form, and of two with their transposed convolutions as they were."""
     files = {}
     for ending, deconvolution, forms in (("", "depth_to_space", FORMS), (TRANSPOSE, "transpose", ("float32", "int8"))):
-        network = twins.heatmaps(model, deconvolution)
+        network = outputs.heatmaps(model, deconvolution)
         for form in forms:
             files[form + ending] = litert.convert(network, form, crops if form == "int8" else None).content
     return files
@@ -142,8 +142,10 @@ def _converted(model: keras.Model, crops: np.ndarray) -> dict[str, bytes]:
 
 def _times(model, files: dict[str, bytes], crop: np.ndarray, repetitions: int) -> dict[tuple[str, int], Spread]:
     """Milliseconds of one crop, by form and threads. All take turns, so that another program disturbs all alike."""
-    networks = {(form, threads): Network(content, threads) for form, content in files.items() for threads in THREADS}
-    for form, network in ((KERAS, model), (REWRITTEN, rewritten(model))):
+    networks = {
+        (form, threads): Interpreter(content, threads) for form, content in files.items() for threads in THREADS
+    }
+    for form, network in ((KERAS, model), (REWRITTEN, fuse_for_inference(model))):
         networks[form, max(THREADS)] = _forward(network)
     steps = {key: partial(network, crop) for key, network in networks.items()}
     counts = {key: max(1, round(AT_LEAST / min(seconds(step, 3)))) for key, step in steps.items()}

@@ -23,7 +23,7 @@ from keras_mrpose.config import Augmentation
 from keras_mrpose.data import coco, lsp, pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.models.inference import rewritten
+from keras_mrpose.models.fuse import fuse_for_inference
 
 MADE_PHOTOGRAPHS, MADE_SIZE = 48, (480, 640)
 
@@ -130,7 +130,7 @@ def _made_photographs(folder: Path) -> People:
         ids=index,
         boxes=np.tile(box, (MADE_PHOTOGRAPHS, 1)),
         keypoints=np.concatenate([joints, np.full((MADE_PHOTOGRAPHS, 17, 1), 2)], axis=-1),
-        normalizer=np.full(MADE_PHOTOGRAPHS, math.sqrt(box[2] * box[3])),
+        reference_length=np.full(MADE_PHOTOGRAPHS, math.sqrt(box[2] * box[3])),
         areas=np.full(MADE_PHOTOGRAPHS, box[2] * box[3]),
     )
 
@@ -209,7 +209,7 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
 
         return Spread.of([1e3 * t / (steps * batch_size) for t in seconds(run, arguments.repetitions, warm_up=2)])
 
-    predict, predict_rewritten = forward(model), forward(rewritten(model))
+    predict, predict_rewritten = forward(model), forward(fuse_for_inference(model))
     steps, single = arguments.steps, images[:1]
     row = {
         "network": name,

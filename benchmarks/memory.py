@@ -21,8 +21,9 @@ from timing import console
 
 from keras_mrpose import data, training
 from keras_mrpose.config import Experiment, Recipe
-from keras_mrpose.data import coco, synthetic
+from keras_mrpose.data import coco
 from keras_mrpose.data.people import People
+from keras_mrpose.synthetic import dataset
 
 # COCO's train2017 has 149,813 people with keypoints and 262,465 annotations in 64,115 images.
 ANNOTATIONS_PER_PERSON, PEOPLE_PER_IMAGE = 1.75, 2.34
@@ -91,7 +92,7 @@ def load(how, folder: str) -> dict:
 def epochs(folder: str) -> list[int]:
     """Resident megabytes after each epoch of a whole training, with all that it keeps and writes."""
     for split, first, count in (("train2017", 0, PICTURES), ("val2017", PICTURES, PICTURES // 4)):
-        synthetic.write(folder, count, split=split, first_index=first, size=(120, 160))
+        dataset.write(folder, count, split=split, first_index=first, size=(120, 160))
     run, resident = Path(folder, "run"), {}
 
     def note() -> None:
@@ -102,7 +103,7 @@ def epochs(folder: str) -> list[int]:
 
     threading.Thread(target=note, daemon=True).start()
     with redirect_stdout(io.StringIO()):  # the progress bars
-        training.train(EXPERIMENT, data.load(folder, "train"), data.load(folder, "val"), run)
+        training.train.train(EXPERIMENT, data.load(folder, "train"), data.load(folder, "val"), run)
     time.sleep(0.1)
     return list(resident.values())
 

@@ -23,8 +23,8 @@ from dataclasses import replace
 import paper
 
 from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.errors import lookup
 from keras_mrpose.models import list_models
-from keras_mrpose.models.backbones import pick
 
 # The published recipes (Adam 1e-3, divided by 10 twice); those of MPII serve LSP, for which none is published.
 COCO = Recipe(epochs=170, batch_size=64, milestones=(120 / 170, 150 / 170))
@@ -133,7 +133,7 @@ EXPERIMENTS = {row.name: row for row in _ROWS}
 
 def with_recipe(experiment: Experiment, name: str) -> Experiment:
     """The same experiment by a row of `RECIPES`."""
-    row = RECIPES[pick("recipe", name, RECIPES)]
+    row = RECIPES[lookup("recipe", name, RECIPES)]
     changed = {part: replace(getattr(experiment, part), **values) for part, values in row.items()}
     return replace(experiment, **changed)
 

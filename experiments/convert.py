@@ -10,8 +10,8 @@ from pathlib import Path
 
 import keras_mrpose
 from keras_mrpose import InputError, Predictor, skeletons
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.models.weights import state_dicts, torch_names
+from keras_mrpose.checkpoints import state_dicts, tensor_names
+from keras_mrpose.codecs import GaussianCodec
 
 
 def main(options) -> None:
@@ -29,11 +29,11 @@ def _read(source: Path, options) -> None:
     if folder.exists() and not options.overwrite:
         raise InputError(f"{folder} is there; replace it with --overwrite, or give another --out.")
     file = state_dicts.read_state_dict(source)
-    network, depth, joints = torch_names.describe(file.tensors)
+    network, depth, joints = tensor_names.describe(file.tensors)
     model = options.model or network
     backbone = options.backbone or (depth and f"resnet{depth}_v1b")
     if not model or not backbone:
-        has = torch_names.words(network, depth)
+        has = tensor_names.words(network, depth)
         raise InputError(f"{source} is {has}; give --model and --backbone to say which network it is for.")
     preprocessing = options.preprocessing or file.notes.get("preprocessing", "published")
     size = options.input_size or ((256, 256) if joints == 16 else (256, 192))  # as published for MPII and COCO

@@ -1,4 +1,4 @@
-"""The demo, in the order in which things happen: draw people, train, evaluate on unseen ones, write pictures."""
+"""The demo, in the order in which things happen: draw people, train, evaluate on unseen ones, write images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import tables
 from PIL import Image
 
 import keras_mrpose
-from keras_mrpose import data, visualize
-from keras_mrpose.data import synthetic
+from keras_mrpose import data
 from keras_mrpose.data.people import People
-from keras_mrpose.predictor import read_picture
+from keras_mrpose.predict.predictor import read_image
+from keras_mrpose.synthetic import dataset
+from keras_mrpose.visualization import skeletons
 
 PICTURES = {"train2017": 3000, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
 UNSEEN = 500  # people of test2017 that the demo is judged by
@@ -44,16 +45,16 @@ def main(run: Path, quick: bool) -> None:
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")
     result.save(run / "result.json")
-    visualize.loss_curve(history, run / "loss_curve.png")
+    skeletons.loss_curve(history, run / "loss_curve.png")
     sheet = _overlays(unseen, result.predictions.read(result.settings))
     Image.fromarray(sheet).save(run / "overlays.png")
-    picture = unseen.paths()[0]
+    image = unseen.paths()[0]
     x, y, w, h = unseen.boxes[0].round().astype(int)
     print(
         f"\n{time.perf_counter() - begin:.0f} s. Look at\n"
         f"  {run / 'overlays.png'}\n  {run / 'loss_curve.png'}\n"
         f"and go on with\n"
-        f"  python experiments/run.py predict {run} {picture} --box {x} {y} {w} {h}\n"
+        f"  python experiments/run.py predict {run} {image} --box {x} {y} {w} {h}\n"
         f"  python experiments/run.py evaluate {run} --data {folder}\n"
         f"  tensorboard --logdir {run}\n"
         f"  python experiments/run.py train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
@@ -67,19 +68,19 @@ def _precision(cpu: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _drawn(folder: Path, split: str, quick: bool) -> People:
-    """Draws one split, or takes it from an earlier demo; the splits share no picture."""
+    """Draws one split, or takes it from an earlier demo; the splits share no image."""
     first = sum(PICTURES[other] for other in list(PICTURES)[: list(PICTURES).index(split)])
     count = PICTURES[split] // (10 if quick else 1)
-    synthetic.write(folder, count, split=split, first_index=first)
+    dataset.write(folder, count, split=split, first_index=first)
     return data.load(folder, split)
 
 
 def _overlays(people: People, predictions: np.ndarray, rows: int = 3, columns: int = 4) -> np.ndarray:
-    """A sheet of the first pictures with everybody's predicted skeleton."""
+    """A sheet of the first images with everybody's predicted skeleton."""
     images = list(dict.fromkeys(people.image_index))[: rows * columns]
     tiles = [
-        visualize.draw_skeleton(
-            read_picture(people.image_paths[image]), predictions[people.image_index == image], people.skeleton
+        skeletons.draw_skeleton(
+            read_image(people.image_paths[image]), predictions[people.image_index == image], people.skeleton
         )
         for image in images
     ]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from keras_mrpose import InputError, doctor, skeletons
-from keras_mrpose.doctor.findings import ERROR, WARNING, Finding, Report
+from keras_mrpose.doctor.findings import ERROR, WARNING, DoctorReport, Finding
 
 SHOWN = 5  # examples of each kind; the file has more
 
@@ -27,7 +27,7 @@ def main(options) -> int:
             folder,
             images=not options.no_images,
             skeleton=options.skeleton and skeletons.load(options.skeleton),
-            watch=lambda looks, count: track(looks, "pictures", total=count, transient=True),
+            watch=lambda looks, count: track(looks, "images", total=count, transient=True),
         )
         _print(report)
         reports.append(report)
@@ -37,10 +37,10 @@ def main(options) -> int:
     return 0 if all(report.clean for report in reports) else 1
 
 
-def _print(report: Report) -> None:
+def _print(report: DoctorReport) -> None:
     console = Console()
     splits = ", ".join(f"{count} people in {name}" for name, count in report.splits.items()) or "no split"
-    console.print(f"{report.folder}: {splits}; {report.pictures} pictures", soft_wrap=True)
+    console.print(f"{report.folder}: {splits}; {report.images} images", soft_wrap=True)
     if report.findings:
         lines = [(one.kind.severity, str(one.count), one.kind.key, one.kind.meaning) for one in report.findings]
         console.print(tables.plain("Findings", ("", "#", "what", "meaning"), lines, folds=3))

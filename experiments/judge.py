@@ -10,14 +10,14 @@ from rich.console import Console
 
 import keras_mrpose
 from keras_mrpose import InputError, Skeleton, data, skeletons
+from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data.formats import json_fields
 from keras_mrpose.data.people import People
-from keras_mrpose.evaluation import ceiling as ceilings
 from keras_mrpose.evaluation import coco, diagnosis, mpii, protocols
+from keras_mrpose.evaluation import upper_bound as ceilings
+from keras_mrpose.evaluation.evaluate import settings_of
 from keras_mrpose.evaluation.predictions import check_tables, predict
-from keras_mrpose.evaluation.result import settings_of
-from keras_mrpose.heatmaps import CODECS
 
 ANNOTATED = "gt"  # what --boxes calls them
 
@@ -68,11 +68,11 @@ def score(options) -> None:
     coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
     if not results:
         raise InputError(f"{file} holds no results, so that there is nothing to judge.")
-    evaluation = coco.compared(truth, results, skeleton=skeleton)
+    evaluation = coco.run_cocoeval(truth, results, skeleton=skeleton)
     similarity, found, annotated = coco.joint_oks(evaluation, skeleton)
     if not annotated:
         raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")
-    tables.print_coco(coco.ten_numbers(evaluation), similarity, found, annotated, f"{file} on {annotations}")
+    tables.print_coco(coco.coco_stats(evaluation), similarity, found, annotated, f"{file} on {annotations}")
 
 
 def ceiling(options) -> None:
@@ -87,7 +87,9 @@ def ceiling(options) -> None:
     for size in ceilings.sizes(protocol):
         for name in CODECS:
             codec = ceilings.codec_for(name, size)
-            rows.append((size, name, [ceilings.ceiling(people, codec, size, protocol=protocol, **way) for way in ways]))
+            rows.append(
+                (size, name, [ceilings.upper_bound(people, codec, size, protocol=protocol, **way) for way in ways])
+            )
     tables.print_ceiling(
         rows, protocols.PROTOCOLS[protocol].metric, options.noise, f"{people.source}, {len(people)} people"
     )

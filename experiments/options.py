@@ -82,7 +82,9 @@ def train(sub: ArgumentParser) -> None:
     change.add_argument("--schedule", help="step or cosine")
     change.add_argument("--warmup", type=float, metavar="SHARE", help="of the steps, in which the learning rate rises")
     change.add_argument("--ema", type=float, metavar="MOMENTUM", help="average the weights, such as 0.9998; 0 is off")
-    change.add_argument("--hard-keypoints", type=int, metavar="K", help="train each person's K worst joints; 0 is all")
+    change.add_argument(
+        "--ohkm", type=int, dest="ohkm_topk", metavar="K", help="train each person's K worst joints; 0 is all"
+    )
     change.add_argument("--frozen-stages", type=int, metavar="N", help="of the backbone, 1 (C2) to 4; 0 trains all")
     change.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
     change.add_argument(
@@ -144,14 +146,14 @@ def ceiling(sub: ArgumentParser) -> None:
 def predict(sub: ArgumentParser) -> None:
     """Options of `predict`."""
     sub.add_argument("model", help="run folder, .keras file, or exported .tflite file")
-    sub.add_argument("pictures", nargs="+", metavar="picture", help="JPEG or PNG files")
+    sub.add_argument("images", nargs="+", metavar="image", help="JPEG or PNG files")
     sub.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("X", "Y", "W", "H"),
-        help="a person, in pixels; repeat for more people (default: the whole picture is one person's box)",
+        help="a person, in pixels; repeat for more people (default: the whole image is one person's box)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", default="predictions", help="folder for the drawings and joints")
     sub.add_argument(
-        "--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as unsure"
+        "--threshold", type=float, default=0.3, metavar="S", help="joints below this score count as uncertain"
     )
     sub.add_argument("--no-flip", action="store_true", help="without the flip test: half the time")
 
@@ -172,17 +174,17 @@ def export(sub: ArgumentParser) -> None:
     sub.add_argument("model", help="run folder or .keras file")
     _data(sub)
     sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="or dynamic, onnx")
-    sub.add_argument("--twins", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
+    sub.add_argument("--outputs", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
     sub.add_argument("--people", type=int, default=1000, metavar="N", help="check on the images of the first N (1000)")
     sub.add_argument(
         "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
     )
-    sub.add_argument("--input-type", default="float32", help="of the pictures: float32 (default) or uint8")
+    sub.add_argument("--input-type", default="float32", help="of the images: float32 (default) or uint8")
     sub.add_argument("--output-type", default="float32", help="of int8's heatmaps: float32 (default), uint8 or int8")
     sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
-    sub.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
+    sub.add_argument("--float-layers", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
     sub.add_argument(
-        "--budget", action="append", default=[], metavar="FORM.WHAT=X",
+        "--tolerance", action="append", default=[], metavar="FORM.WHAT=X",
         help="instead of the default: int8.points=2 (of the metric), int8.correlation=0.9, int8.shift=5 (pixels)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", help="new folder (default: export in the run folder)")
@@ -209,8 +211,8 @@ def import_(sub: ArgumentParser) -> None:
 def draw(sub: ArgumentParser) -> None:
     """Options of `draw`."""
     sub.add_argument("folder", help="new data set folder")
-    sub.add_argument("--train", type=int, default=3000, metavar="N", help="pictures to train on (default 3000)")
-    sub.add_argument("--val", type=int, default=500, metavar="N", help="pictures to validate on (default 500)")
+    sub.add_argument("--train", type=int, default=3000, metavar="N", help="images to train on (default 3000)")
+    sub.add_argument("--val", type=int, default=500, metavar="N", help="images to validate on (default 500)")
     sub.add_argument("--seed", type=int, default=0)
 
 

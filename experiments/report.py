@@ -15,7 +15,7 @@ from rich.table import Table
 
 from keras_mrpose import InputError, Result, Skeleton, data
 from keras_mrpose.evaluation import compare as comparison
-from keras_mrpose.evaluation.result import read_numbers
+from keras_mrpose.evaluation.evaluate import read_numbers
 
 # How the numbers of a table of the paper were made, in the words of `evaluation.stamp`.
 READING = {"settings.codec": "gaussian", "settings.flip_test": True, "settings.flip_shift": True}

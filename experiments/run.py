@@ -84,7 +84,7 @@ def _import_quietly() -> None:
 
 
 def demo(options) -> None:
-    """Draw people, train MRFeaNet2 on them, evaluate it on people it has not seen, write pictures. Needs no files."""
+    """Draw people, train MRFeaNet2 on them, evaluate it on people it has not seen, write images. Needs no files."""
     import demo as script
 
     script.main(options.run, options.quick)
@@ -99,10 +99,10 @@ def train(options) -> None:
 
     import keras_mrpose
     from keras_mrpose import skeletons
-    from keras_mrpose.models.backbones import pick
+    from keras_mrpose.errors import lookup
     from keras_mrpose.training import hosts
 
-    experiment = configs.EXPERIMENTS[pick("experiment", options.experiment, configs.EXPERIMENTS)]
+    experiment = configs.EXPERIMENTS[lookup("experiment", options.experiment, configs.EXPERIMENTS)]
     if options.quick:
         experiment = configs.quick(experiment)
     if options.recipe:
@@ -110,7 +110,7 @@ def train(options) -> None:
     recipe = _given(
         options,
         "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "ema",
-        "hard_keypoints", "frozen_stages", "precision", "sync_batch_norm", "seed",
+        "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
     )  # fmt: skip
     fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
@@ -186,32 +186,35 @@ def ceiling(options) -> None:
 
 
 def predict(options) -> None:
-    """Find the joints of people in pictures, draw them, and write them down."""
+    """Find the joints of people in images, draw them, and write them down."""
     import json
 
     from PIL import Image
 
-    from keras_mrpose import InputError, visualize
-    from keras_mrpose.predictor import Predictor, check_boxes, read_picture
+    from keras_mrpose import InputError
+    from keras_mrpose.predict.predictor import Predictor, check_boxes, read_image
+    from keras_mrpose.visualization import skeletons
 
-    names = [f"{Path(path).stem}_joints" for path in options.pictures]
+    names = [f"{Path(path).stem}_joints" for path in options.images]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"Two pictures would both be written to {min(twice)}.png; predict them one by one.")
-    pictures = [(Path(path), read_picture(path)) for path in options.pictures]
-    for _, image in pictures:
+        raise InputError(f"Two images would both be written to {min(twice)}.png; predict them one by one.")
+    images = [(Path(path), read_image(path)) for path in options.images]
+    for _, image in images:
         if options.box:
             check_boxes(options.box, image.shape)
     predictor = Predictor(options.model, flip_test=not options.no_flip)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    for path, image in pictures:
+    for path, image in images:
         joints = predictor(image, options.box)
-        drawing = visualize.draw_skeleton(image, joints, predictor.skeleton, threshold=options.threshold)
+        drawing = skeletons.draw_skeleton(image, joints, predictor.skeleton, threshold=options.threshold)
         Image.fromarray(drawing).save(out / f"{path.stem}_joints.png")
         people = [dict(zip(predictor.skeleton.joints, person.round(3).tolist(), strict=True)) for person in joints]
         (out / f"{path.stem}_joints.json").write_text(json.dumps({"image": str(path), "people": people}, indent=2))
-        sure = int((joints[..., 2] >= options.threshold).sum())
-        print(f"{path}: {sure} of {joints[..., 2].size} joints sure -> {out / f'{path.stem}_joints.png'}, .json")
+        confident = int((joints[..., 2] >= options.threshold).sum())
+        print(
+            f"{path}: {confident} of {joints[..., 2].size} joints confident -> {out / f'{path.stem}_joints.png'}, .json"
+        )
 
 
 def export(options) -> None:
@@ -229,16 +232,16 @@ def import_(options) -> None:
 
 
 def draw(options) -> None:
-    """Draw people into a new COCO-format folder: pictures and exact joints, the same for the same seed."""
+    """Draw people into a new COCO-format folder: images and exact joints, the same for the same seed."""
     from keras_mrpose import InputError
-    from keras_mrpose.data import synthetic
+    from keras_mrpose.synthetic import dataset
 
-    for name in ("train", "val"):  # before the first picture is drawn
+    for name in ("train", "val"):  # before the first image is drawn
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}; give a number of at least 1.")
     for split, count, first in (("train2017", options.train, 0), ("val2017", options.val, options.train)):
-        synthetic.write(options.folder, count, seed=options.seed, split=split, first_index=first)
-    print(f"{options.train} + {options.val} pictures of drawn people in {options.folder}")
+        dataset.write(options.folder, count, seed=options.seed, split=split, first_index=first)
+    print(f"{options.train} + {options.val} images of drawn people in {options.folder}")
 
 
 def list_(options) -> None:

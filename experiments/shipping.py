@@ -10,7 +10,7 @@ from rich.console import Console
 
 import keras_mrpose
 from keras_mrpose import InputError, data
-from keras_mrpose.export import BUDGETS, Budget, OverBudgetError, Report
+from keras_mrpose.export import TOLERANCES, ExportReport, Tolerance, ToleranceError
 from keras_mrpose.export.report import WORST
 
 
@@ -34,22 +34,22 @@ def main(options) -> None:
             formats,
             people=people,
             calibration=calibration,
-            twins=_names(options.twins),
+            outputs=_names(options.outputs),
             input_type=options.input_type,
             output_type=options.output_type,
             deconvolution=options.deconv,
-            keep_float=options.keep_float,
+            float_layers=options.float_layers,
             budgets=budgets,
             overwrite=options.overwrite,
         )
-    except OverBudgetError as refused:
+    except ToleranceError as refused:
         _print(refused.report)
         raise
     _print(report)
     print(f"written to {out}; what the columns mean: {out / 'report.md'}")
 
 
-def _print(report: Report) -> None:
+def _print(report: ExportReport) -> None:
     console = Console()
     console.print(tables.plain(f"{report.model} on {report.crops} crops", report.headings(), report.lines(), folds=0))
     if report.worst:
@@ -60,21 +60,21 @@ def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 
-def _budgets(given: list[str]) -> dict[str, Budget]:
+def _budgets(given: list[str]) -> dict[str, Tolerance]:
     """From texts such as int8.points=2."""
-    budgets, names = {}, [field.name for field in fields(Budget)]
+    budgets, names = {}, [field.name for field in fields(Tolerance)]
     for text in given:
         form, _, rest = text.partition(".")
         name, _, value = rest.partition("=")
         try:
-            if form not in BUDGETS or name not in names:
+            if form not in TOLERANCES or name not in names:
                 raise ValueError
-            budgets[form] = replace(budgets.get(form, BUDGETS[form]), **{name: float(value)})
+            budgets[form] = replace(budgets.get(form, TOLERANCES[form]), **{name: float(value)})
         except InputError:
             raise
         except ValueError:
             raise InputError(
-                f"--budget is {text!r}; give FORM.WHAT=NUMBER such as int8.points=2, the form one of "
-                f"{', '.join(BUDGETS)}, the other {', '.join(names)}."
+                f"--tolerance is {text!r}; give FORM.WHAT=NUMBER such as int8.points=2, the form one of "
+                f"{', '.join(TOLERANCES)}, the other {', '.join(names)}."
             ) from None
     return budgets

@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from keras_mrpose.evaluation import Result, diagnosis, mpii
+from keras_mrpose.evaluation import diagnosis, mpii
+from keras_mrpose.evaluation.evaluate import Result
 from keras_mrpose.evaluation.coco import NUMBERS
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-from keras_mrpose.errors import InputError, reason
+from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.skeletons import SKELETONS, Skeleton
 
 SCHEDULES = ("step", "cosine")
@@ -133,7 +133,7 @@ class Recipe:
         ema: momentum, at its highest, of the moving average of the weights, which is what is validated and saved, with
             batch-norm statistics recomputed for it, see `training.averaging`; 0 is no average. It grows with the
             updates made, see `optimizers.Adam`.
-        hard_keypoints: the loss is that of so many joints of each person, those with the highest; 0 is of all.
+        ohkm_topk: the loss is that of so many joints of each person, those with the highest; 0 is of all.
         frozen_stages: so many stages of the backbone, with what comes before them, keep the weights and the batch norm
             statistics that they start with: 1 is up to C2, 4 is all of it; 0 trains everything.
         precision: Keras dtype policy; heatmaps are float32 in all of them.
@@ -152,7 +152,7 @@ class Recipe:
     milestones: tuple[float, ...] = (120 / 170, 150 / 170)
     warmup: float = 0.0
     ema: float = 0.0
-    hard_keypoints: int = 0
+    ohkm_topk: int = 0
     frozen_stages: int = 0
     precision: str = "float32"
     sync_batch_norm: bool = False
@@ -163,8 +163,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
             _require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
-        counts = isinstance(self.hard_keypoints, int) and self.hard_keypoints >= 0
-        _require(counts, "recipe", "hard_keypoints", self.hard_keypoints, "a number of joints, or 0 for all")
+        counts = isinstance(self.ohkm_topk, int) and self.ohkm_topk >= 0
+        _require(counts, "recipe", "ohkm_topk", self.ohkm_topk, "a number of joints, or 0 for all")
         stages = isinstance(self.frozen_stages, int) and 0 <= self.frozen_stages <= 4
         _require(stages, "recipe", "frozen_stages", self.frozen_stages, "a number of stages, 0 to 4")
         _require(self.optimizer in OPTIMIZERS, "recipe", "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
@@ -295,5 +295,5 @@ class Experiment:
             raise InputError(f"{path}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path} is not the config of a run ({reason(error)}); use one written by `train`."
+                f"{path} is not the config of a run ({short_message(error)}); use one written by `train`."
             ) from error

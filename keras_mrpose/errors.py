@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-MOST = 200  # characters
+import difflib
+from collections.abc import Iterable
+
+MAX_MESSAGE = 200  # characters
 
 
 class InputError(ValueError):
@@ -13,7 +16,7 @@ class InputError(ValueError):
     """
 
 
-def reason(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """What another exception says, fit for the sentence of an `InputError`: the first line, no longer than 200 letters.
 
     (A damaged file can have words of megabytes, and libraries quote them.)
@@ -22,4 +25,15 @@ def reason(error: Exception) -> str:
     words = lines[0] if lines else type(error).__name__
     if isinstance(error, KeyError):
         words = f"no {words}"
-    return words if len(words) <= MOST else f"{words[:MOST]}..."
+    return words if len(words) <= MAX_MESSAGE else f"{words[:MAX_MESSAGE]}..."
+
+
+def lookup(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` in lower case if it is one of `known`, otherwise an InputError with the list and the nearest names."""
+    known = list(known)
+    key = name.lower() if isinstance(name, str) else name
+    if key in known:
+        return key
+    near = difflib.get_close_matches(str(key), known, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(known)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_mrpose.heatmaps import Codec, GaussianCodec
+from keras_mrpose.codecs import Codec, GaussianCodec
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")
@@ -25,31 +25,31 @@ class HeatmapMSE(keras.losses.Loss):
         hardest: how many joints of each person; 0 is all.
 
     Call arguments:
-        target: ``(batch, joints, 4)``: x, y (heatmap pixels), weight, normalizer (not used here).
+        target: ``(batch, joints, 4)``: x, y (heatmap pixels), weight, reference_length (not used here).
         heatmaps: ``(batch, height, width, joints)``, the network's output.
 
     Source: the published code; hard keypoints are of Chen et al., "Cascaded Pyramid Network for Multi-Person Pose
     Estimation", CVPR 2018, section 3.2 (8 of COCO's 17).
     """
 
-    def __init__(self, codec: Codec | None = None, hardest: int = 0, name: str = "heatmap_mse", **kwargs):
+    def __init__(self, codec: Codec | None = None, ohkm_topk: int = 0, name: str = "heatmap_mse", **kwargs):
         super().__init__(name=name, **kwargs)
         self.codec = codec or GaussianCodec()
-        self.hardest = hardest
+        self.ohkm_topk = ohkm_topk
 
     def call(self, y_true, y_pred):
         """Loss of each sample, ``(batch,)``."""
         target, weights = self.codec.encode(y_true[..., :2], y_true[..., 2], tuple(y_pred.shape[1:3]))
         error = ops.square(weights[:, None, None, :] * (y_pred - target))
-        if not self.hardest:
+        if not self.ohkm_topk:
             return 0.5 * ops.mean(error, axis=(1, 2, 3))
-        joints, _ = ops.top_k(ops.mean(error, axis=(1, 2)), self.hardest)
+        joints, _ = ops.top_k(ops.mean(error, axis=(1, 2)), self.ohkm_topk)
         return 0.5 * ops.mean(joints, axis=1)
 
     def get_config(self) -> dict:
         """The arguments that make this loss again."""
         codec = keras.saving.serialize_keras_object(self.codec)
-        return {**super().get_config(), "codec": codec, "hardest": self.hardest}
+        return {**super().get_config(), "codec": codec, "hardest": self.ohkm_topk}
 
     @classmethod
     def from_config(cls, config: dict) -> HeatmapMSE:

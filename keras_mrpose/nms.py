@@ -176,7 +176,7 @@ def _oks(kept, candidate, area, sigmas, joint_threshold, candidate_only) -> np.n
     similarity = np.exp(-squared / np.maximum(tolerance, 1e-12))  # areas of 0 accept the exact joint
     if joint_threshold is None:
         return similarity.mean(axis=-1)
-    sure = candidate[..., 2] > joint_threshold
+    confident = candidate[..., 2] > joint_threshold
     if not candidate_only:
-        sure = sure & (kept[..., 2] > joint_threshold)
-    return np.where(sure, similarity, 0).sum(axis=-1) / np.maximum(sure.sum(axis=-1), 1)
+        confident = confident & (kept[..., 2] > joint_threshold)
+    return np.where(confident, similarity, 0).sum(axis=-1) / np.maximum(confident.sum(axis=-1), 1)

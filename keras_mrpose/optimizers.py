@@ -23,7 +23,7 @@ class Adam(keras.optimizers.Adam):
       updates made. With Keras' constant one, the average of a training of fewer than 1 / (1 - ema_momentum) updates
       is one of its beginnings.
     - The end of `fit` leaves the weights as they are. Keras puts the average in their place, from which a training
-      could not go on. `keras_mrpose.training.averaging` shows the average where it is wanted.
+      could not go on. `keras_mrpose.training.optimization` shows the average where it is wanted.
 
     Args:
         learning_rate: a number or a schedule.

@@ -1,4 +1,4 @@
-"""Which joints a data set has: names, left/right pairs, limbs, and how precisely people can label each."""
+"""Which joints a data set has: names, left/right pairs, edges, and how precisely people can label each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keras_mrpose.errors import InputError, reason
+from keras_mrpose.errors import InputError, short_message
 
 # Of a joint that nobody has measured: the middle of COCO's, from 0.025 (eyes) to 0.107 (hips), as ratios go.
 DEFAULT_SIGMA = 0.05
@@ -28,8 +28,8 @@ class Skeleton:
     Args:
         name: short name, for example ``"coco"``.
         joints: joint names in the order of the data set. "left" and "right" are the person's own.
-        swap_pairs: index pairs that change places when an image is mirrored.
-        limbs: index pairs that a drawing connects.
+        flip_pairs: index pairs that change places when an image is mirrored.
+        edges: index pairs that a drawing connects.
         sigmas: per joint, the OKS constant of the COCO protocol (standard deviation of human labels as a
             fraction of the square root of the person's area); by default `DEFAULT_SIGMA` for each.
         torso: indices of the two joints whose distance PCK divides by; by default ``right_hip`` and ``left_shoulder``
@@ -38,8 +38,8 @@ class Skeleton:
 
     name: str
     joints: tuple[str, ...]
-    swap_pairs: tuple[tuple[int, int], ...] = ()
-    limbs: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    edges: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
     torso: tuple[int, int] | None = None
 
@@ -47,13 +47,13 @@ class Skeleton:
         count = len(self.joints)
         object.__setattr__(self, "joints", tuple(self.joints))
         object.__setattr__(self, "sigmas", tuple(self.sigmas) or (DEFAULT_SIGMA,) * count)
-        for field in ("swap_pairs", "limbs"):
+        for field in ("flip_pairs", "edges"):
             object.__setattr__(self, field, tuple(tuple(pair) for pair in getattr(self, field)))
         if self.torso is None and {"right_hip", "left_shoulder"} <= set(self.joints):
             object.__setattr__(self, "torso", (self.joints.index("right_hip"), self.joints.index("left_shoulder")))
         if self.torso is not None:
             object.__setattr__(self, "torso", tuple(self.torso))
-        pairs = {"swap_pairs": self.swap_pairs, "limbs": self.limbs, "torso": (self.torso,) if self.torso else ()}
+        pairs = {"flip_pairs": self.flip_pairs, "edges": self.edges, "torso": (self.torso,) if self.torso else ()}
         for field, those in pairs.items():
             for pair in those:
                 if len(pair) != 2 or not all(isinstance(i, int) and 0 <= i < count for i in pair):
@@ -66,10 +66,10 @@ class Skeleton:
             raise InputError(
                 f"Skeleton {self.name!r} has the sigmas {self.sigmas}; give a positive one for each of {count} joints."
             )
-        swapped = [joint for pair in self.swap_pairs for joint in pair]
+        swapped = [joint for pair in self.flip_pairs for joint in pair]
         if len(set(swapped)) != len(swapped):
             raise InputError(
-                f"Skeleton {self.name!r}: swap_pairs {self.swap_pairs} has a joint twice; it swaps with one other."
+                f"Skeleton {self.name!r}: flip_pairs {self.flip_pairs} has a joint twice; it swaps with one other."
             )
 
     @property
@@ -81,7 +81,7 @@ class Skeleton:
     def mirrored(self) -> tuple[int, ...]:
         """For each joint, the index of the joint that it becomes in a mirrored image."""
         order = list(range(self.num_joints))
-        for left, right in self.swap_pairs:
+        for left, right in self.flip_pairs:
             order[left], order[right] = right, left
         return tuple(order)
 
@@ -110,8 +110,8 @@ COCO = Skeleton(
         "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
         "left_knee", "right_knee", "left_ankle", "right_ankle",
     ),
-    swap_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    limbs=(
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    edges=(
         (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12),
         (11, 13), (13, 15), (12, 14), (14, 16),
     ),
@@ -122,7 +122,7 @@ COCO = Skeleton(
     ),
 )  # fmt: skip
 
-# MPII and LSP publish no OKS constants: limbs take COCO's; pelvis, thorax, neck and head top take the shoulder's.
+# MPII and LSP publish no OKS constants: edges take COCO's; pelvis, thorax, neck and head top take the shoulder's.
 MPII = Skeleton(
     name="mpii",
     joints=(
@@ -130,8 +130,8 @@ MPII = Skeleton(
         "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
         "left_wrist",
     ),
-    swap_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
-    limbs=(
+    flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    edges=(
         (0, 1), (1, 2), (2, 6), (3, 6), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11), (11, 10),
         (7, 13), (13, 14), (14, 15),
     ),
@@ -147,8 +147,8 @@ LSP = Skeleton(
         "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist",
         "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
     ),
-    swap_pairs=((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)),
-    limbs=(
+    flip_pairs=((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)),
+    edges=(
         (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 12), (9, 12), (9, 10), (10, 11), (12, 13),
         (2, 8), (3, 9),
     ),
@@ -161,8 +161,8 @@ LSP = Skeleton(
 BODY19 = Skeleton(
     name="body19",
     joints=(*COCO.joints, "neck", "head_top"),
-    swap_pairs=COCO.swap_pairs,
-    limbs=(*COCO.limbs, (0, 17), (17, 18), (5, 17), (6, 17)),
+    flip_pairs=COCO.flip_pairs,
+    edges=(*COCO.edges, (0, 17), (17, 18), (5, 17), (6, 17)),
     sigmas=(*COCO.sigmas, 0.079, 0.079),
 )
 
@@ -187,15 +187,15 @@ def load(path: str | Path) -> Skeleton:
         {
           "name": "climber",
           "joints": ["head", "left_hand", "right_hand", "hips"],
-          "limbs": [["head", "hips"], ["head", "left_hand"], ["head", "right_hand"]],
+          "edges": [["head", "hips"], ["head", "left_hand"], ["head", "right_hand"]],
           "swap": [["left_hand", "right_hand"]],
           "sigmas": [0.03, 0.06, 0.06, 0.1],
           "torso": ["head", "hips"]
         }
 
     Args:
-        path: only ``name`` and ``joints`` must be in it. ``limbs`` are what drawings connect, none by default; ``swap``
-            is who changes places in a mirrored image, by default found from the names (`swap_pairs_of`); ``sigmas`` are
+        path: only ``name`` and ``joints`` must be in it. ``edges`` are what drawings connect, none by default; ``swap``
+            is who changes places in a mirrored image, by default found from the names (`flip_pairs_of`); ``sigmas`` are
             one for each joint, by default `DEFAULT_SIGMA`; ``torso`` is what PCK divides by, see `Skeleton`.
 
     Raises:
@@ -206,10 +206,10 @@ def load(path: str | Path) -> Skeleton:
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give a skeleton file, JSON with name and joints.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({reason(error)}); give a skeleton file.") from error
+        raise InputError(f"{path} cannot be read as JSON ({short_message(error)}); give a skeleton file.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; give a skeleton file, JSON with name and joints.")
-    if unknown := set(values) - {"name", "joints", "limbs", "swap", "sigmas", "torso"}:
+    if unknown := set(values) - {"name", "joints", "edges", "swap", "sigmas", "torso"}:
         raise InputError(f"{path} has an unknown field {min(unknown)!r}; a skeleton has {FIELDS}.")
     try:
         return _named(**values)
@@ -217,10 +217,10 @@ def load(path: str | Path) -> Skeleton:
         raise InputError(f"{path}: {error}") from None
 
 
-FIELDS = "name and joints, and may have limbs, swap, sigmas and torso"
+FIELDS = "name and joints, and may have edges, swap, sigmas and torso"
 
 
-def _named(name=None, joints=None, limbs=(), swap=None, sigmas=(), torso=None) -> Skeleton:
+def _named(name=None, joints=None, edges=(), swap=None, sigmas=(), torso=None) -> Skeleton:
     """A skeleton whose pairs are of names."""
     if not isinstance(name, str) or not name:
         raise InputError(f"name is {name!r}; give the skeleton a name.")
@@ -240,8 +240,8 @@ def _named(name=None, joints=None, limbs=(), swap=None, sigmas=(), torso=None) -
     return Skeleton(
         name=name,
         joints=joints,
-        swap_pairs=swap_pairs_of(joints) if swap is None else indices(swap, "swap"),
-        limbs=indices(limbs, "limbs"),
+        flip_pairs=flip_pairs_of(joints) if swap is None else indices(swap, "swap"),
+        edges=indices(edges, "edges"),
         sigmas=sigmas,
         torso=None if torso is None else indices([torso], "torso")[0],
     )
@@ -263,7 +263,7 @@ def side_of(joint: str) -> str | None:
     return {"l": "left", "r": "right"}[sides.pop()] if len(sides) == 1 else None
 
 
-def swap_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
+def flip_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Index pairs of joints whose names differ in left and right only; all other joints stay themselves."""
     mirrored = [_SIDE.sub(lambda word: OTHER_SIDE[word[0]], joint) for joint in joints]
     return tuple((i, joints.index(name)) for i, name in enumerate(mirrored) if name in joints[i + 1 :])

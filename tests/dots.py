@@ -1,16 +1,16 @@
-"""A network that finds coloured dots by arithmetic, and pictures of such dots: predictions whose truth is known."""
+"""A network that finds coloured dots by arithmetic, and images of such dots: predictions whose truth is known."""
 
 import keras
 import numpy as np
 
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.models import zoo
+from keras_mrpose.codecs import GaussianCodec
+from keras_mrpose.models import networks
 from keras_mrpose.skeletons import Skeleton
 
 # No pairs: a colour stays what it is in a mirror. PCK's torso goes from the red dot to the green one.
-DOTS = Skeleton("dots", ("right_hip", "left_shoulder", "nose"), limbs=((0, 1), (1, 2)))
+DOTS = Skeleton("dots", ("right_hip", "left_shoulder", "nose"), edges=((0, 1), (1, 2)))
 PUBLISHED = GaussianCodec(1.0)
-SIGMA = 4.0  # of a dot, in picture pixels
+SIGMA = 4.0  # of a dot, in image pixels
 
 
 def network(size=(96, 64), skeleton=DOTS, codec=PUBLISHED):
@@ -20,7 +20,7 @@ def network(size=(96, 64), skeleton=DOTS, codec=PUBLISHED):
     rows = keras.layers.EinsumDense("bhwc,hi->biwc", (height // 4, width, 3))
     columns = keras.layers.EinsumDense("bhwc,wi->bhic", (height // 4, width // 4, 3))
     maps = columns(rows(keras.layers.Rescaling(1 / 255)(image)))
-    model = zoo.PoseModel(image, maps, skeleton=skeleton, codec=codec, spec={"input_shape": size}, name="dots")
+    model = networks.PoseModel(image, maps, skeleton=skeleton, codec=codec, spec={"input_shape": size}, name="dots")
     for layer, side, scale in zip((columns, rows), (width, height), codec.scale(size), strict=True):
         offset = np.arange(side)[:, None] - np.arange(side // 4) / scale
         profile = np.exp(-(offset**2) / 8) * (abs(offset) <= 6)

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import coco
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 from keras_mrpose.skeletons import COCO
 
 SIZE = (96, 64)  # of the network's crops
 COLOURS = np.arange(17) % 3  # of each joint
-PICTURE, PEOPLE = (140, 230), 2  # height and width; people in each picture
+PICTURE, PEOPLE = (140, 230), 2  # height and width; people in each image
 
 
 def network(codec=None):
@@ -26,13 +26,13 @@ def network(codec=None):
     joints = keras.layers.Conv2D(17, 1, use_bias=False, name="joints")
     spec = {"name": "dotted", "backbone": "none", "preprocessing": "own", "input_shape": SIZE}
     maps = joints(plain.output)
-    model = zoo.PoseModel(plain.input, maps, skeleton=COCO, codec=plain.codec, spec=spec, name="dotted")
+    model = networks.PoseModel(plain.input, maps, skeleton=COCO, codec=plain.codec, spec=spec, name="dotted")
     joints.set_weights([np.eye(3, dtype="float32")[:, COLOURS][None, None]])
     return model
 
 
 def folder(root, split, people, seed=0, brightness=1.0, noise=0.0):
-    """Write it, with a picture for each two people; dots of brightness 1 are as bright as they get.
+    """Write it, with a image for each two people; dots of brightness 1 are as bright as they get.
 
     `noise`: of the annotated joints, pixels.
     """

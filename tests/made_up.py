@@ -5,11 +5,11 @@ import json
 import numpy as np
 
 from keras_mrpose.data import coco
-from keras_mrpose.evaluation import Result
+from keras_mrpose.evaluation.evaluate import Result
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.protocols import PROTOCOLS
+from keras_mrpose.evaluation.provenance import of_data
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.evaluation.stamp import of_data
 
 SIZE = (96, 64)
 WAYS = {"single": 7.0, "flip": 5.0, "flip+shift": 3.5}  # pixels that the joints are off, one standard deviation

@@ -6,8 +6,8 @@ import keras
 
 from keras_mrpose import data
 from keras_mrpose.config import Augmentation, Experiment, Recipe
-from keras_mrpose.data import synthetic
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
+from keras_mrpose.synthetic import dataset
 
 EXPERIMENT = Experiment(
     name="micro",
@@ -32,7 +32,7 @@ def micro(name, *, backbone, input_shape, skeleton, codec, **weights):
     x = keras.layers.Conv2D(8, 4, 4, use_bias=False, name="conv1")(x)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9, name="bn1")(x))
     x = keras.layers.Conv2D(skeleton.num_joints, 1, dtype="float32", name="conv2")(x)
-    return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
+    return networks.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
 
 
 class Killed(BaseException):
@@ -41,8 +41,8 @@ class Killed(BaseException):
 
 def draw(folder):
     """Draw people: 19 to train on, 8 to validate on."""
-    synthetic.write(folder, 8, size=(120, 160))
-    return synthetic.write(folder, 4, split="val2017", first_index=8, size=(120, 160))
+    dataset.write(folder, 8, size=(120, 160))
+    return dataset.write(folder, 4, split="val2017", first_index=8, size=(120, 160))
 
 
 def people_of(folder):

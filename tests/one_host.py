@@ -15,7 +15,7 @@ from micro import EXPERIMENT_OF_ALL, micro, people_of
 
 from keras_mrpose import training
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import callbacks, fit, hosts
+from keras_mrpose.training import callbacks, hosts, train
 
 
 class Dying(callbacks.TimeLimit):
@@ -33,17 +33,17 @@ class Dying(callbacks.TimeLimit):
 
 def main(folder, run, result, addresses="", index=0, die=None, patience=120, rate=3e-3, **options):
     """Train; the exit code is the command line's."""
-    fit.zoo.build = micro
+    train.networks.build = micro
     if die is not None:
         Dying.signal, Dying.batch = signal.Signals[die[0]], die[1]
-        fit.TimeLimit = Dying
-    built, models = fit.build, []
-    fit.build = lambda *arguments: models.append(built(*arguments)) or models[-1]
+        train.TimeLimit = Dying
+    built, models = train.build, []
+    train.build = lambda *arguments: models.append(built(*arguments)) or models[-1]
     people, validation = people_of(folder)
     experiment = replace(EXPERIMENT_OF_ALL, recipe=replace(EXPERIMENT_OF_ALL.recipe, learning_rate=rate))
     try:
-        with hosts.join(addresses, index, patience) if addresses else hosts.Hosts() as joined:
-            history = training.train(experiment, people, validation.take(slice(7)), run, hosts=joined, **options)
+        with hosts.join(addresses, index, patience) if addresses else hosts.ProcessGroup() as joined:
+            history = train.train(experiment, people, validation.take(slice(7)), run, hosts=joined, **options)
             values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in models[0].variables}
             values |= {v.path: keras.ops.convert_to_numpy(v) for v in models[0].optimizer.variables}
             np.savez(result, history=json.dumps(history), **values)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 
-def merge_flipped(heatmaps, of_mirrored, pairs):
+def merge_flipped(heatmaps, flipped_heatmaps, pairs):
     """Mean of maps and mirrored-back maps moved one column to the right; ``(people, height, width, joints)`` all."""
     merged = np.zeros(heatmaps.shape)
     for n in range(len(heatmaps)):
@@ -21,7 +21,7 @@ def merge_flipped(heatmaps, of_mirrored, pairs):
                     partner = right
                 elif j == right:
                     partner = left
-            back = of_mirrored[n, :, ::-1, partner].astype(np.float64)
+            back = flipped_heatmaps[n, :, ::-1, partner].astype(np.float64)
             moved = back.copy()  # column 0 keeps its own value
             moved[:, 1:] = back[:, :-1]
             merged[n, :, :, j] = (heatmaps[n, :, :, j] + moved) / 2

@@ -4,9 +4,9 @@ import zlib
 
 import numpy as np
 
+from keras_mrpose.checkpoints import state_dicts, tensor_names
+from keras_mrpose.checkpoints.torch_files import StateDict
 from keras_mrpose.models import build
-from keras_mrpose.models.weights import state_dicts, torch_names
-from keras_mrpose.models.weights.torch_files import StateDict
 
 NAMES = {
     "pose_resnet": "simplebaseline",
@@ -33,7 +33,7 @@ def formula_input(seed, shape):
 
 def named_layers(model):
     """(published module, layer) of every layer with weights."""
-    return [(torch_names.torch_module(layer.name), layer) for layer in model.layers if layer.weights]
+    return [(tensor_names.torch_module(layer.name), layer) for layer in model.layers if layer.weights]
 
 
 def formula_network(net, layers, style, shape, joints=17):
@@ -42,7 +42,7 @@ def formula_network(net, layers, style, shape, joints=17):
     model = build(NAMES[net], backbone, shape, joints, include_preprocessing=False)
     shapes = {}
     for module, layer in named_layers(model):
-        shapes |= torch_names.torch_shapes(layer, module)
+        shapes |= tensor_names.torch_shapes(layer, module)
     tensors = {name: formula_weight(name, shape) for name, shape in shapes.items()}
     state_dicts.assign(model, "formula weights", StateDict(tensors, {}), "torchvision", map_joints=False)
     return model

@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 
 SIZE = (64, 96)
 
 
 def trained(name="mrfeanet1", seed=0, **kwargs):
     """A network whose batch norms and kernels are those of no initialisation, with maps of about 1."""
-    model = zoo.build(name, "tiny_v1b", (*SIZE, 3), **kwargs)
+    model = networks.build(name, "tiny_v1b", (*SIZE, 3), **kwargs)
     draw = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -30,6 +30,6 @@ def crops(count, size=SIZE, seed=1):
     return np.random.default_rng(seed).uniform(0, 255, (count, *size, 3)).astype("float32")
 
 
-def each(twin, images):
+def each(output, images):
     """A twin takes one at a time."""
-    return np.concatenate([np.asarray(twin(image[None])) for image in images])
+    return np.concatenate([np.asarray(output(image[None])) for image in images])

@@ -14,7 +14,7 @@ import commands
 import configs
 import micro
 
-from keras_mrpose.training import fit, saving, state
+from keras_mrpose.training import checkpointing, saving, train
 
 COMMAND = ("train", "micro", "--save-every", "0", "--resume")
 
@@ -41,9 +41,9 @@ def watch(trigger):
     for owner, name, event in (
         (saving.SaveState, "on_train_batch_end", "train"),
         (saving.SaveState, "on_test_batch_end", "test"),
-        (state.np, "savez", "write"),
-        (state.os, "fsync", "write"),
-        (state.os, "replace", "write"),
+        (checkpointing.np, "savez", "write"),
+        (checkpointing.os, "fsync", "write"),
+        (checkpointing.os, "replace", "write"),
     ):
         original = getattr(owner, name)
 
@@ -59,7 +59,7 @@ def watch(trigger):
 
 def main(run_folder, folder, *places):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
-    fit.zoo.build = micro.micro
+    train.networks.build = micro.micro
     configs.EXPERIMENTS["micro"] = micro.EXPERIMENT_OF_ALL
     current = Trigger("never")
     watch(lambda: current)

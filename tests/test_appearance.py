@@ -33,7 +33,9 @@ def near(share, wanted, count=DRAWS):
 
 
 def recoloured(crop, *colours):
-    return appearance.apply(tf.constant(crop), appearance.Look(colours=tf.constant(colours, tf.float32))).numpy()
+    return appearance.apply(
+        tf.constant(crop), appearance.PhotometricParams(colours=tf.constant(colours, tf.float32))
+    ).numpy()
 
 
 def reference_colours(crop, brightness, contrast, saturation, *gains):
@@ -104,7 +106,9 @@ def test_rectangles_are_filled_pixel_by_pixel(size):
         crop, sides = picture(size, seed), rng.uniform(0, 0.8, (3, 2))
         rectangles = np.hstack([rng.random((3, 2)) * (1 - sides), sides, rng.uniform(0, 255, (3, 3))])
         rectangles = rectangles.astype(np.float32)
-        found = appearance.apply(tf.constant(crop), appearance.Look(rectangles=tf.constant(rectangles))).numpy()
+        found = appearance.apply(
+            tf.constant(crop), appearance.PhotometricParams(rectangles=tf.constant(rectangles))
+        ).numpy()
         np.testing.assert_array_equal(found, reference_erased(crop, rectangles))
         covered.append((found != crop).all(axis=-1).mean())
     assert min(covered) < 0.3 < 0.6 < max(covered)
@@ -114,7 +118,9 @@ def test_a_rectangle_may_be_empty_or_everything():
     crop = picture()
     for sides, wanted in (((0, 0), crop), ((0.9, 0), crop), ((1, 1), np.full_like(crop, 9))):
         rectangles = tf.constant([[0, 0, *sides, 9, 9, 9]], tf.float32)
-        np.testing.assert_array_equal(appearance.apply(crop, appearance.Look(rectangles=rectangles)), wanted)
+        np.testing.assert_array_equal(
+            appearance.apply(crop, appearance.PhotometricParams(rectangles=rectangles)), wanted
+        )
 
 
 def test_rectangles_follow_their_distribution():
@@ -156,7 +162,7 @@ def test_crops_that_are_spared_keep_every_bit():
 
 def test_fills_stay_as_drawn():
     """The rectangles come after the colours."""
-    look = appearance.Look(tf.constant([0.5, 1, 1, 1, 1, 1]), tf.constant([[0, 0, 1, 1, 10.0, 20, 30]]))
+    look = appearance.PhotometricParams(tf.constant([0.5, 1, 1, 1, 1, 1]), tf.constant([[0, 0, 1, 1, 10.0, 20, 30]]))
     np.testing.assert_array_equal(appearance.apply(picture(), look)[3, 2], [10, 20, 30])
 
 

@@ -9,9 +9,10 @@ import tensorflow as tf
 from scipy.stats import norm
 
 from keras_mrpose import geometry, skeletons
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance, augment, pipeline
-from keras_mrpose.heatmaps import GaussianCodec
+from keras_mrpose.data import appearance, pipeline
+from keras_mrpose.data import augmentation as augment
 from keras_mrpose.models.backbones import PREPROCESSING
 
 SIZE = (96, 64)  # height, width
@@ -19,7 +20,7 @@ DRAWS = 4000
 
 
 def outcome(scale=1.0, degrees=0.0, flip=False):
-    return augment.Draw(
+    return augment.AugmentParams(
         tf.constant(scale, tf.float32), tf.constant(math.radians(degrees), tf.float32), tf.constant(flip)
     )
 
@@ -49,7 +50,7 @@ def test_samples_are_the_published_ones(shared, name, dtype):
     for i in range(len(facts["flipped"])):
         case = {key: values[i] for key, values in facts.items()}
         numbers = (tf.constant(case[key], dtype) for key in ("z_scale", "z_rot", "u_rot", "u_flip"))
-        drawn = augment.outcome_of(*numbers, augmentation)
+        drawn = augment.params_of(*numbers, augmentation)
         assert float(drawn.scale) == pytest.approx(case["scale_factor"], abs=1e-6)
         assert math.degrees(drawn.rotation) == pytest.approx(case["rotation_deg"], abs=1e-5)
         assert bool(drawn.flip) == case["flipped"]
@@ -154,12 +155,12 @@ def test_draws_follow_the_published_distribution():
 def test_a_uniform_number_of_exactly_the_probability_counts():
     """As published; yet what has the probability 0 never happens, though 0 is among the numbers that are drawn."""
     for below, drawn in ((0.0, True), (-1e-7, True), (1e-7, False)):
-        found = augment.outcome_of(
+        found = augment.params_of(
             tf.constant(0.0), tf.constant(1.0), tf.constant(0.6 + below), tf.constant(0.5 + below), Augmentation()
         )
         assert (bool(found.rotation != 0), bool(found.flip)) == (drawn, drawn)
     zero = [tf.constant(value) for value in (0.0, 1.0, 0.0, 0.0)]
-    never = augment.outcome_of(*zero, Augmentation(rotation_probability=0, flip_probability=0))
+    never = augment.params_of(*zero, Augmentation(rotation_probability=0, flip_probability=0))
     assert (float(never.rotation), bool(never.flip)) == (0, False)
 
 
@@ -230,7 +231,7 @@ def test_what_is_off_costs_nothing():
     def published(seed):
         seeds = tf.random.split(seed, 2)
         normal, uniform = (draw((2,), seeds[i]) for i, draw in enumerate(STATELESS))
-        return augment.outcome_of(normal[0], normal[1], uniform[0], uniform[1], Augmentation())[:3]
+        return augment.params_of(normal[0], normal[1], uniform[0], uniform[1], Augmentation())[:3]
 
     off = Augmentation(half_body_labelled=0, shift=1, brightness=1, erasing_area=0.5, erasing_rectangles=3)
     kinds = []
@@ -339,7 +340,9 @@ def test_a_mirrored_half_body_is_that_of_the_mirrored_image(half):
     other = np.array([width - 1 - 5 - 40, 7.0, 40, 60])
     found = []
     for flip, points, given in ((True, keypoints, box), (False, reflected, other)):
-        drawn = augment.Draw(*(tf.constant(v, tf.float64) for v in (1.1, 0.3)), tf.constant(flip), tf.constant(half))
+        drawn = augment.AugmentParams(
+            *(tf.constant(v, tf.float64) for v in (1.1, 0.3)), tf.constant(flip), tf.constant(half)
+        )
         moved = augment.moved_box(
             tf.constant(given), tf.constant(points), drawn, Augmentation(), skeletons.COCO.upper_body
         )
@@ -430,7 +433,7 @@ def test_normalisation_is_the_published_one(shared):
     """Mean and scale of the first layer of a network with the published weights.
 
     The published code keeps the decoder's order, blue, green, red, but the numbers are those of red, green, blue, so
-    that blue gets red's. Our pictures are RGB and so is what the layer makes of them.
+    that blue gets red's. Our images are RGB and so is what the layer makes of them.
     """
     facts = np.load(shared / "golden" / "warp.npz")
     scale, offset = PREPROCESSING["published"]
@@ -521,4 +524,4 @@ def test_eager_and_traced_agree():
 
 def test_importing_starts_no_device():
     """A tensor made on import would start TensorFlow, after which memory growth or logical devices cannot be set."""
-    assert not any(tf.is_tensor(value) for value in augment.STILL)
+    assert not any(tf.is_tensor(value) for value in augment.IDENTITY)

@@ -15,14 +15,14 @@ import pytest
 from micro import EXPERIMENT, STEPS, draw, micro, people_of
 
 from keras_mrpose import training
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import fit, saving
-from keras_mrpose.training.averaging import AveragedWeights, precise_bn_batches
+from keras_mrpose.training import saving, train
+from keras_mrpose.training.checkpointing import States, capture
+from keras_mrpose.training.distributed import devices
 from keras_mrpose.training.interruption import Stopped
-from keras_mrpose.training.state import States, captured
-from keras_mrpose.training.strategy import devices
+from keras_mrpose.training.optimization import AveragedWeights, precise_bn_batches
 
 RECIPE = dataclasses.replace(EXPERIMENT.recipe, optimizer="adamw", weight_decay=0.05, ema=0.9)
 AVERAGING = dataclasses.replace(EXPERIMENT, recipe=RECIPE)
@@ -36,7 +36,7 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def micro_networks(monkeypatch):
-    monkeypatch.setattr(fit.zoo, "build", micro)
+    monkeypatch.setattr(train.networks, "build", micro)
 
 
 def values(variables):
@@ -55,7 +55,7 @@ def same(some, others):
 def built(recipe, seed=0):
     """A network whose weights and average are both odd numbers."""
     experiment = dataclasses.replace(EXPERIMENT, recipe=recipe)
-    model = training.build(experiment, SimpleNamespace(skeleton=COCO), STEPS)
+    model = train.build(experiment, SimpleNamespace(skeleton=COCO), STEPS)
     rng = np.random.default_rng(seed)
     for variable in (*model.trainable_variables, *averages(model)):
         variable.assign(rng.normal(size=variable.shape) * 10.0 ** rng.integers(-20, 20, variable.shape))
@@ -106,7 +106,7 @@ def nested(name, *, backbone, input_shape, skeleton, codec, **weights):
     frozen.trainable = False
     x = keras.layers.BatchNormalization(momentum=0.99, name="keras")(x)
     x = keras.layers.Conv2D(skeleton.num_joints, 1, dtype="float32", name="last")(x)
-    return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
+    return networks.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
 
 
 def norms(model):
@@ -141,7 +141,7 @@ def network(mirrored=False):
     """`nested`, all of whose variables are numbers of size 1; the average has other ones than the weights."""
     rng = np.random.default_rng(2)
     with devices("mirrored" if mirrored else "none", 4).scope():
-        model = training.build(dataclasses.replace(EXPERIMENT, recipe=RECIPE), SimpleNamespace(skeleton=COCO), STEPS)
+        model = train.build(dataclasses.replace(EXPERIMENT, recipe=RECIPE), SimpleNamespace(skeleton=COCO), STEPS)
     for variable in (*model.trainable_variables, *averages(model), *model.non_trainable_variables):
         variable.assign(rng.normal(1.0, 0.3, variable.shape))
     return model
@@ -158,7 +158,7 @@ def wanted(model):
 
 def test_statistics_are_recomputed_for_the_average(monkeypatch):
     """Float32 sums of 4 x 24 x 16 values: 1e-6 of their size; the convolution's inputs are below 1."""
-    monkeypatch.setattr(fit.zoo, "build", nested)
+    monkeypatch.setattr(train.networks, "build", nested)
     model, expected = network(), None
     before, expected = statistics(model), wanted(model)
     with AveragedWeights(model, batches).swapped_in():
@@ -200,7 +200,7 @@ def on_device(variables, device):
 
 def test_on_each_device(monkeypatch):
     """The statistics of Keras' own batch norm differ from device to device; those of each come back."""
-    monkeypatch.setattr(fit.zoo, "build", nested)
+    monkeypatch.setattr(train.networks, "build", nested)
     model = network(mirrored=True)
     drifted = norms(model)["keras"].moving_mean.value.values[1]
     drifted.assign(drifted + 1)
@@ -222,8 +222,8 @@ def test_on_each_device(monkeypatch):
 @pytest.fixture
 def models(monkeypatch):
     """Those that are trained."""
-    build, made = fit.build, []
-    monkeypatch.setattr(fit, "build", lambda *some: made.append(build(*some)) or made[-1])
+    build, made = train.build, []
+    monkeypatch.setattr(train, "build", lambda *some: made.append(build(*some)) or made[-1])
     return made
 
 
@@ -240,13 +240,13 @@ def test_a_stop_leaves_the_weights(call, tables, models, tmp_path, monkeypatch):
 
     monkeypatch.setattr(saving.SaveState, "stop_in_validation", stops)
     monkeypatch.setattr(
-        fit.Throughput, "on_train_batch_end", lambda self, batch, logs=None: after.append(captured(self.model))
+        train.Throughput, "on_train_batch_end", lambda self, batch, logs=None: after.append(capture(self.model))
     )
     with pytest.raises(Stopped, match="batch 3 of epoch 1"):
-        training.train(AVERAGING, *tables, tmp_path / "run")
+        train.train(AVERAGING, *tables, tmp_path / "run")
     assert len(calls) == call and len(after) == STEPS
     saved = States(tmp_path / "run" / "state").newest().variables
-    for state, step in ((saved, 3), (captured(models[0]), 4)):
+    for state, step in ((saved, 3), (capture(models[0]), 4)):
         for name in (name for name in state if not name.startswith("metrics")):
             np.testing.assert_array_equal(state[name], after[step - 1][name], err_msg=name)
 
@@ -264,9 +264,9 @@ def test_a_training_judges_shows_and_saves_the_average(tables, models, tmp_path,
         "predict_on_batch",
         lambda model, images: shown.append(values(model.variables)) or predict(model, images),
     )
-    history = training.train(AVERAGING, *tables, tmp_path / "averaging")
+    history = train.train(AVERAGING, *tables, tmp_path / "averaging")
     without = dataclasses.replace(RECIPE, ema=0.0)
-    training.train(dataclasses.replace(EXPERIMENT, recipe=without), *tables, tmp_path / "plain")
+    train.train(dataclasses.replace(EXPERIMENT, recipe=without), *tables, tmp_path / "plain")
 
     assert history["loss"][1] < history["loss"][0]
     model, plain = models
@@ -276,16 +276,16 @@ def test_a_training_judges_shows_and_saves_the_average(tables, models, tmp_path,
     assert not same(average, values(model.trainable_variables))
     saved = keras.models.load_model(tmp_path / "averaging" / "last.keras")
     assert same(values(saved.trainable_variables), average)
-    assert same(values(saved.variables), shown[1])  # of two epochs' pictures, the second
+    assert same(values(saved.variables), shown[1])  # of two epochs' images, the second
     assert len(recomputed) == EXPERIMENT.recipe.epochs
     options = {"augmentation": EXPERIMENT.augmentation, "seed": RECIPE.seed}  # batches as they were trained with
-    first = fit.pipeline.batches(tables[0], EXPERIMENT.input_size, RECIPE.batch_size, **options).take(8)
+    first = train.pipeline.batches(tables[0], EXPERIMENT.input_size, RECIPE.batch_size, **options).take(8)
     with AveragedWeights(saved, lambda: first).swapped_in():
         again = values(saved.non_trainable_variables)
     assert same(again, values(saved.non_trainable_variables))
     assert not same(again, values(model.non_trainable_variables))
     assert same(values(saved.optimizer.variables), values(model.optimizer.variables))
-    batches = fit.pipeline.batches(tables[1], EXPERIMENT.input_size, RECIPE.batch_size)
+    batches = train.pipeline.batches(tables[1], EXPERIMENT.input_size, RECIPE.batch_size)
     assert saved.evaluate(batches, verbose=0)[0] == pytest.approx(history["val_loss"][-1], rel=1e-5)
     assert model.evaluate(batches, verbose=0)[0] != pytest.approx(history["val_loss"][-1], rel=1e-3)
 
@@ -296,7 +296,7 @@ def test_on_jax():
 
 
 def test_more_hard_keypoints_than_joints_are_refused(tables, tmp_path):
-    recipe = dataclasses.replace(RECIPE, hard_keypoints=18)
-    with pytest.raises(training.fit.InputError, match="hard_keypoints is 18, but coco has 17 joints; give fewer"):
-        training.train(dataclasses.replace(EXPERIMENT, recipe=recipe), *tables, tmp_path / "run")
+    recipe = dataclasses.replace(RECIPE, ohkm_topk=18)
+    with pytest.raises(InputError, match="ohkm_topk is 18, but coco has 17 joints; give fewer"):
+        train.train(dataclasses.replace(EXPERIMENT, recipe=recipe), *tables, tmp_path / "run")
     assert not list(tmp_path.iterdir())

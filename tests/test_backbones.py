@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from keras_mrpose.errors import InputError
-from keras_mrpose.models.backbones import BACKBONES, LEVELS, build_backbone, list_backbones, pick
+from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.models.backbones import BACKBONES, LEVELS, build_backbone, list_backbones
 
 LIGHT = ("tiny_v1b", "small_v1b", "mobilenetv2")
 HEAVY = tuple(name for name in BACKBONES if name not in LIGHT)
@@ -42,8 +42,8 @@ def test_v1b_layers_are_called_as_torchvision_modules():
 
 def test_list_and_lookup():
     assert list_backbones()[0] == "resnet50" and set(LIGHT) < set(list_backbones())
-    assert pick("backbone", "MobileNetV2", BACKBONES) == "mobilenetv2"
+    assert lookup("backbone", "MobileNetV2", BACKBONES) == "mobilenetv2"
     with pytest.raises(InputError, match=r"backbone 'resnet5O'.*Did you mean resnet50.*efficientnetv2b0"):
-        pick("backbone", "resnet5O", BACKBONES)
+        lookup("backbone", "resnet5O", BACKBONES)
     with pytest.raises(InputError, match="backbone None"):
-        pick("backbone", None, BACKBONES)
+        lookup("backbone", None, BACKBONES)

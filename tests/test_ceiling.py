@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.ceiling import ceiling, codec_for, reread, sizes
-from keras_mrpose.heatmaps import CODECS
+from keras_mrpose.evaluation.upper_bound import codec_for, encode_decode, sizes, upper_bound
 from keras_mrpose.skeletons import LSP
 
 SIZES = [(128, 96), (256, 192)]
@@ -33,14 +33,14 @@ def sprinters():
         ids=range(20),
         boxes=np.concatenate([corners[:, 0], np.full((20, 1), 60), np.full((20, 1), 90)], axis=1),
         keypoints=keypoints,
-        normalizer=np.full(20, 50),
+        reference_length=np.full(20, 50),
         areas=np.full(20, 5400),
     )
 
 
 def errors(people, name, size, **options):
     """How far labelled joints are found from where they are, in heatmap pixels."""
-    found = reread(people, codec_for(name, size), size, **options)
+    found = encode_decode(people, codec_for(name, size), size, **options)
     distances = np.linalg.norm(found[..., :2] - people.keypoints[..., :2], axis=-1)
     return distances[people.keypoints[..., 2] > 0] * size[1] / WINDOW[0] / 4
 
@@ -71,24 +71,26 @@ def test_noise_is_that_of_the_seed_and_the_codec_smooths_it(sprinters):
     np.testing.assert_array_equal(errors(sprinters, "dark", size, noise=0.1), noisy["dark"])
     assert (errors(sprinters, "dark", size, noise=0.1, seed=1) != noisy["dark"]).any()
     unlabelled = sprinters.keypoints[..., 2] == 0
-    assert reread(sprinters, codec_for("dark", size), size)[unlabelled][:, 2].max() == 0  # nothing is drawn
+    assert encode_decode(sprinters, codec_for("dark", size), size)[unlabelled][:, 2].max() == 0  # nothing is drawn
 
 
 def test_a_crowd_is_no_more_than_its_people(sprinters):
     """More people than are done at once."""
     codec, size = codec_for("udp", SIZES[0]), SIZES[0]
     crowd = sprinters.take(np.tile(np.arange(20), 14))
-    np.testing.assert_allclose(reread(crowd, codec, size)[-20:], reread(sprinters, codec, size), atol=1e-4)
+    np.testing.assert_allclose(
+        encode_decode(crowd, codec, size)[-20:], encode_decode(sprinters, codec, size), atol=1e-4
+    )
 
 
 @pytest.mark.slow
 def test_gain_on_coco_is_most_on_small_maps(shared):
     """People of 200 real images: what is lost to the unbiased codecs are joints outside the crop."""
     file = shared / "golden" / "coco_eval_gt_538.json"
-    people = coco_data.parse(json.loads(file.read_text()), str(file), "pictures")
+    people = coco_data.parse(json.loads(file.read_text()), str(file), "images")
     people = people.of_images(people.image_ids[:200])
     values = {
-        (size, name): ceiling(people, codec_for(name, size), size, noise=0.1)
+        (size, name): upper_bound(people, codec_for(name, size), size, noise=0.1)
         for size in sizes("ap")[:2]
         for name in CODECS
     }
@@ -106,4 +108,4 @@ def test_sizes_are_the_protocols():
 
 def test_nobody_is_refused(sprinters):
     with pytest.raises(InputError, match="sprinters has no people"):
-        ceiling(sprinters.take(slice(0)), codec_for("dark", (128, 96)), (128, 96))
+        upper_bound(sprinters.take(slice(0)), codec_for("dark", (128, 96)), (128, 96))

@@ -1,13 +1,13 @@
-"""The picture of a diagnosis, bar by bar."""
+"""The image of a diagnosis, bar by bar."""
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from keras_mrpose import charts
+from keras_mrpose.visualization import curves
 
-NAMES = tuple(charts.CLASS_COLOURS)
-COLOURS = np.round(255 * np.array([to_rgb(colour) for colour in charts.CLASS_COLOURS.values()])).astype(np.uint8)
+NAMES = tuple(curves.CLASS_COLOURS)
+COLOURS = np.round(255 * np.array([to_rgb(colour) for colour in curves.CLASS_COLOURS.values()])).astype(np.uint8)
 
 
 def shares(count, *values):
@@ -35,7 +35,7 @@ def widths(picture):
 
 def test_bars_are_as_wide_as_the_shares(values):
     """2 pixels: the white edges between pieces."""
-    picture = charts.diagnosis(values)
+    picture = curves.diagnosis(values)
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     first, second = widths(picture)  # the joint without labels has no bar
     for found, bar in ((first, values["all"]), (second, values["joints"]["nose"])):
@@ -44,8 +44,8 @@ def test_bars_are_as_wide_as_the_shares(values):
 
 
 def test_more_joints_make_a_higher_picture_and_gains_are_in_it(values):
-    picture = charts.diagnosis(values)
+    picture = curves.diagnosis(values)
     more = values | {"joints": {f"joint_{number}": values["all"] for number in range(17)}}
-    assert charts.diagnosis(more).shape[0] > picture.shape[0]
-    assert not np.array_equal(picture, charts.diagnosis(values | {"gains": None}))
-    assert not np.array_equal(picture, charts.diagnosis(values, "PCK"))
+    assert curves.diagnosis(more).shape[0] > picture.shape[0]
+    assert not np.array_equal(picture, curves.diagnosis(values | {"gains": None}))
+    assert not np.array_equal(picture, curves.diagnosis(values, "PCK"))

@@ -64,7 +64,7 @@ def test_real_records_are_the_published_ones(golden, shared):
     compare(people, golden["records"], golden["image_size_wh"])
     area = {annotation["id"]: annotation["area"] for annotation in content["annotations"]}
     np.testing.assert_array_equal(people.areas, [area[number] for number in people.ids])
-    np.testing.assert_allclose(people.normalizer**2, people.areas)
+    np.testing.assert_allclose(people.reference_length**2, people.areas)
     flags = {annotation["id"]: annotation["keypoints"][2::3] for annotation in content["annotations"]}
     np.testing.assert_array_equal(people.keypoints[..., 2], [flags[number] for number in people.ids])
 
@@ -208,7 +208,16 @@ def test_thousands_of_people_in_any_order_of_the_fields(tmp_path):
     for content in ({"images": images, "annotations": people}, {"annotations": people, "info": {}, "images": images}):
         write(tmp_path, content)
         read = coco.load(tmp_path, require_images=False)
-        for name in ("image_paths", "image_ids", "image_index", "ids", "boxes", "keypoints", "normalizer", "areas"):
+        for name in (
+            "image_paths",
+            "image_ids",
+            "image_index",
+            "ids",
+            "boxes",
+            "keypoints",
+            "reference_length",
+            "areas",
+        ):
             np.testing.assert_array_equal(getattr(read, name), getattr(whole, name))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import coco, selection
+from keras_mrpose.evaluation import coco, suppression
 from keras_mrpose.skeletons import COCO
 
 VARIANTS = ("official", "oks0.5", "no_nms", "vis0")
@@ -25,7 +25,7 @@ def facts(shared, name):
 
 def selected(golden, **options):
     areas, box_scores = golden["boxes"][:, 4:].T
-    return selection.select(golden["preds"], golden["image_id"], areas, box_scores, **options)
+    return suppression.rescore_and_nms(golden["preds"], golden["image_id"], areas, box_scores, **options)
 
 
 def options_of(variant):
@@ -67,7 +67,7 @@ def test_documented_fixture_to_every_digit(shared, capsys):
 
 def test_records_hold_every_joint_and_survive_the_file(tmp_path):
     people = np.random.default_rng(0).uniform(-5, 300, (2, 17, 3))
-    people[1, 3, 2] = 0.01  # unsure ones too
+    people[1, 3, 2] = 0.01  # uncertain ones too
     results = coco.results_json(people, np.array([7, 2**53 + 1]), np.array([0.5, 0.25]))
     file = tmp_path / "new" / "results.json"
     coco.save_results(results, file)
@@ -146,7 +146,7 @@ def test_perfect_and_empty_results(tmp_path):
     assert perfect == pytest.approx(dict.fromkeys(coco.NUMBERS, 1.0) | {"APL": -1, "ARL": -1})
     nothing = coco.average_precision(file, [])
     assert nothing == dict.fromkeys(coco.NUMBERS, 0.0) | {"APL": -1, "ARL": -1}
-    assert coco.joint_oks(coco.compared(coco_data.ground_truth(file), [])) == (dict.fromkeys(COCO.joints), 0, 1)
+    assert coco.joint_oks(coco.run_cocoeval(coco_data.ground_truth(file), [])) == (dict.fromkeys(COCO.joints), 0, 1)
 
 
 def test_no_person_at_all_is_minus_one_and_results_have_to_be_of_the_images(tmp_path):
@@ -185,11 +185,11 @@ def test_joints_are_measured_in_the_people_who_were_found(tmp_path):
         found[number, 9, 1] += COCO.sigmas[9] * math.sqrt(8 * area)
     results = coco.results_json(found, [3, 3], [0.5, 0.4])
     measured, matched, annotated = coco.joint_oks(
-        coco.compared(coco_data.ground_truth(file), [*results, result(image_id=5)])
+        coco.run_cocoeval(coco_data.ground_truth(file), [*results, result(image_id=5)])
     )
     assert measured == pytest.approx(dict.fromkeys(COCO.joints, 1.0) | {"left_wrist": 1 / math.e})
     assert (matched, annotated) == (2, 3)
-    assert coco.joint_oks(coco.compared(coco_data.ground_truth(file), results[:1]))[0]["left_ankle"] is None
+    assert coco.joint_oks(coco.run_cocoeval(coco_data.ground_truth(file), results[:1]))[0]["left_ankle"] is None
 
 
 def test_joints_of_the_real_results(golden, shared):
@@ -197,7 +197,7 @@ def test_joints_of_the_real_results(golden, shared):
     file = shared / "golden" / "coco_eval_gt_538.json"
     rows, scores = selected(golden)
     results = coco.results_json(golden["preds"][rows], golden["image_id"][rows], scores)
-    measured, found, annotated = coco.joint_oks(coco.compared(coco_data.ground_truth(file), results))
+    measured, found, annotated = coco.joint_oks(coco.run_cocoeval(coco_data.ground_truth(file), results))
     people = coco_data.ground_truth(file)["annotations"]
     assert annotated == sum(not one["iscrowd"] and one["num_keypoints"] > 0 for one in people)
     assert found / annotated == pytest.approx(facts(shared, "coco_eval.json")["official"]["stats"]["AR50"])

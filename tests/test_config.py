@@ -47,7 +47,7 @@ ODD = Experiment(
         milestones=(0.25, 0.75),
         warmup=0.1,
         ema=0.99,
-        hard_keypoints=8,
+        ohkm_topk=8,
         frozen_stages=2,
         precision="mixed_bfloat16",
         sync_batch_norm=True,
@@ -70,7 +70,7 @@ def test_defaults_are_the_published_coco_recipe():
         recipe.warmup,
         recipe.ema,
         recipe.accumulate,
-        recipe.hard_keypoints,
+        recipe.ohkm_topk,
     )
     assert extras == ("adam", 0, 0, 0, 1, 0)
     assert [share * 170 for share in recipe.milestones] == pytest.approx([120, 150])
@@ -131,8 +131,8 @@ def test_every_field_is_saved_with_its_own_value(tmp_path):
         (Recipe, "ema", math.nan),
         (Recipe, "accumulate", 0),
         (Recipe, "accumulate", 1.5),
-        (Recipe, "hard_keypoints", -1),
-        (Recipe, "hard_keypoints", 1.5),
+        (Recipe, "ohkm_topk", -1),
+        (Recipe, "ohkm_topk", 1.5),
         (Recipe, "milestones", (0.9, 0.5)),
         (Recipe, "milestones", (0.5, 1.0)),
         (Recipe, "seed", -1),

@@ -212,7 +212,7 @@ def test_recipe_is_the_published_one(name):
             milestones=tuple(step / epochs for step in steps),
             warmup=0.0,
             ema=0.0,
-            hard_keypoints=0,
+            ohkm_topk=0,
             precision="float32",
         ),
         backbone_weights=None,

@@ -10,7 +10,7 @@ from test_state_dicts import SHAPE, published_file
 
 import keras_mrpose
 from keras_mrpose import skeletons, training
-from keras_mrpose.models.weights import state_dicts
+from keras_mrpose.checkpoints import state_dicts
 
 TINY = ("--backbone", "tiny_v1b", "--input-size", "64", "32")
 
@@ -52,7 +52,7 @@ def test_a_training_starts_from_it(tmp_path):
     experiment = keras_mrpose.Experiment(
         "fine", "mrfeanet2", "tiny_v1b", "lsp", SHAPE[:2], weights=str(file), map_joints=True
     )
-    model = training.build(experiment, SimpleNamespace(skeleton=skeletons.LSP), steps=10)
+    model = training.train.build(experiment, SimpleNamespace(skeleton=skeletons.LSP), steps=10)
     wanted = keras_mrpose.build("mrfeanet2", "tiny_v1b", SHAPE, weights=file).get_layer("deconv11_0").kernel
     np.testing.assert_array_equal(model.get_layer("deconv11_0").kernel, wanted)
     assert model.compiled and model.skeleton.name == "lsp" and model.spec["preprocessing"] == "published"

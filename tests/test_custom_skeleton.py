@@ -9,10 +9,11 @@ from commands import call
 import keras_mrpose
 from keras_mrpose import data, skeletons
 from keras_mrpose.config import Augmentation, Experiment
-from keras_mrpose.data import pipeline, synthetic
+from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import coco
 from keras_mrpose.skeletons import COCO, Skeleton
+from keras_mrpose.synthetic import dataset
 
 # Nine joints of the drawn people, under other names and in another order.
 DRAWN = {
@@ -30,27 +31,27 @@ JOINTS = list(DRAWN)
 MIRRORED = [0, 5, 7, 6, 8, 1, 3, 2, 4]
 LIMBS = [["shoulder_l", "hand_l"], ["shoulder_r", "hand_r"], ["seat_l", "foot_l"], ["seat_r", "foot_r"]]
 SIGMAS = [0.03, 0.06, 0.09, 0.08, 0.11, 0.06, 0.08, 0.09, 0.11]
-FILE = {"name": "puppet", "joints": JOINTS, "limbs": LIMBS, "sigmas": SIGMAS, "torso": ["seat_r", "shoulder_l"]}
+FILE = {"name": "puppet", "joints": JOINTS, "edges": LIMBS, "sigmas": SIGMAS, "torso": ["seat_r", "shoulder_l"]}
 SMALL = ("--backbone", "tiny_v1b", "--input-size", 96, 64, "--batch-size", 4, "--epochs", 1, "--people", 8)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """`drawn`: pictures of people in COCO's format; `puppets`: the same with nine joints; `puppet.json`."""
+    """`drawn`: images of people in COCO's format; `puppets`: the same with nine joints; `puppet.json`."""
     work = tmp_path_factory.mktemp("work")
     (work / "puppet.json").write_text(json.dumps(FILE))
     (work / "puppets" / "annotations").mkdir(parents=True)
     columns = [COCO.joints.index(name) for name in DRAWN.values()]
     for split, count, first in (("train2017", 8, 0), ("val2017", 3, 8)):
-        synthetic.write(work / "drawn", count, split=split, first_index=first)
+        dataset.write(work / "drawn", count, split=split, first_index=first)
         (work / "puppets" / split).symlink_to(work / "drawn" / split)
         name = f"annotations/person_keypoints_{split}.json"
         content = json.loads((work / "drawn" / name).read_text())
         for person in content["annotations"]:
             joints = np.reshape(person["keypoints"], (17, 3))[columns]
             person |= {"keypoints": joints.ravel().tolist(), "num_keypoints": int((joints[:, 2] > 0).sum())}
-        limbs = [[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in LIMBS]
-        content["categories"] = [{"id": 1, "name": "puppets", "keypoints": JOINTS, "skeleton": limbs}]
+        edges = [[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in LIMBS]
+        content["categories"] = [{"id": 1, "name": "puppets", "keypoints": JOINTS, "skeleton": edges}]
         (work / "puppets" / name).write_text(json.dumps(content))
     return work
 
@@ -72,8 +73,8 @@ def trained(run, work):
 
 def test_a_file_brings_its_own_joints(work):
     people = data.load(work / "puppets", "val")
-    limbs = [tuple(JOINTS.index(joint) for joint in limb) for limb in LIMBS]
-    assert people.skeleton == Skeleton("puppets", JOINTS, [(1, 5), (2, 7), (3, 6), (4, 8)], limbs)
+    edges = [tuple(JOINTS.index(joint) for joint in limb) for limb in LIMBS]
+    assert people.skeleton == Skeleton("puppets", JOINTS, [(1, 5), (2, 7), (3, 6), (4, 8)], edges)
     assert people.skeleton.mirrored == tuple(MIRRORED) and people.skeleton.sigmas == (0.05,) * 9
     drawn = data.load(work / "drawn", "val")
     columns = [drawn.skeleton.joints.index(name) for name in DRAWN.values()]
@@ -110,7 +111,7 @@ def test_a_file_without_names_needs_the_skeleton(work, puppet, tmp_path):
         ({"id": 1, "keypoints": "face"}, "category 1 has keypoints 'face', expected a list of names"),
         ({"id": 1, "keypoints": [1] * 9}, r"category 1 has keypoints \[1, .*expected a list of names"),
         ({"id": 1, "keypoints": ["a"] * 9}, "category 1 has .* a joint name twice"),
-        ({"id": 1, "keypoints": JOINTS, "skeleton": [[0, 1]]}, r"category 1 has .* limbs has \(-1, 0\)"),
+        ({"id": 1, "keypoints": JOINTS, "skeleton": [[0, 1]]}, r"category 1 has .* edges has \(-1, 0\)"),
         ({"id": 1, "keypoints": JOINTS, "skeleton": [[1, 2, 3]]}, "category 1 has .*a skeleton that cannot be"),
         ({"id": 7, "keypoints": JOINTS}, "category 7 has the keypoints; give people the category_id 1"),
         ({"id": 1, "keypoints": JOINTS[:8]}, r"keypoints \[.*expected 8 joints of x, y, v: 24 finite numbers"),
@@ -241,16 +242,16 @@ def test_prediction_names_the_joints(run, trained, work):
 
 @pytest.mark.slow
 def test_export_carries_the_skeleton(run, trained, work, puppet):
-    """Once it is sure of its joints, which takes more than one epoch: here its maps are raised."""
+    """Once it is confident of its joints, which takes more than one epoch: here its maps are raised."""
     pytest.importorskip("ai_edge_litert")
     model = keras_mrpose.Predictor(trained).model
     last = [layer for layer in model.layers if layer.weights][-1]
     kernel, bias = last.get_weights()
     last.set_weights([500 * kernel, bias + 0.5])
-    (work / "sure").mkdir()
-    model.save(work / "sure" / "best.keras")
-    assert call(run, "export", work / "sure", "--data", work / "puppets", "--formats", "float32") == 0
-    assert json.loads((work / "sure" / "export" / "report.json").read_text())["metric"] == "AP"
-    file = work / "sure" / "export" / "heatmaps_float32.tflite"
+    (work / "confident").mkdir()
+    model.save(work / "confident" / "best.keras")
+    assert call(run, "export", work / "confident", "--data", work / "puppets", "--formats", "float32") == 0
+    assert json.loads((work / "confident" / "export" / "report.json").read_text())["metric"] == "AP"
+    file = work / "confident" / "export" / "heatmaps_float32.tflite"
     assert keras_mrpose.Predictor(file).skeleton == puppet
     assert call(run, "evaluate", file, "--data", work / "puppets", "--no-diagnosis") == 0

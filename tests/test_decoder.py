@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from keras_mrpose.data import augment
+from keras_mrpose.codecs import CODECS
+from keras_mrpose.data import augmentation
 from keras_mrpose.export import decoder
 from keras_mrpose.geometry import PADDING
-from keras_mrpose.heatmaps import CODECS
-from keras_mrpose.predictor import crop_matrices, to_image
+from keras_mrpose.predict.predictor import crop_matrices, to_image
 
 SIZE = (96, 64)
 
@@ -52,7 +52,7 @@ def test_crop_is_that_of_the_pipeline(box):
     """Grey levels; the pipeline works in float32: 255 x a position's rounding of 1e-5, and steps of at most 255."""
     image = np.random.default_rng(1).integers(0, 256, (100, 120, 3), np.uint8)
     matrix = decoder.crop_matrix(box, SIZE, PADDING)
-    wanted = augment.warp(tf.constant(image), tf.constant(matrix, tf.float32), SIZE)
+    wanted = augmentation.warp(tf.constant(image), tf.constant(matrix, tf.float32), SIZE)
     found = decoder.crop(image, matrix, SIZE)
     assert found.shape == (*SIZE, 3) and found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05)

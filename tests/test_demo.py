@@ -1,4 +1,4 @@
-"""The demo, whole, on a tenth of its pictures."""
+"""The demo, whole, on a tenth of its images."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from keras_mrpose.predictor import read_picture
+from keras_mrpose.predict.predictor import read_image
 
 sys.path.insert(0, str(ROOT / "experiments"))
 import demo
@@ -32,6 +32,6 @@ def test_quick_demo_leaves_numbers_and_pictures(tmp_path, capsys):
     result = json.loads((folder / "result.json").read_text())
     assert result["metric"] == "PCK" and result["numbers"]["people"] > 30
     assert 0.0 < result["value"] < 1.0  # one epoch on 600 people: something, not much
-    assert read_picture(folder / "overlays.png").shape == (3 * 240, 4 * 320, 3)
-    assert read_picture(folder / "loss_curve.png").shape[1] > 300
-    assert not any(part.name.startswith("drawn") for part in folder.iterdir())  # pictures lie beside, for the next run
+    assert read_image(folder / "overlays.png").shape == (3 * 240, 4 * 320, 3)
+    assert read_image(folder / "loss_curve.png").shape[1] > 300
+    assert not any(part.name.startswith("drawn") for part in folder.iterdir())  # images lie beside, for the next run

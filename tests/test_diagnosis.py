@@ -11,15 +11,15 @@ import tensorflow as tf
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_mrpose import charts
 from keras_mrpose.data import coco
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import diagnosis, matching
-from keras_mrpose.evaluation.diagnosis import CLASSES, GOOD, INVERSION, JITTER, MISS, NEAR, SWAP
+from keras_mrpose.evaluation.diagnosis import CLASSES, GOOD, INVERSION, JITTER, MISS, NEAR_RATIO, SWAP
 from keras_mrpose.skeletons import COCO, Skeleton
+from keras_mrpose.visualization import curves
 
-SKELETON = Skeleton("three", ("nose", "left_hand", "right_hand"), swap_pairs=((1, 2),), sigmas=(0.05, 0.1, 0.1))
+SKELETON = Skeleton("three", ("nose", "left_hand", "right_hand"), flip_pairs=((1, 2),), sigmas=(0.05, 0.1, 0.1))
 G = 5.0  # distances of 3-4-5 triangles are exact
 HERE = np.array([[100.0, 50], [60, 90], [140, 90]])
 
@@ -38,7 +38,7 @@ def people(*keypoints, images=None, areas=None, skeleton=SKELETON):
         ids=np.arange(count) + 7,
         boxes=np.tile([0.0, 0, 30, 20], (count, 1)),
         keypoints=np.array(joints),
-        normalizer=np.ones(count),
+        reference_length=np.ones(count),
         areas=np.full(count, 5000.0) if areas is None else areas,
     )
 
@@ -65,20 +65,20 @@ def moved(joint, by, start=HERE):
 def test_good_is_where_similarity_is_085_and_near_where_it_is_a_half():
     """1e-12: a few roundings of float64."""
     areas, sigmas = np.array([5000.0, 800.0]), np.array([0.026, 0.107, 0.062])
-    good = diagnosis.good_distances_oks(areas, sigmas)
+    good = diagnosis.tolerances_oks(areas, sigmas)
     assert good.shape == (2, 3)
-    for factor, similarity in ((1, 0.85), (NEAR, 0.5)):
+    for factor, similarity in ((1, 0.85), (NEAR_RATIO, 0.5)):
         d = factor * good
         np.testing.assert_allclose(np.exp(-(d**2) / (2 * (2 * sigmas) ** 2 * areas[:, None])), similarity, rtol=1e-12)
 
 
 def test_good_of_pck_is_a_share_of_the_length():
-    np.testing.assert_array_equal(diagnosis.good_distances_pck([10, 30], 0.5, 3), [[5.0] * 3, [15.0] * 3])
+    np.testing.assert_array_equal(diagnosis.tolerances_pck([10, 30], 0.5, 3), [[5.0] * 3, [15.0] * 3])
 
 
 def test_people_without_a_length_do_not_count():
     for nothing in (0, math.nan):
-        good = [diagnosis.good_distances_pck([10, nothing], 0.2, 3), diagnosis.good_distances_oks([9, nothing], [1.0])]
+        good = [diagnosis.tolerances_pck([10, nothing], 0.2, 3), diagnosis.tolerances_oks([9, nothing], [1.0])]
         assert [np.isnan(g).any(axis=1).tolist() for g in good] == [[False, True]] * 2
         table = people(HERE, HERE + 50)
         assert classed([HERE, HERE + 50], table, (0, 1), good[0]).tolist() == [[GOOD] * 3, [-1] * 3]
@@ -88,17 +88,17 @@ def test_people_without_a_length_do_not_count():
 @pytest.mark.parametrize("bad", [[-1.0], [math.inf], [[1.0]], 1.0])
 def test_wrong_lengths_are_refused(bad):
     with pytest.raises(InputError, match="lengths"):
-        diagnosis.good_distances_pck(bad, 0.2, 3)
+        diagnosis.tolerances_pck(bad, 0.2, 3)
     with pytest.raises(InputError, match="areas"):
-        diagnosis.good_distances_oks(bad, [0.1])
+        diagnosis.tolerances_oks(bad, [0.1])
 
 
 def test_wrong_thresholds_and_sigmas_are_refused():
     for bad in (0, -1, math.nan, math.inf):
         with pytest.raises(InputError, match="threshold"):
-            diagnosis.good_distances_pck([1.0], bad, 3)
+            diagnosis.tolerances_pck([1.0], bad, 3)
         with pytest.raises(InputError, match="sigmas"):
-            diagnosis.good_distances_oks([1.0], [0.1, bad])
+            diagnosis.tolerances_oks([1.0], [0.1, bad])
 
 
 # --- classes by hand ----------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_wrong_thresholds_and_sigmas_are_refused():
 
 def test_borders_belong_to_the_nearer_class():
     table = people(HERE)
-    far = NEAR * G
+    far = NEAR_RATIO * G
     for by, expected in (
         ((3, 4), GOOD),
         ((3, 4.001), JITTER),
@@ -174,7 +174,7 @@ def drawn(seed, count=60):
     found[exchanged] = found[:, COCO.mirrored][exchanged]
     exchanged = rng.random(found.shape[:2]) < 0.2
     found[exchanged] = rng.uniform(0, 120, (exchanged.sum(), 3))
-    good = diagnosis.good_distances_oks(table.areas, COCO.sigmas) * rng.choice([0, 1], (count, 1), p=[0.1, 0.9])
+    good = diagnosis.tolerances_oks(table.areas, COCO.sigmas) * rng.choice([0, 1], (count, 1), p=[0.1, 0.9])
     return found, rows, table, good
 
 
@@ -188,13 +188,13 @@ def slow_class(point, row, joint, table, good):
         return -1
     if near(row, joint, 1):
         return GOOD
-    if near(row, joint, NEAR):
+    if near(row, joint, NEAR_RATIO):
         return JITTER
-    if mirrored != joint and near(row, mirrored, NEAR):
+    if mirrored != joint and near(row, mirrored, NEAR_RATIO):
         return INVERSION
     for person in range(len(table)):
         beside = person != row and table.image_index[person] == table.image_index[row]
-        if beside and (near(person, joint, NEAR) or near(person, mirrored, NEAR)):
+        if beside and (near(person, joint, NEAR_RATIO) or near(person, mirrored, NEAR_RATIO)):
             return SWAP
     return MISS
 
@@ -298,7 +298,7 @@ def real(shared):
     found, images, scores = golden["preds"][kept], golden["image_id"][kept], golden["score_official"]
     start = time.perf_counter()
     rows = matching.match(found, images, scores, table, COCO.sigmas)
-    result = diagnosis.diagnose(found, rows, table, diagnosis.good_distances_oks(table.areas, COCO.sigmas))
+    result = diagnosis.diagnose(found, rows, table, diagnosis.tolerances_oks(table.areas, COCO.sigmas))
     assert time.perf_counter() - start < 2
     return result, images, scores
 
@@ -378,10 +378,10 @@ def test_table_has_a_row_for_each_joint_size_and_all(report):
         for cells in (line.split("│") for line in printed(report).splitlines())
         if len(cells) > 2
     }
-    assert list(lines) == ["nose", "left hand", "right hand", "small", "medium", "large", "all", "AP if mended"]
+    assert list(lines) == ["nose", "left hand", "right hand", "small", "medium", "large", "all", "AP if fixed"]
     assert lines["left hand"] == ["40.0", "20.0", "20.0", "0.0", "20.0", "5"]
-    assert lines["AP if mended"] == ["", "+1.2", "", "", "", ""]
-    assert "mended" not in printed(report | {"gains": None})
+    assert lines["AP if fixed"] == ["", "+1.2", "", "", "", ""]
+    assert "fixed" not in printed(report | {"gains": None})
 
 
 def events(folder):
@@ -398,7 +398,7 @@ def test_tensorboard_has_shares_gains_and_the_picture(report, tmp_path):
     width, height, picture = tf.make_ndarray(found.pop("diagnosis/joints")[0].tensor_proto)
     decoded = tf.io.decode_png(picture).numpy()
     assert decoded.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(decoded, charts.diagnosis(report, "AP"))
+    np.testing.assert_array_equal(decoded, curves.diagnosis(report, "AP"))
     scalars = {tag: float(tf.make_ndarray(one[0].tensor_proto)) for tag, one in found.items()}
     wanted = {f"diagnosis/{name}": report["all"][name] for name in CLASSES} | {"diagnosis/gain/jitter": 1.25}
     assert scalars == pytest.approx(wanted, rel=1e-6)  # float32

@@ -10,11 +10,12 @@ from commands import call, refused
 from PIL import Image
 
 from keras_mrpose import data, doctor
-from keras_mrpose.data import pipeline, synthetic
-from keras_mrpose.doctor import swaps
-from keras_mrpose.doctor.findings import KEPT, KINDS, NOTE, WARNING, Notes
+from keras_mrpose.data import pipeline
+from keras_mrpose.doctor import left_right
+from keras_mrpose.doctor.findings import KINDS, MAX_EXAMPLES, NOTE, WARNING, Notes
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
+from keras_mrpose.synthetic import dataset
 
 WIDTH, HEIGHT = 128, 96
 
@@ -22,12 +23,12 @@ WIDTH, HEIGHT = 128, 96
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
-    synthetic.write(folder, 5, size=(HEIGHT, WIDTH))
-    return synthetic.write(folder, 3, split="val2017", first_index=5, size=(HEIGHT, WIDTH))
+    dataset.write(folder, 5, size=(HEIGHT, WIDTH))
+    return dataset.write(folder, 3, split="val2017", first_index=5, size=(HEIGHT, WIDTH))
 
 
 class Spoilt:
-    """A copy of drawn people: training annotations to change, one whole person and her picture."""
+    """A copy of drawn people: training annotations to change, one whole person and her image."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -53,7 +54,7 @@ def spoilt(drawn, tmp_path):
 
 
 def whole(spoilt, **changes):
-    """Give the person 17 joints inside the picture, on a box of her own, as a figure that stands upright."""
+    """Give the person 17 joints inside the image, on a box of her own, as a figure that stands upright."""
     left = {"nose": (60, 12), "left_eye": (62, 10), "right_eye": (58, 10), "left_ear": (64, 11), "right_ear": (56, 11)}
     for y, part, half in ((20, "shoulder", 10), (35, "elbow", 12), (50, "wrist", 12), (50, "hip", 7)):
         left |= {f"left_{part}": (60 + half, y), f"right_{part}": (60 - half, y)}
@@ -64,7 +65,7 @@ def whole(spoilt, **changes):
     spoilt.person |= {"num_keypoints": 17, "bbox": [45, 6, 30, 84], "area": 1500.0}
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------
 
 
 def cut_off(s):
@@ -93,18 +94,18 @@ def twice(s, name="copy.jpg", number=77):
 
 PICTURES = {
     "gone": (lambda s: s.picture.unlink(), "missing image"),
-    "in a file": (lambda s: s.image.update(file_name=f"{s.picture.name}/1.jpg"), "missing image"),
+    "in a file": (lambda s: s.image.update(file_name=f"{s.image.name}/1.jpg"), "missing image"),
     "cut off": (cut_off, "unreadable image"),
     "empty": (lambda s: s.picture.write_bytes(b""), "unreadable image"),
-    "no picture": (lambda s: s.picture.write_text("<html>404"), "unreadable image"),
+    "no image": (lambda s: s.picture.write_text("<html>404"), "unreadable image"),
     "a folder": (lambda s: (s.picture.unlink(), s.picture.mkdir()), "unreadable image"),
     "tiff": (lambda s: Image.open(s.picture).save(s.picture, format="TIFF"), "unreadable image"),
     "another size": (another_size, "image size"),
     "rotated": (rotated, "rotated by EXIF"),
     "printed": (lambda s: Image.open(s.picture).convert("CMYK").save(s.picture), "colours"),
     "transparent": (lambda s: Image.open(s.picture).convert("RGBA").save(s.picture, format="PNG"), "colours"),
-    "in train and val": (in_both, "picture in train and val"),
-    "twice": (twice, "picture twice"),
+    "in train and val": (in_both, "image in train and val"),
+    "twice": (twice, "image twice"),
 }
 
 # --- annotations --------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ RECORDS = {
     "an image id twice": (
         lambda s: s.images.append(dict(s.image, file_name=s.images[0]["file_name"])),
         "duplicate id",
-        "picture twice",
+        "image twice",
     ),
     "no width": (lambda s: (whole(s), s.person.update(bbox=[60, 6, 0, 84])), "empty box"),
     "a negative height": (lambda s: (whole(s), s.person.update(bbox=[45, 90, 30, -84])), "empty box"),
@@ -190,7 +191,7 @@ def test_what_is_no_error():
 
 SPARED = {
     WARNING: {
-        "rotated by EXIF", "colours", "picture twice", "person twice", "box over border", "joint outside",
+        "rotated by EXIF", "colours", "image twice", "person twice", "box over border", "joint outside",
         "joint off box", "joint number", "left-right suspect",
     },
     NOTE: {"unlabelled person", "no scale"},
@@ -258,7 +259,7 @@ def test_three_equal_files_are_two_too_many(spoilt):
     twice(spoilt)
     twice(spoilt, "again.jpg", 78)
     report = spoilt.examine()
-    assert report.kinds == ["picture twice"] and report.count(WARNING) == 2
+    assert report.kinds == ["image twice"] and report.count(WARNING) == 2
 
 
 def test_what_pillow_makes_of_a_picture_stops_nothing(drawn, monkeypatch):
@@ -276,7 +277,7 @@ def test_an_orientation_without_meaning_turns_nothing(spoilt):
 
 def test_drawn_people_are_clean(drawn):
     report = doctor.examine(drawn)
-    assert report.clean and report.kinds == [] and report.pictures == 8
+    assert report.clean and report.kinds == [] and report.images == 8
     assert report.splits == {f"{split}2017": len(data.load(drawn, split)) for split in ("train", "val")}
 
 
@@ -294,13 +295,13 @@ def test_everything_at_once(spoilt):
     assert counts == {"joint count": 1, "not finite": 1, "unknown image": 2, "zero area": 1, "missing image": 1}
     assert list(counts) == [key for key in KINDS if key in counts]
     assert report.count("error") == 6 and not report.clean
-    assert report.splits["train2017"] == len(people) - 4 and report.pictures == 7
+    assert report.splits["train2017"] == len(people) - 4 and report.images == 7
 
 
 def test_without_images_no_file_is_opened(spoilt):
     shutil.rmtree(spoilt.picture.parent)
     report = spoilt.examine(images=False)
-    assert report.kinds == [] and report.pictures == 0
+    assert report.kinds == [] and report.images == 0
     assert spoilt.examine().kinds == ["missing image"]
 
 
@@ -336,7 +337,7 @@ def test_unlabelled_people_are_noted_and_no_mistake(spoilt):
 def test_problems_beyond_the_thousandth_are_counted():
     """Only the examples are cut, in number and in length."""
     notes = Notes()
-    for number in range(KEPT + 5):
+    for number in range(MAX_EXAMPLES + 5):
         notes.add("record", "file", number, "field", "x" * 100)
     (finding,) = notes.findings()
     assert (finding.count, len(finding.examples)) == (1005, 1000)
@@ -398,7 +399,7 @@ def lsp_report(folder, joints):
 
 def test_lsp(lsp):
     folder, joints = lsp
-    joints[0, 0, 0] = 62  # counted from 1: two pixels beyond the picture
+    joints[0, 0, 0] = 62  # counted from 1: two pixels beyond the image
     report = lsp_report(folder, joints)
     assert report.clean and report.kinds == [] and report.splits == {"train": 4, "val": 1}
     joints[3, 0, 1] = np.nan
@@ -460,7 +461,7 @@ def mpii_report(folder, splits):
     "change, key",
     [
         ({}, None),
-        ({"joints": [[61.0, 82.0]] + [[62.0, 20.0]] * 15}, None),  # counted from 1: two pixels beyond the picture
+        ({"joints": [[61.0, 82.0]] + [[62.0, 20.0]] * 15}, None),  # counted from 1: two pixels beyond the image
         ({"scale": "large"}, "record"),
         ({"image": 3}, "record"),
         ({"center": [1.0]}, "record"),
@@ -470,7 +471,7 @@ def mpii_report(folder, splits):
         ({"scale": float("nan")}, "not finite"),
         ({"scale": 0.0}, "empty box"),
         ({"image": "d.jpg"}, "missing image"),
-        ({"image": "c.jpg"}, "picture in train and val"),
+        ({"image": "c.jpg"}, "image in train and val"),
         ({"image": "b.jpg"}, "person twice"),
         ({"joints": [[300.0, 20.0]] * 16}, "joint far outside"),
     ],
@@ -490,7 +491,7 @@ def test_mpii_people_without_a_scale_are_noted(mpii):
 
 
 def test_mpii_trainval_is_no_training_set(mpii):
-    """It holds the validation pictures by its name."""
+    """It holds the validation images by its name."""
     folder, splits = mpii
     assert mpii_report(folder, {**splits, "trainval": splits["train"] + splits["valid"]}).kinds == []
 
@@ -509,7 +510,7 @@ def exchanged(keypoints, skeleton, parts):
 
 
 def share(keypoints, skeleton):
-    return np.any(list(swaps.suspects(keypoints, skeleton).values()), axis=0).mean()
+    return np.any(list(left_right.suspects(keypoints, skeleton).values()), axis=0).mean()
 
 
 @pytest.mark.parametrize(
@@ -524,7 +525,7 @@ def share(keypoints, skeleton):
     ],
 )
 def test_left_and_right_in_real_data(shared, name, split, alarms, parts, found):
-    """As it is, few are suspected; with parts exchanged, those whom a picture shows from the front or from behind."""
+    """As it is, few are suspected; with parts exchanged, those whom a image shows from the front or from behind."""
     folder = shared / "data" / name
     splits = (split,) if split else ("train", "val")
     people = [data.load(folder, each, require_images=False) for each in splits]
@@ -546,8 +547,8 @@ def test_a_person_turned_is_a_person(drawn):
     wrong = exchanged(keypoints, COCO, UPPER)
     turned = wrong.copy()
     turned[..., :2] = wrong[..., :2] @ np.array([[-3.0, 4.0], [-4.0, -3.0]]) + 1000
-    for cue, those in swaps.suspects(wrong, COCO).items():
-        np.testing.assert_array_equal(those, swaps.suspects(turned, COCO)[cue])
+    for cue, those in left_right.suspects(wrong, COCO).items():
+        np.testing.assert_array_equal(those, left_right.suspects(turned, COCO)[cue])
     nameless = Skeleton("nameless", tuple(f"joint_{i}" for i in range(17)))
     assert share(wrong, COCO) > 0 and share(wrong, nameless) == 0
 
@@ -557,11 +558,11 @@ def test_a_person_turned_is_a_person(drawn):
 
 def test_real_coco_is_clean(shared):
     report = doctor.examine(shared / "data" / "coco")
-    assert report.clean and report.kinds == [] and report.pictures == 153
+    assert report.clean and report.kinds == [] and report.images == 153
 
 
 def test_real_annotations_raise_no_error(shared):
-    """(The five people of MPII's training file are in its validation file too; without pictures that is not seen.)"""
+    """(The five people of MPII's training file are in its validation file too; without images that is not seen.)"""
     for name in ("lspet", "mpii"):
         report = doctor.examine(shared / "data" / name, images=False)
         assert report.clean and report.kinds == ["left-right suspect"]
@@ -570,7 +571,7 @@ def test_real_annotations_raise_no_error(shared):
 @pytest.mark.slow
 def test_real_lsp_pictures_raise_no_error(shared):
     report = doctor.examine(shared / "data" / "lspet")
-    assert report.clean and report.pictures == 4000
+    assert report.clean and report.images == 4000
     assert {one.kind.key: one.count for one in report.findings}["joint outside"] < 10
 
 
@@ -579,7 +580,7 @@ def test_real_lsp_pictures_raise_no_error(shared):
 HAND = {
     "name": "hand",
     "joints": ("wrist", "left_tip", "right_tip"),
-    "swap_pairs": ((1, 2),),
+    "flip_pairs": ((1, 2),),
     "sigmas": (0.1, 0.2, 0.3),
 }
 
@@ -589,8 +590,8 @@ HAND = {
     [
         ({}, {}),
         ({"sigmas": (0.1, 1.0, 7.0)}, {"sigmas": 2}),
-        ({"swap_pairs": ()}, {"swap pairs": 1}),  # left_tip and right_tip are no pair
-        ({"swap_pairs": ((0, 1),)}, {"swap pairs": 2}),
+        ({"flip_pairs": ()}, {"swap pairs": 1}),  # left_tip and right_tip are no pair
+        ({"flip_pairs": ((0, 1),)}, {"swap pairs": 2}),
         ({"joints": ("one", "two", "three")}, {}),  # names that tell nothing
     ],
 )
@@ -600,7 +601,7 @@ def test_skeletons(change, found):
 
 
 def test_a_skeleton_is_told_once_for_all_splits(drawn):
-    broad = Skeleton("broad", COCO.joints, COCO.swap_pairs, sigmas=[2] * 17)
+    broad = Skeleton("broad", COCO.joints, COCO.flip_pairs, sigmas=[2] * 17)
     report = doctor.examine(drawn, images=False, skeleton=broad)
     assert report.kinds == ["sigmas"] and report.count("error") == 17
 
@@ -627,7 +628,7 @@ def test_a_skeleton_of_ones_own(run, spoilt, tmp_path, capsys):
     (spoilt.folder / "annotations" / "person_keypoints_val2017.json").unlink()
     assert call(run, "doctor", "--data", spoilt.folder, "--skeleton", file) == 1
     text = capsys.readouterr().out
-    assert "skeleton cat: left_paw sigmas: 2" in text and "left_paw and right_paw swap_pairs: no pair" in text
+    assert "skeleton cat: left_paw sigmas: 2" in text and "left_paw and right_paw flip_pairs: no pair" in text
     file.write_text(json.dumps({"name": "dog", "joints": own[::-1]}))
     assert call(run, "doctor", "--data", spoilt.folder, "--skeleton", file) == 1
     assert "joint count" in capsys.readouterr().out

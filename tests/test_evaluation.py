@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import Result, evaluate, stamp
+from keras_mrpose.evaluation import provenance
+from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import Predictions, predict, reader
-from keras_mrpose.evaluation.settings import Settings, decodings
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.predictor import Predictor, read_picture
+from keras_mrpose.evaluation.settings import Settings, decode_variants
+from keras_mrpose.predict.predictor import Predictor, read_image
 from keras_mrpose.skeletons import Skeleton
 
-SIZES = ((150, 110), (90, 240), (130, 200))  # of the pictures: height, width
-PLACES = ((0, 55, 75), (1, 60, 45), (1, 180, 45), (2, 70, 60), (2, 150, 75))  # picture, x and y of a person's middle
+SIZES = ((150, 110), (90, 240), (130, 200))  # of the images: height, width
+PLACES = ((0, 55, 75), (1, 60, 45), (1, 180, 45), (2, 70, 60), (2, 150, 75))  # image, x and y of a person's middle
 
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """Five people of dots in three pictures; hip and shoulder about 40 pixels apart."""
+    """Five people of dots in three images; hip and shoulder about 40 pixels apart."""
     folder = tmp_path_factory.mktemp("dots")
     rng = np.random.default_rng(0)
     image = np.array([place[0] for place in PLACES])
@@ -42,7 +43,7 @@ def people(tmp_path_factory):
         ids=range(5),
         boxes=np.concatenate([middles - (25, 35), np.broadcast_to((50, 70), (5, 2))], axis=1),
         keypoints=np.concatenate([points, np.full((5, 3, 1), 2)], axis=-1),
-        normalizer=np.full(5, 50),
+        reference_length=np.full(5, 50),
         areas=np.full(5, 2500),
     )
 
@@ -58,7 +59,7 @@ def changed(people, **columns):
 
 @pytest.fixture(scope="module")
 def noisy(people):
-    """The same pictures with annotations that are up to 15 pixels off in x and y, and some missing.
+    """The same images with annotations that are up to 15 pixels off in x and y, and some missing.
 
     Two have noses, of whom one has no hip and does not count; the last has neither hip nor shoulder.
     """
@@ -72,7 +73,7 @@ def noisy(people):
 
 
 def test_a_perfect_network_scores_one(people, predictor):
-    """Errors of 3/8 and 1/4 heatmap pixels are 2.8 picture pixels here; 0.2 torsos are about 8."""
+    """Errors of 3/8 and 1/4 heatmap pixels are 2.8 image pixels here; 0.2 torsos are about 8."""
     result = evaluate(predictor, people)
     assert (result.metric, result.value) == ("PCK", 1.0)
     assert (result.numbers["people"], result.numbers["people_without_torso"]) == (5, 0)
@@ -108,7 +109,7 @@ def test_pck_against_a_float64_loop(noisy, predictor, threshold):
     assert numbers["area"] == pytest.approx(sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / 50)
     wrong = result.diagnosis["all"]
     assert wrong["good"] == pytest.approx(result.value)
-    assert sum(result.diagnosis["gains"].values()) == pytest.approx(100 * (1 - result.value))  # PCK mends one by one
+    assert sum(result.diagnosis["gains"].values()) == pytest.approx(100 * (1 - result.value))  # PCK fixes one by one
     if threshold == 0.2:
         assert 0 < result.value < 1  # the case is not idle
 
@@ -130,7 +131,7 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
         alone = Predictor(like.model, flip_test=like.flip_test, codec=codec)
         assert found.joints[way].shape == (5, 3, 3)
         for person, path in enumerate(people.paths()):
-            wanted = alone(read_picture(path), people.boxes[person : person + 1])[0]
+            wanted = alone(read_image(path), people.boxes[person : person + 1])[0]
             np.testing.assert_allclose(found.joints[way][person], wanted, atol=1e-3)
     assert len({joints.tobytes() for joints in found.joints.values()}) == 6  # they differ
     assert set(predict(single, people).joints) == {"gaussian/single", "dark/single"}
@@ -140,19 +141,19 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
 def test_compiled_reading_is_the_same(flip_test):
     """XLA may sum in another order: float32 rounding of smoothed maps' logs, far below a thousandth of a cell."""
     rng = np.random.default_rng(0)
-    maps, of_mirrored = np.abs(rng.normal(size=(2, 3, 24, 16, 3))).astype(np.float32)
+    maps, flipped_heatmaps = np.abs(rng.normal(size=(2, 3, 24, 16, 3))).astype(np.float32)
     given = GaussianCodec(1.5), flip_test, dots.DOTS.mirrored
-    wanted = reader(*given, compiled=False)(maps, of_mirrored)
-    found = reader(*given, compiled=True)(maps, of_mirrored)
-    assert list(found) == list(wanted) == list(decodings(given[0], flip_test))
+    wanted = reader(*given, compiled=False)(maps, flipped_heatmaps)
+    found = reader(*given, compiled=True)(maps, flipped_heatmaps)
+    assert list(found) == list(wanted) == list(decode_variants(given[0], flip_test))
     for way, (points, scores) in wanted.items():
         np.testing.assert_allclose(found[way][0], points, rtol=0, atol=1e-3)
         np.testing.assert_array_equal(found[way][1], scores)
 
 
 def test_only_codecs_of_one_scale_read_the_same_heatmaps():
-    assert set(decodings(UDPCodec(2.0), True)) == {"udp/single", "udp/flip"}
-    ways = decodings(DarkCodec(3.0), True)
+    assert set(decode_variants(UDPCodec(2.0), True)) == {"udp/single", "udp/flip"}
+    ways = decode_variants(DarkCodec(3.0), True)
     assert set(ways) == {f"{name}/{way}" for name in ("gaussian", "dark") for way in ("single", "flip", "flip+shift")}
     assert ways["gaussian/flip"] == (GaussianCodec(3.0, flip_shift=False), True)
     assert ways["dark/flip+shift"] == (DarkCodec(3.0), True)
@@ -214,15 +215,15 @@ def test_result_file(noisy, predictor, tmp_path):
 
 def test_hashes_tell_data_and_weights_apart(people, noisy, predictor):
     tables = (people, noisy, changed(people, boxes=people.boxes + 1), people.take(slice(4)))
-    assert len({stamp.of_data(table)["sha256"] for table in tables}) == 4
-    assert stamp.of_data(changed(people)) == stamp.of_data(people)
+    assert len({provenance.of_data(table)["sha256"] for table in tables}) == 4
+    assert provenance.of_data(changed(people)) == provenance.of_data(people)
     other = Predictor(dots.network())
-    before = stamp.of_network(other)
-    assert before == stamp.of_network(predictor)
+    before = provenance.of_network(other)
+    assert before == provenance.of_network(predictor)
     weights = other.model.get_weights()
     weights[0].flat[0] += 1
     other.model.set_weights(weights)
-    assert {name for name, value in stamp.of_network(other).items() if value != before[name]} == {"weights_sha256"}
+    assert {name for name, value in provenance.of_network(other).items() if value != before[name]} == {"weights_sha256"}
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ def test_a_threshold_that_is_none_is_refused(people, predictor, threshold):
 
 def test_a_broken_image_is_named(people, predictor, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not a image")
     with pytest.raises(InputError, match=rf"The image {broken} cannot be read"):
         evaluate(predictor, changed(people, image_paths=[*people.image_paths[:2], str(broken)]))
 

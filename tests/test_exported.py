@@ -13,17 +13,19 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import geometry
-from keras_mrpose.data import augment, synthetic
+from keras_mrpose.codecs import CODECS
+from keras_mrpose.data import augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import compare, evaluate, stamp
+from keras_mrpose.evaluation import compare, provenance
+from keras_mrpose.evaluation.evaluate import evaluate
 from keras_mrpose.evaluation.predictions import predict
-from keras_mrpose.export import litert, twins
-from keras_mrpose.heatmaps import CODECS
-from keras_mrpose.models.exported import interpreter
-from keras_mrpose.models.exported.network import Exported
-from keras_mrpose.predictor import Predictor, crop_matrices
+from keras_mrpose.export import litert, outputs
+from keras_mrpose.predict.predictor import Predictor, crop_matrices
+from keras_mrpose.runtime import interpreter
+from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import Skeleton
+from keras_mrpose.synthetic import dataset
 
 SIZE, PICTURE = (96, 64), (170, 330)
 BOXES = np.array([[20, 30, 40, 60], [120.5, 20.25, 60, 110], [-12, 100, 50, 45], [230, 40, 100, 70.5]])
@@ -40,19 +42,19 @@ def crops(count):
     made, matrices = [], tf.constant(crop_matrices(BOXES, SIZE), tf.float32)
     for number in range(count):
         picture = dots.picture(PICTURE, joints(100 + number))
-        made.append(augment.warp(tf.constant(picture), matrices[number % len(BOXES)], SIZE).numpy())
+        made.append(augmentation.warp(tf.constant(picture), matrices[number % len(BOXES)], SIZE).numpy())
     return np.stack(made)
 
 
 def export(model, folder, **files):
     """Write files, name -> (twin, form), and their sidecar by hand."""
     entries = {}
-    for stem, (twin, form) in files.items():
-        made = litert.convert(getattr(twins, twin)(model), form, crops(32) if form == "int8" else None)
+    for stem, (output, form) in files.items():
+        made = litert.convert(getattr(outputs, output)(model), form, crops(32) if form == "int8" else None)
         (folder / f"{stem}.tflite").write_bytes(made.content)
         hashed = hashlib.sha256(made.content).hexdigest()
         types = {"input_type": made.input_type, "output_type": made.output_type, "bytes": len(made.content)}
-        entries[f"{stem}.tflite"] = {"twin": twin, "form": form, **types, "sha256": hashed}
+        entries[f"{stem}.tflite"] = {"output": output, "form": form, **types, "sha256": hashed}
     size, codec = model.input_shape[1:3], model.codec
     name = next(name for name, kind in CODECS.items() if type(codec) is kind)
     about = {
@@ -81,15 +83,15 @@ def network():
 def folder(network, tmp_path_factory):
     """All twins and the two ends of the forms, beside the network itself."""
     folder = tmp_path_factory.mktemp("exported")
-    pairs = [(twin, form) for twin in ("heatmaps", "keypoints") for form in ("float32", "int8")]
-    export(network, folder, **{f"{twin}_{form}": (twin, form) for twin, form in pairs})
+    pairs = [(output, form) for output in ("heatmaps", "keypoints") for form in ("float32", "int8")]
+    export(network, folder, **{f"{output}_{form}": (output, form) for output, form in pairs})
     network.save(folder / "best.keras")
     return folder
 
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """Two pictures of four people; annotations up to 15 pixels off, so that some joints are wrong."""
+    """Two images of four people; annotations up to 15 pixels off, so that some joints are wrong."""
     folder = tmp_path_factory.mktemp("people")
     truth = np.concatenate([joints(1), joints(2)])
     for number in range(2):
@@ -104,7 +106,7 @@ def people(tmp_path_factory):
         ids=range(8),
         boxes=np.tile(BOXES, (2, 1)),
         keypoints=np.concatenate([annotated, np.full((8, 3, 1), 2)], axis=-1),
-        normalizer=np.full(8, 50),
+        reference_length=np.full(8, 50),
         areas=np.full(8, 2500),
     )
 
@@ -119,7 +121,7 @@ def in_cells(one, other):
 
 
 def pairs(folder, **options):
-    """Joints of both forms and of Keras, in five pictures."""
+    """Joints of both forms and of Keras, in five images."""
     keras, float32, int8 = (
         Predictor(folder / f"{name}", **options)
         for name in ("best.keras", "heatmaps_float32.tflite", "heatmaps_int8.tflite")
@@ -151,7 +153,7 @@ def test_heatmaps_give_the_joints_of_keras(folder, codec, flip_test):
 
 @pytest.mark.parametrize("form", ["float32", "int8"])
 def test_keypoints_give_the_joints_of_the_heatmaps(folder, form):
-    """The interpreter rounds as often; decoding inside is float32: 1e-4 crop pixels, up to 2.5 picture pixels each."""
+    """The interpreter rounds as often; decoding inside is float32: 1e-4 crop pixels, up to 2.5 image pixels each."""
     maps = Predictor(folder / f"heatmaps_{form}.tflite", flip_test=False)
     ends = Predictor(folder / f"keypoints_{form}.tflite", flip_test=False)
     assert ends.ends_in_joints and not maps.ends_in_joints
@@ -163,9 +165,9 @@ def test_keypoints_give_the_joints_of_the_heatmaps(folder, form):
 
 
 def test_what_it_is(folder, network):
-    exported = Exported(folder / "heatmaps_int8.tflite")
+    exported = ExportedModel(folder / "heatmaps_int8.tflite")
     assert (exported.name, exported.skeleton, exported.codec) == ("dots", dots.DOTS, network.codec)
-    assert (exported.twin, exported.precision, exported.input_shape) == ("heatmaps", "litert int8", (1, *SIZE, 3))
+    assert (exported.output, exported.precision, exported.input_shape) == ("heatmaps", "litert int8", (1, *SIZE, 3))
     predictor = Predictor(exported)
     assert predictor.model is exported and predictor.input_size == SIZE
     one = predictor.heatmaps(crops(1))
@@ -175,7 +177,7 @@ def test_what_it_is(folder, network):
 
 def test_left_and_right_change_places(tmp_path):
     """The sidecar's pairs are those of the flip test."""
-    skeleton = Skeleton("paired", ("left_hip", "right_hip", "nose"), swap_pairs=((0, 1),))
+    skeleton = Skeleton("paired", ("left_hip", "right_hip", "nose"), flip_pairs=((0, 1),))
     network = dots.network(SIZE, skeleton)
     export(network, tmp_path, net=("heatmaps", "float32"))
     image = crops(1)
@@ -212,7 +214,7 @@ def test_stamp(folder, people, network):
     wanted = {
         "network.precision": ("float32", "litert int8"),
         "network.weights_sha256": (
-            stamp.of_network(Predictor(network))["weights_sha256"],
+            provenance.of_network(Predictor(network))["weights_sha256"],
             hashlib.sha256((folder / "heatmaps_int8.tflite").read_bytes()).hexdigest(),
         ),
         "versions.ai_edge_litert": (None, second.protocol["versions"]["ai_edge_litert"]),
@@ -228,7 +230,7 @@ def test_stamp(folder, people, network):
 
 def test_command_line(tmp_path, capsys):
     """`evaluate` and `predict` take a file; the results of two forms lie side by side."""
-    synthetic.write(tmp_path / "drawn", 3, seed=3, split="val2017")
+    dataset.write(tmp_path / "drawn", 3, seed=3, split="val2017")
     model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3), skeleton="coco")
     (tmp_path / "export").mkdir()
     export(model, tmp_path / "export", maps=("heatmaps", "float32"), ends=("keypoints", "float32"))
@@ -244,7 +246,7 @@ def test_command_line(tmp_path, capsys):
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}
     result = keras_mrpose.evaluation.Result.load(tmp_path / "export" / "maps.result.json")
-    assert result.protocol["network"] == stamp.of_network(Predictor(model)) | {
+    assert result.protocol["network"] == provenance.of_network(Predictor(model)) | {
         "precision": "litert float32",
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
@@ -288,7 +290,7 @@ def edit(file, change):
 
 REQUIRED = ["version", "name", "model", "backbone", "input", "input.size", "heatmaps", "heatmaps.size", "skeleton"]
 REQUIRED += ["skeleton.joints", "codec", "codec.name", "files", "made_from"]
-REQUIRED += [f"files.F.{name}" for name in ("twin", "form", "sha256")]
+REQUIRED += [f"files.F.{name}" for name in ("output", "form", "sha256")]
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -328,9 +330,9 @@ def test_a_sidecar_of_something_else(copied, changes, words):
 
 
 def test_a_twin_that_it_is_not(copied):
-    edit(copied, lambda about: about["files"][copied.name].update(twin="keypoints"))
+    edit(copied, lambda about: about["files"][copied.name].update(output="keypoints"))
     refused(copied, r"makes \(1, 24, 16, 3\) of \(1, 96, 64, 3\), but .* makes \(1, 3, 3\)")
-    edit(copied, lambda about: about["files"][copied.name].update(twin="both"))
+    edit(copied, lambda about: about["files"][copied.name].update(output="both"))
     refused(copied, "Unknown twin 'both'")
 
 

@@ -9,16 +9,16 @@ import pytest
 from micro import EXPERIMENT, Killed, draw, people_of
 
 from keras_mrpose import data, training
+from keras_mrpose.checkpoints import load
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build
 from keras_mrpose.models.backbones import BACKBONES, build_backbone
 from keras_mrpose.models.normalization import match_statistics
-from keras_mrpose.models.weights import checkpoints
-from keras_mrpose.training import fit
-from keras_mrpose.training.guards import batch_norm_gap
-from keras_mrpose.training.strategy import devices
+from keras_mrpose.training import train
+from keras_mrpose.training.distributed import devices
+from keras_mrpose.training.sanity_checks import bn_train_eval_gap
 
 # TensorFlow 2.21's variables under NumPy 2.4, whenever Keras saves them; neither side is ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -122,7 +122,7 @@ def check_function(name, path, tensors):
     wanted = BACKBONES[name].keras_preprocessing or "torchvision"
     assert model.spec["preprocessing"] == wanted
     image = rgb()
-    scale, offset = fit.zoo.PREPROCESSING[wanted]
+    scale, offset = train.networks.PREPROCESSING[wanted]
     normalized = image.astype(np.float64) * scale + offset
     exact, tolerance = expected(name, normalized[..., ::-1] if wanted == "caffe" else normalized, tensors)
     assert tolerance < 0.01 * np.abs(exact).max() and np.ptp(exact) > 0
@@ -143,7 +143,7 @@ def test_the_real_file_computes_what_it_says(real):
 def test_a_loaded_norm_only_adds(tiny):
     """To the bit: rounding is left to the convolution."""
     backbone, _ = build_backbone("tiny_v1b", keras.Input((32, 64, 3)))
-    checkpoints.load_backbone(backbone, "tiny_v1b", tiny)
+    load.load_backbone(backbone, "tiny_v1b", tiny)
     norm = backbone.get_layer("bn1")
     x = np.random.default_rng(0).normal(0, 9, (1, 4, 5, 8)).astype(np.float32)
     np.testing.assert_array_equal(norm(x), x + np.load(tiny)["conv1.bias"])
@@ -161,8 +161,8 @@ def test_every_batch_norm_follows_a_convolution(name):
 
 
 def test_kinds_are_told_by_names(tiny, tmp_path):
-    assert checkpoints.source_kind(tiny) == "folded"
-    assert checkpoints.source_kind(save(tmp_path / "torch.npz", {"conv1.weight": np.ones(3)})) == "state dict"
+    assert load.source_kind(tiny) == "folded"
+    assert load.source_kind(save(tmp_path / "torch.npz", {"conv1.weight": np.ones(3)})) == "state dict"
 
 
 def test_another_preprocessing_is_refused(tmp_path):
@@ -203,7 +203,7 @@ def test_damaged_tensors_change_nothing(damage, words, tmp_path):
     backbone, _ = build_backbone("tiny_v1b", keras.Input((32, 64, 3)))
     before = backbone.get_weights()
     with pytest.raises(InputError) as error:
-        checkpoints.load_backbone(backbone, "tiny_v1b", path)
+        load.load_backbone(backbone, "tiny_v1b", path)
     assert all(word in str(error.value) for word in (str(path), *words))
     for a, b in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -216,7 +216,7 @@ def test_a_damaged_file_is_one_sentence(tiny, tmp_path):
     (tmp_path / "half.npz").write_bytes(content[: len(content) // 2])
     for name, kind in (("flipped", "folded"), ("half", "state dict")):
         path = tmp_path / f"{name}.npz"
-        assert checkpoints.source_kind(path) == kind
+        assert load.source_kind(path) == kind
         with pytest.raises(InputError, match=rf"{name}\.npz is not a readable") as error:
             build("simplebaseline", "tiny_v1b", (32, 64, 3), backbone_weights=path)
         assert "\n" not in str(error.value)
@@ -245,7 +245,7 @@ def test_statistics_are_those_of_all_images_and_inference_stays(tiny):
     model, images = loaded(tiny), rgb(8)
     norms = norms_of(model)
     inputs = keras.Model(model.input, [norm.input for norm in norms])(images)
-    before, gap, tolerance = np.asarray(model(images)), batch_norm_gap(model, images), rounding_of(model, images)
+    before, gap, tolerance = np.asarray(model(images)), bn_train_eval_gap(model, images), rounding_of(model, images)
     match_statistics(model, iter([images[:5], images[5:]]))
     for norm, values in zip(norms, inputs, strict=True):
         flat = np.asarray(values).reshape(-1, values.shape[-1]).astype(np.float64)
@@ -256,9 +256,9 @@ def test_statistics_are_those_of_all_images_and_inference_stays(tiny):
     assert tolerance < 1e-3 * np.abs(before).max()
     np.testing.assert_allclose(model(images), before, atol=tolerance)
     # The batch is all images that were counted: both modes are the same function, to rounding. They were not.
-    assert gap > 0.1 and batch_norm_gap(model, images) < 1e-5
+    assert gap > 0.1 and bn_train_eval_gap(model, images) < 1e-5
     # Other images of the kind have about these statistics.
-    assert batch_norm_gap(model, rgb(8, seed=4)) < 0.1
+    assert bn_train_eval_gap(model, rgb(8, seed=4)) < 0.1
 
 
 def test_statistics_of_a_constant_channel(tmp_path):
@@ -273,7 +273,7 @@ def test_statistics_of_a_constant_channel(tmp_path):
     assert (mean[2], variance[2], beta[2]) == (0, 0, tensors["conv1.bias"][2]) and 0 < variance[3] < 1e-9
     np.testing.assert_allclose(gamma[2:4], np.sqrt(1e-5), rtol=1e-4)
     np.testing.assert_allclose(model(images), before, atol=tolerance)
-    assert batch_norm_gap(model, images) < 1e-5
+    assert bn_train_eval_gap(model, images) < 1e-5
 
 
 def test_statistics_of_some_norms_only(tiny):
@@ -334,10 +334,10 @@ def test_statistics_of_real_crops(real, shared):
     )
     model = loaded(real, "mobilenetv2", (*size, 3))
     images = next(iter(seen))[0].numpy()
-    before, gap, tolerance = np.asarray(model(images)), batch_norm_gap(model, images), rounding_of(model, images)
+    before, gap, tolerance = np.asarray(model(images)), bn_train_eval_gap(model, images), rounding_of(model, images)
     match_statistics(model, (crops for crops, _ in counted))
     after = np.asarray(model(images))
-    assert gap > 0.7 and batch_norm_gap(model, images) < 0.1
+    assert gap > 0.7 and bn_train_eval_gap(model, images) < 0.1
     np.testing.assert_allclose(after, before, atol=tolerance)
 
 
@@ -354,18 +354,18 @@ def test_training_starts_with_statistics(tiny, tables, tmp_path, monkeypatch):
     experiment = replace(EXPERIMENT, backbone_weights=str(tiny))
     seen = {}
 
-    class Looked(fit.BatchNormGuard):
+    class Looked(train.BatchNormGuard):
         def on_train_begin(self, logs=None):
             super().on_train_begin(logs)
             backbone = c5_of(self.model)
-            seen["gap"] = batch_norm_gap(backbone, self.images)
+            seen["gap"] = bn_train_eval_gap(backbone, self.images)
             seen["head"] = [norm.get_weights() for norm in norms_of(self.model) if norm not in norms_of(backbone)]
-            seen["without"] = batch_norm_gap(loaded(tiny, shape=(*EXPERIMENT.input_size, 3)), self.images)
+            seen["without"] = bn_train_eval_gap(loaded(tiny, shape=(*EXPERIMENT.input_size, 3)), self.images)
             raise Killed  # the rest of a training takes long
 
-    monkeypatch.setattr(fit, "BatchNormGuard", Looked)
+    monkeypatch.setattr(train, "BatchNormGuard", Looked)
     with pytest.raises(Killed):
-        training.train(experiment, *tables, tmp_path / "run")
+        train.train(experiment, *tables, tmp_path / "run")
     assert seen["gap"] < 0.05 < 0.2 < seen["without"]
     assert seen["head"] and all((np.stack(values).T == (1, 0, 0, 1)).all() for values in seen["head"])
 
@@ -375,19 +375,19 @@ def test_going_on_counts_nothing_and_needs_no_file(tiny, tables, tmp_path, monke
     path = tmp_path / "weights.npz"
     path.write_bytes(tiny.read_bytes())
     experiment = replace(EXPERIMENT, model="simplebaseline", backbone_weights=str(path))
-    training.train(experiment, *tables, tmp_path / "whole")
-    training.train(experiment, *tables, tmp_path / "parts", time_limit=0.0)
+    train.train(experiment, *tables, tmp_path / "whole")
+    train.train(experiment, *tables, tmp_path / "parts", time_limit=0.0)
     path.unlink()
-    monkeypatch.setattr(fit.normalization, "match_statistics", None)
-    training.train(experiment, *tables, tmp_path / "parts", resume=True)
+    monkeypatch.setattr(train.normalization, "match_statistics", None)
+    train.train(experiment, *tables, tmp_path / "parts", resume=True)
     whole, parts = (keras.models.load_model(tmp_path / run / "last.keras") for run in ("whole", "parts"))
     for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_other_weights_are_not_counted(tiny, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit.normalization, "match_statistics", None)
+    monkeypatch.setattr(train.normalization, "match_statistics", None)
     whole = build("simplebaseline", "tiny_v1b", (96, 64, 3))
     whole.save(tmp_path / "whole.keras")
     for weights in ({}, {"weights": str(tmp_path / "whole.keras"), "backbone_weights": str(tiny)}):
-        fit._match_statistics(whole, replace(EXPERIMENT, **weights), tables[0], {})
+        train._match_statistics(whole, replace(EXPERIMENT, **weights), tables[0], {})

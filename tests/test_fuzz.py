@@ -25,18 +25,18 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from scipy.io import savemat
 
+from keras_mrpose.checkpoints import load, state_dicts
+from keras_mrpose.checkpoints.torch_files import write_torch_file
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Experiment
 from keras_mrpose.data import coco, lsp, mpii, mpii_release
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation.evaluate import read_numbers
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.result import read_numbers
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.models import zoo
-from keras_mrpose.models.exported.network import Exported
-from keras_mrpose.models.weights import checkpoints, state_dicts
-from keras_mrpose.models.weights.torch_files import write_torch_file
+from keras_mrpose.models import networks
+from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import COCO
 
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))  # nothing is written into the checkout
@@ -184,9 +184,13 @@ def assert_people(people):
     assert isinstance(people, People)
     count = len(people)
     assert people.boxes.shape == (count, 4) and people.keypoints.shape == (count, people.skeleton.num_joints, 3)
-    for column in (people.boxes, people.keypoints, people.normalizer, people.areas, people.scores):
+    for column in (people.boxes, people.keypoints, people.reference_length, people.areas, people.scores):
         assert np.isfinite(column).all() and len(column) == count
-    assert (people.boxes[:, 2:] >= 0).all() and people.boxes[:, 2:].any(axis=1).all() and (people.normalizer > 0).all()
+    assert (
+        (people.boxes[:, 2:] >= 0).all()
+        and people.boxes[:, 2:].any(axis=1).all()
+        and (people.reference_length > 0).all()
+    )
     assert np.isin(people.keypoints[..., 2], (0, 1, 2)).all()
     assert len(people.paths()) == count and people.image_paths.nbytes < MOST_BYTES
 
@@ -298,7 +302,7 @@ def stream_checkpoint():
 def keras_file():
     image = keras.Input((32, 32, 3))
     maps = keras.layers.Conv2D(17, 4, 4)(keras.layers.BatchNormalization()(image))
-    model = zoo.PoseModel(image, maps, skeleton=COCO, codec=GaussianCodec(), spec={"input_shape": (32, 32, 3)})
+    model = networks.PoseModel(image, maps, skeleton=COCO, codec=GaussianCodec(), spec={"input_shape": (32, 32, 3)})
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "network.keras"))
         return Path(folder, "network.keras").read_bytes()
@@ -326,7 +330,7 @@ SIDECAR = {
     },
     **{"skeleton": COCO.to_dict(), "codec": {"name": "gaussian", "sigma": 2.0, "scale": [0.25, 0.25]}},
     **{"input": {"size": [64, 96]}, "heatmaps": {"size": [16, 24]}},
-    "files": {"a.tflite": {"twin": "heatmaps", "form": "float32", "sha256": "0" * 64}},
+    "files": {"a.tflite": {"output": "heatmaps", "form": "float32", "sha256": "0" * 64}},
 }
 
 
@@ -381,12 +385,12 @@ class Readers:
         self.state_dict(content, ".npz")
 
     def keras(self, content):
-        model = outcome(checkpoints.read_keras, self.put("network.keras", content))
+        model = outcome(load.read_keras, self.put("network.keras", content))
         assert model is None or all(np.isfinite(values).all() for values in model.get_weights())
 
     def sidecar(self, content):
         self.put("model.json", content)
-        assert outcome(Exported, self.folder / "a.tflite") is None
+        assert outcome(ExportedModel, self.folder / "a.tflite") is None
 
     def config(self, content):
         found = outcome(Experiment.load, self.put("config.json", content))

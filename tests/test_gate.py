@@ -9,17 +9,17 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mrpose.codecs import UDPCodec
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import evaluate
-from keras_mrpose.export import gate, litert, twins
-from keras_mrpose.export.gate import BUDGETS, Budget, Original, measure
+from keras_mrpose.evaluation.evaluate import evaluate
+from keras_mrpose.export import litert, outputs, verify
 from keras_mrpose.export.parity import Parity
-from keras_mrpose.heatmaps import UDPCodec
-from keras_mrpose.predictor import Predictor
+from keras_mrpose.export.verify import TOLERANCES, Reference, Tolerance, measure
+from keras_mrpose.predict.predictor import Predictor
 
-FREE = Budget(100, 0, 1e9)
-STRICT = Budget(0, 1, 0)
+FREE = Tolerance(100, 0, 1e9)
+STRICT = Tolerance(0, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def original(people):
-    return Original(predictor(), people)
+    return Reference(predictor(), people)
 
 
 def exchanged(shares):
@@ -65,7 +65,7 @@ def test_the_keras_model_is_judged_as_by_an_evaluation(original, people):
 def test_lsps_protocol(people):
     """By the skeleton and the source: dots have no data set of their own, and no file."""
     colours = dataclasses.replace(people, source="dots", skeleton=dots.DOTS, keypoints=people.keypoints[:, :3])
-    found = Original(Predictor(dots.network(dotted.SIZE), flip_test=False), colours)
+    found = Reference(Predictor(dots.network(dotted.SIZE), flip_test=False), colours)
     assert found.metric == "PCK" and 0.3 < found.value < 1
 
 
@@ -78,12 +78,12 @@ def test_a_network_trained_in_bfloat16_is_compared_in_float32(original, people):
         keras.config.set_dtype_policy("float32")
     rounded = model.predict_on_batch(original.crops)
     assert np.abs(rounded - original.heatmaps).max() > 1e-3
-    found = Original(Predictor(model, flip_test=False), people)
+    found = Reference(Predictor(model, flip_test=False), people)
     np.testing.assert_allclose(found.heatmaps, original.heatmaps, atol=1e-6)
 
 
 def test_crops_without_labels(original):
-    found = Original(predictor(), original.crops + np.float32(0.2), whole=True)
+    found = Reference(predictor(), original.crops + np.float32(0.2), whole=True)
     assert (found.judge, found.metric, found.value) == (None, None, None)
     np.testing.assert_array_equal(found.crops, np.rint(original.crops + np.float32(0.2)))
 
@@ -96,10 +96,10 @@ def test_crops_without_labels(original):
 def test_a_faithful_export_passes(people, kind, codec):
     """float32 sums in another order; at 96 pixels that is 1e-5, unless a peak is undecided."""
     model = dotted.network(codec)
-    keras_model = Original(Predictor(model, flip_test=False), people)
-    conversion = litert.convert(getattr(twins, kind)(model), "float32")
-    found = measure(conversion, kind, keras_model, BUDGETS["float32"])
-    assert found.faults == () and (found.twin, found.form, found.levels) == (kind, "float32", None)
+    keras_model = Reference(Predictor(model, flip_test=False), people)
+    conversion = litert.convert(getattr(outputs, kind)(model), "float32")
+    found = measure(conversion, kind, keras_model, TOLERANCES["float32"])
+    assert found.faults == () and (found.output, found.form, found.levels) == (kind, "float32", None)
     assert found.size == len(conversion.content) and found.value == keras_model.value
     assert found.parity.crops == 18 and found.parity.joints == 18 * 17 and found.parity.shift_95 < 1e-3
     if kind == "heatmaps":
@@ -112,7 +112,7 @@ def test_a_faithful_export_passes(people, kind, codec):
 def test_a_wrong_export_is_judged_as_by_an_evaluation(original, people, kind):
     """Two joints swapped: the metric after is that of the swapped Keras model, and all of it is over the budget."""
     model = exchanged((0, 1))
-    found = measure(litert.convert(getattr(twins, kind)(model), "float32"), kind, original, BUDGETS["int8"])
+    found = measure(litert.convert(getattr(outputs, kind)(model), "float32"), kind, original, TOLERANCES["int8"])
     wanted = evaluate(Predictor(model, flip_test=False), people, diagnose=False).value
     assert found.value == wanted < original.value - 0.02
     lost = f"loses {100 * (original.value - wanted):.2f} points of AP (budget 1)"
@@ -123,7 +123,7 @@ def test_a_wrong_export_is_judged_as_by_an_evaluation(original, people, kind):
 def test_heatmaps_count_where_the_metric_sees_nothing(original):
     """A second, lower peak: the joints are where they were."""
     found = measure(
-        litert.convert(twins.heatmaps(exchanged((1, 0.7))), "float32"), "heatmaps", original, Budget(1, 0.99, 0)
+        litert.convert(outputs.heatmaps(exchanged((1, 0.7))), "float32"), "heatmaps", original, Tolerance(1, 0.99, 0)
     )
     assert found.value == pytest.approx(original.value, abs=0.01)
     (fault,) = found.faults
@@ -133,19 +133,19 @@ def test_heatmaps_count_where_the_metric_sees_nothing(original):
 
 
 def test_without_labels(original):
-    keras_model = Original(predictor(), original.crops)
+    keras_model = Reference(predictor(), original.crops)
     model = exchanged((0, 1))
     faults = {}
     for kind in ("heatmaps", "keypoints"):
-        found = measure(litert.convert(getattr(twins, kind)(model), "float32"), kind, keras_model, BUDGETS["int8"])
+        found = measure(litert.convert(getattr(outputs, kind)(model), "float32"), kind, keras_model, TOLERANCES["int8"])
         assert found.value is None and len(found.faults) == 1
         faults[kind] = found.faults[0]
     assert "correlation" in faults["heatmaps"] and "joint in twenty" in faults["keypoints"]
 
 
 def test_levels_of_int8(original):
-    conversion = litert.convert(twins.heatmaps(predictor().model), "int8", original.crops, least_crops=1)
-    found = measure(conversion, "heatmaps", original, BUDGETS["int8"])
+    conversion = litert.convert(outputs.heatmaps(predictor().model), "int8", original.crops, least_crops=1)
+    found = measure(conversion, "heatmaps", original, TOLERANCES["int8"])
     assert found.faults == () and 100 < found.levels <= 256
 
 
@@ -174,7 +174,7 @@ def near(correlation=1.0, shift=0.0):
 )
 def test_budget(value, parity, words):
     keras_model = type("Made", (), {"metric": "PCK", "value": 0.5})
-    faults = gate._faults(parity, keras_model, value, Budget(1.0 + 1e-9, 0.9, 2))
+    faults = verify._faults(parity, keras_model, value, Tolerance(1.0 + 1e-9, 0.9, 2))
     assert len(faults) == len(words) and all(word in fault for word, fault in zip(words, faults, strict=True))
 
 
@@ -190,19 +190,19 @@ def test_no_budget(field, value):
 
 def test_other_joints(people):
     with pytest.raises(InputError, match=r"has 17 joints .* the network makes 3"):
-        Original(Predictor(dots.network(dotted.SIZE), flip_test=False), people)
+        Reference(Predictor(dots.network(dotted.SIZE), flip_test=False), people)
 
 
 def test_nobody(people):
     with pytest.raises(InputError, match="has no boxes of people"):
-        Original(predictor(), people.take([]))
+        Reference(predictor(), people.take([]))
 
 
 def test_an_unreadable_image(tmp_path):
     people = dotted.folder(tmp_path, "val2017", 4)
     (tmp_path / "val2017" / "1.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"1\.png cannot be read"):
-        Original(predictor(), people)
+        Reference(predictor(), people)
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,15 @@ def test_an_unreadable_image(tmp_path):
         (np.full((3, *dotted.SIZE, 3), np.nan), "from nan to nan"),
         (np.full((3, *dotted.SIZE, 3), 0.5), "from 0.5 to 0.5; give RGB 0..255"),
         (np.zeros((3, 64, 96, 3)), r"shape \(3, 64, 96, 3\); give people, or crops \(n, 96, 64, 3\)"),
-        (np.full((3, *dotted.SIZE, 3), 30.0), "sure of no joint of these 3 crops"),
+        (np.full((3, *dotted.SIZE, 3), 30.0), "confident of no joint of these 3 crops"),
         (np.zeros((0, *dotted.SIZE, 3)), r"shape \(0, 96, 64, 3\)"),
     ],
 )
 def test_crops_that_show_nothing(crops, words):
     with pytest.raises(InputError, match=words):
         measure(
-            litert.convert(twins.heatmaps(predictor().model), "float32"), "heatmaps", Original(predictor(), crops), FREE
+            litert.convert(outputs.heatmaps(predictor().model), "float32"),
+            "heatmaps",
+            Reference(predictor(), crops),
+            FREE,
         )

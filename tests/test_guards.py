@@ -12,18 +12,19 @@ import tensorflow as tf
 from micro import EXPERIMENT, STEPS, draw, people_of
 
 from keras_mrpose import training
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Recipe
-from keras_mrpose.data import pipeline, synthetic
+from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import fit, guards
-from keras_mrpose.training.averaging import AveragedWeights
+from keras_mrpose.synthetic import dataset
+from keras_mrpose.training import sanity_checks, train
 from keras_mrpose.training.bad_batch import BadBatch
-from keras_mrpose.training.guards import GAP, BatchNormGuard, StopOnNaN, batch_norm_gap
-from keras_mrpose.training.state import State, States, captured
+from keras_mrpose.training.checkpointing import State, States, capture
+from keras_mrpose.training.optimization import AveragedWeights
+from keras_mrpose.training.sanity_checks import BN_GAP, BatchNormGuard, StopOnNaN, bn_train_eval_gap
 
 
 def micro(
@@ -45,7 +46,7 @@ def micro(
     x = keras.layers.Dropout(dropout, seed=1)(x)
     x = keras.layers.Conv2D(skeleton.num_joints, 1, dtype="float32", name="last")(x)
     codec = codec or GaussianCodec(1.5)
-    return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
+    return networks.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,14 @@ def validation(tables):
 @pytest.fixture(scope="module")
 def drawn_many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
-    synthetic.write(folder, 120, size=(120, 160))
-    synthetic.write(folder, 16, split="val2017", first_index=120, size=(120, 160))
+    dataset.write(folder, 120, size=(120, 160))
+    dataset.write(folder, 16, split="val2017", first_index=120, size=(120, 160))
     return people_of(folder)
 
 
 @pytest.fixture
 def micro_networks(monkeypatch):
-    monkeypatch.setattr(fit.zoo, "build", micro)
+    monkeypatch.setattr(train.networks, "build", micro)
 
 
 def compiled(**options):
@@ -139,7 +140,7 @@ def test_the_first_loss_that_is_no_number_ends_the_training(loss, tmp_path):
     assert str(caught.value) == (
         f"The loss became {loss} in epoch 2, batch 7; the batch is in {tmp_path / 'bad-batch.npz'}, and to be looked "
         f"at in {tmp_path / 'bad-batch.png'}; no state was saved before; start another run with a lower learning rate "
-        "(now 0.001), or mend these people."
+        "(now 0.001), or fix these people."
     )
 
 
@@ -191,7 +192,7 @@ def test_another_precision_is_advised(tmp_path):
         keras.config.set_dtype_policy("float32")
     callback = StopOnNaN(Noted(tmp_path))
     callback.set_model(model)
-    with pytest.raises(InputError, match=r"\(now 0\.001\), use another precision than mixed_float16, or mend"):
+    with pytest.raises(InputError, match=r"\(now 0\.001\), use another precision than mixed_float16, or fix"):
         callback.on_epoch_end(0, {"loss": math.nan})
 
 
@@ -202,11 +203,11 @@ def test_another_precision_is_advised(tmp_path):
 def aside(people, tmp_path_factory):
     """Folder, network and file of a batch in the middle."""
     folder, model = tmp_path_factory.mktemp("aside"), compiled()
-    before = captured(model)
+    before = capture(model)
     states = States(folder / "state")
-    states.write(State(1, variables=captured(compiled())))  # of no use: these weights are whole
+    states.write(State(1, variables=capture(compiled())))  # of no use: these weights are whole
     assert BadBatch(folder, people, options(), states).write(model, 1, 2) == []
-    after = captured(model)
+    after = capture(model)
     assert all(np.array_equal(before[name], after[name]) for name in before)
     return SimpleNamespace(folder=folder, model=model, file=written(folder))
 
@@ -229,7 +230,7 @@ def test_the_batch_is_the_one_of_the_training(people, aside):
         assert (mine == theirs).all() or (mine == theirs[list(COCO.mirrored)]).all()
     # a length becomes longer as the crop is enlarged, at most by 1 / (1 - 0.1) or 1 / (1 + 0.1)
     widths = np.maximum(people.boxes[rows, 2] * 1.25 / 16, people.boxes[rows, 3] * 1.25 / 24)
-    ratio = aside.file["targets"][:, 0, 3] / (people.normalizer[rows] / widths)
+    ratio = aside.file["targets"][:, 0, 3] / (people.reference_length[rows] / widths)
     assert ((ratio > 0.9) & (ratio < 1.12)).all()
 
 
@@ -246,9 +247,9 @@ def test_rows_are_those_of_an_epoch(people):
 
 def losses_of(model, images, targets):
     """In training mode, float64; of a copy, because that moves averages."""
-    twin = compiled()
-    twin.set_weights(model.get_weights())
-    maps = np.float64(keras.ops.convert_to_numpy(twin(images, training=True)))
+    output = compiled()
+    output.set_weights(model.get_weights())
+    maps = np.float64(keras.ops.convert_to_numpy(output(images, training=True)))
     wanted, weights = model.codec.encode(targets[..., :2], targets[..., 2], maps.shape[1:3])
     error = np.float64(weights)[:, None, None] * (maps - np.float64(wanted))
     return 0.5 * (error**2).mean(axis=(1, 2, 3))
@@ -268,7 +269,7 @@ def test_broken_weights_give_way_to_those_of_the_last_state(people, tmp_path):
     for network in (model, None):
         model.get_layer("first").kernel.assign(np.full((4, 4, 3, 8), np.nan))
         if network is None:
-            states.write(State(1, 2, variables=captured(good)))
+            states.write(State(1, 2, variables=capture(good)))
         assert BadBatch(tmp_path, people, options(), states).write(model, 0, 2) == []
         found = written(tmp_path)
         assert found["ids"].shape == (4,)
@@ -321,7 +322,7 @@ def test_an_exploding_training_keeps_the_batch(people, validation, micro_network
     """With this learning rate the first step's weights overflow, the second or third step's loss is no number."""
     wild = dataclasses.replace(EXPERIMENT, recipe=Recipe(epochs=2, batch_size=4, learning_rate=1e30))
     with pytest.raises(InputError, match=r"The loss became (nan|inf) in epoch 1, batch [234]; the batch is .* whole s"):
-        training.train(wild, people, validation, tmp_path / "run")
+        train.train(wild, people, validation, tmp_path / "run")
     assert names(tmp_path / "run") >= {"bad-batch.npz", "bad-batch.png", "config.json"}
     assert not names(tmp_path / "run") & {"last.keras", "best.keras", "history.json"}
     assert written(tmp_path / "run")["ids"].shape == (4,)
@@ -332,15 +333,15 @@ def test_a_person_that_breaks_the_training_is_named(people, validation, micro_ne
     order = {"batch_size": 4, "seed": 0, "first_epoch": 0}
     row = pipeline.rows(people, first_step=2, **order)[1]
     with pytest.raises(InputError, match=rf"epoch 1, batch 3; .* where people {people.ids[row]} are not finite"):
-        training.train(EXPERIMENT, broken(people, row, monkeypatch), validation, tmp_path / "run")
+        train.train(EXPERIMENT, broken(people, row, monkeypatch), validation, tmp_path / "run")
     found = written(tmp_path / "run")
     assert found["ids"][1] == people.ids[row]
     assert np.isnan(found["targets"]).any(axis=(1, 2)).tolist() == [False, True, False, False]
-    history = training.train(EXPERIMENT, people, validation, tmp_path / "run", overwrite=True, time_limit=0.0)
+    history = train.train(EXPERIMENT, people, validation, tmp_path / "run", overwrite=True, time_limit=0.0)
     assert not names(tmp_path / "run") & {"bad-batch.npz", "bad-batch.png"}
     model = keras.models.load_model(tmp_path / "run" / "last.keras")
     first = next(iter(pipeline.batches(validation, (96, 64), 4)))[0]
-    assert history[GAP] == [pytest.approx(batch_norm_gap(model, first), abs=1e-6)]
+    assert history[BN_GAP] == [pytest.approx(bn_train_eval_gap(model, first), abs=1e-6)]
 
 
 # --- batch norm ---------------------------------------------------------------------------------------------------
@@ -355,11 +356,11 @@ def images(people):
 def test_the_gap_is_one_less_the_correlation_and_changes_nothing(images, dropout):
     """Float32 maps of 8 x 24 x 16 x 17 values; their correlation is good to 1e-6."""
     model = compiled(dropout=dropout)
-    before = captured(model)
-    gap = batch_norm_gap(model, images)
-    after = captured(model)
+    before = capture(model)
+    gap = bn_train_eval_gap(model, images)
+    after = capture(model)
     assert set(before) == set(after) and all(np.array_equal(before[name], after[name]) for name in before)
-    assert gap == batch_norm_gap(model, images)
+    assert gap == bn_train_eval_gap(model, images)
     maps = [keras.ops.convert_to_numpy(model(images, training=mode)).ravel() for mode in (False, True)]
     assert gap == pytest.approx(1 - np.corrcoef(*np.float64(maps))[0, 1], abs=1e-6)
     assert 1e-4 < gap < 2
@@ -378,15 +379,15 @@ def test_the_gap_at_its_ends(images):
     model = compiled()
     norm, last = model.get_layer("norm"), model.layers[-1]
     last.set_weights([np.zeros_like(values) for values in last.get_weights()])
-    assert batch_norm_gap(model, images) == 0  # flat both times
+    assert bn_train_eval_gap(model, images) == 0  # flat both times
     plain = keras.Sequential([keras.Input((96, 64, 3)), keras.layers.Conv2D(17, 4, 4)])
-    assert batch_norm_gap(plain, images) == pytest.approx(0, abs=1e-12)
+    assert bn_train_eval_gap(plain, images) == pytest.approx(0, abs=1e-12)
     model = compiled()
     norm = model.get_layer("norm")
     norm.moving_mean.assign(np.full(8, 1e6))  # nothing gets through the ReLU
-    assert batch_norm_gap(model, images) == 1
+    assert bn_train_eval_gap(model, images) == 1
     norm.moving_mean.assign(np.full(8, np.nan))
-    assert math.isnan(batch_norm_gap(model, images))
+    assert math.isnan(bn_train_eval_gap(model, images))
 
 
 class Steps:
@@ -402,7 +403,7 @@ class Steps:
     def gap(self, epoch=0):
         logs = {}
         self.guard.on_epoch_end(epoch, logs)
-        return logs.get(GAP)
+        return logs.get(BN_GAP)
 
 
 def test_a_wide_gap_is_told_once_and_not_at_once(images, capsys):
@@ -413,7 +414,7 @@ def test_a_wide_gap_is_told_once_and_not_at_once(images, capsys):
     run.model.optimizer.iterations.assign(50)
     assert run.gap(3) == 1
     told = capsys.readouterr()
-    assert told.out == "" and "batch_norm_gap is 1.00 after epoch 4" in told.err
+    assert told.out == "" and "bn_train_eval_gap is 1.00 after epoch 4" in told.err
     assert run.gap(4) == 1
     assert capsys.readouterr() == ("", "")
 
@@ -449,7 +450,7 @@ def test_real_networks_on_both_sides_of_the_border(drawn_many, momentum, scale, 
     experiment = dataclasses.replace(
         EXPERIMENT, model="simplebaseline", recipe=Recipe(epochs=2, batch_size=8, learning_rate=2e-3, epsilon=1e-10)
     )
-    model = fit.build(experiment, people, 36)
+    model = train.build(experiment, people, 36)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
@@ -457,5 +458,5 @@ def test_real_networks_on_both_sides_of_the_border(drawn_many, momentum, scale, 
     guard = BatchNormGuard(pipeline.batches(validation, (96, 64), 8), AveragedWeights(model, list))
     scaled = batches.map(lambda images, targets: (images * scale, targets))
     history = model.fit(scaled, steps_per_epoch=36, epochs=2, verbose=0, shuffle=False, callbacks=[guard]).history
-    assert (history[GAP][-1] > guards.WIDE_GAP) == broken
-    assert ("batch_norm_gap" in capsys.readouterr().err) == broken
+    assert (history[BN_GAP][-1] > sanity_checks.MAX_BN_GAP) == broken
+    assert ("bn_train_eval_gap" in capsys.readouterr().err) == broken

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from keras_mrpose import geometry
+from keras_mrpose.codecs import CODECS, DarkCodec, GaussianCodec, UDPCodec, peaks
+from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import CODECS, DarkCodec, GaussianCodec, UDPCodec, peaks
-from keras_mrpose.heatmaps import codec as codec_of
 from keras_mrpose.skeletons import COCO
 
 SIZE = (16, 12)  # height, width
@@ -326,9 +326,10 @@ def test_sound_border_moves_peaks_beside_all_sides():
 
 def test_sound_border_leaves_the_mirrored_maps_out_of_column_0():
     """The shift moves nothing into it: there the image alone decides. All other columns are the published ones."""
-    heatmaps, of_mirrored = np.random.default_rng(8).normal(size=(2, 3, *SIZE, 17)).astype(np.float32)
+    heatmaps, flipped_heatmaps = np.random.default_rng(8).normal(size=(2, 3, *SIZE, 17)).astype(np.float32)
     sound, published = (
-        np.asarray(codec.merge_flipped(heatmaps, of_mirrored, COCO.mirrored)) for codec in (SOUND_BORDER, PUBLISHED)
+        np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored))
+        for codec in (SOUND_BORDER, PUBLISHED)
     )
     np.testing.assert_array_equal(sound[:, :, 0], heatmaps[:, :, 0])
     np.testing.assert_array_equal(sound[:, :, 1:], published[:, :, 1:])
@@ -357,17 +358,17 @@ def both_views(pixels):
 def test_shifted_mirrored_targets_equal_the_targets_of_whole_pixels():
     """Except column 0, which keeps its own value."""
     pixels = np.random.default_rng(4).integers(16, np.array(SIZE[::-1]) * 4 - 16, (20, 17, 2)).astype(float)
-    heatmaps, of_mirrored = both_views(pixels)
-    merged = np.asarray(PUBLISHED.merge_flipped(heatmaps, of_mirrored, COCO.mirrored))
+    heatmaps, flipped_heatmaps = both_views(pixels)
+    merged = np.asarray(PUBLISHED.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored))
     np.testing.assert_array_equal(merged[:, :, 1:], heatmaps[:, :, 1:])
-    back = of_mirrored[:, :, ::-1][..., COCO.mirrored]
+    back = flipped_heatmaps[:, :, ::-1][..., COCO.mirrored]
     np.testing.assert_array_equal(merged[:, :, 0], (heatmaps[:, :, 0] + back[:, :, 0]) / 2)
 
 
 def test_unshifted_mirrored_targets_lie_to_the_left():
     pixels = np.random.default_rng(5).uniform(8, np.array(SIZE[::-1]) * 4 - 8, (60, 17, 2))
-    heatmaps, of_mirrored = both_views(pixels)
-    back = 2 * np.asarray(GaussianCodec(flip_shift=False).merge_flipped(0 * heatmaps, of_mirrored, COCO.mirrored))
+    heatmaps, flipped_heatmaps = both_views(pixels)
+    back = 2 * np.asarray(GaussianCodec(flip_shift=False).merge_flipped(0 * heatmaps, flipped_heatmaps, COCO.mirrored))
     off = decode(back)[0][..., 0] - decode(heatmaps)[0][..., 0]
     assert off.mean() == pytest.approx(-3 / 4, abs=5 * float(off.std()) / math.sqrt(off.size))
     assert set(np.unique(off)) == {-1, 0}
@@ -403,7 +404,7 @@ def test_config_equality_and_serialization():
 def test_codecs_of_old_files_are_read():
     """As `.keras` files hold it that were written when `heatmaps` was one module."""
     written = {
-        "module": "keras_mrpose.heatmaps",
+        "module": "keras_mrpose.codecs",
         "class_name": "GaussianCodec",
         "config": {"sigma": 1.5, "flip_shift": True, "published_border": True},
         "registered_name": "keras_mrpose>GaussianCodec",

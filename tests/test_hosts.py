@@ -108,7 +108,7 @@ def met(lists, patience=20.0):
 
     def process(index):
         try:
-            results[index] = meeting.meet(lists[index], index, patience)
+            results[index] = meeting.rendezvous(lists[index], index, patience)
         except InputError as error:
             results[index] = str(error)
 
@@ -126,13 +126,13 @@ def test_meeting_joins_process_0_with_each_other():
     assert [len(part) for part in lines] == [2, 1, 1]
     for index in (1, 2):
         lines[0][index - 1].sendall(f"you are {index}\n".encode())
-        assert meeting.read_word(lines[index][0]) == f"you are {index}"
+        assert meeting.recv_line(lines[index][0]) == f"you are {index}"
     for line in (line for part in lines for line in part):
         assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):  # Linux
             keep = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             idle, pause, times = (line.getsockopt(socket.IPPROTO_TCP, name) for name in keep)
-            assert idle + pause * times == meeting.SILENCE
+            assert idle + pause * times == meeting.PEER_TIMEOUT
         assert line.gettimeout() is None  # a training may be quiet for hours
         line.close()
 
@@ -154,19 +154,19 @@ def test_nobody_there():
     listed = free_addresses()
     begin = time.monotonic()
     with pytest.raises(InputError, match=f"{listed[1]} was not there in time; start process 1"):
-        meeting.meet(listed, 0, 1.0)
+        meeting.rendezvous(listed, 0, 1.0)
     with pytest.raises(InputError, match=f"Process 0 at {listed[0]} did not call in time"):
-        meeting.meet(listed, 1, 1.0)
+        meeting.rendezvous(listed, 1, 1.0)
     assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("words", [b"GET / HTTP/1.0\r\n\r\n", b"80\n", b"[80]\n"])
 def test_strangers_are_sent_away(words):
     listed, lines = free_addresses(), []
-    other = threading.Thread(target=lambda: lines.extend(meeting.meet(listed, 1, 5.0)))
+    other = threading.Thread(target=lambda: lines.extend(meeting.rendezvous(listed, 1, 5.0)))
     other.start()
     call_as_a_stranger(listed[1], words)
-    lines.extend(meeting.meet(listed, 0, 5.0))
+    lines.extend(meeting.rendezvous(listed, 0, 5.0))
     other.join()
     assert len(lines) == 2
     for line in lines:
@@ -182,7 +182,7 @@ def test_a_stranger_at_an_address_is_nobody():
         listed = [*free_addresses(1), f"127.0.0.1:{server.getsockname()[1]}"]
         threading.Thread(target=answer).start()
         with pytest.raises(InputError, match="was not there in time; start process 1"):
-            meeting.meet(listed, 0, 0.5)
+            meeting.rendezvous(listed, 0, 0.5)
 
 
 def test_who_has_met_is_told_that_another_is_not_there():
@@ -214,10 +214,10 @@ def test_a_line_that_breaks_in_any_way_is_a_closed_one():
     one, other = socket.socketpair()
     with one, other:
         one.settimeout(0.01)
-        assert meeting.read_word(one) == ""
+        assert meeting.recv_line(one) == ""
         other.sendall(b"a word\n")
         other.close()
-        assert [meeting.read_word(one), meeting.read_word(one)] == ["a word", ""]
+        assert [meeting.recv_line(one), meeting.recv_line(one)] == ["a word", ""]
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -227,7 +227,7 @@ def test_port_in_use(index):
         socket.create_server(("", int(listed[index].partition(":")[2]))),
         pytest.raises(InputError, match=f"{listed[index]} cannot be used"),
     ):
-        meeting.meet(listed, index, 1.0)
+        meeting.rendezvous(listed, index, 1.0)
 
 
 # --- the watch ----------------------------------------------------------------------------------------------------
@@ -242,11 +242,11 @@ def watched(monkeypatch):
         told.append(code)
         sys.exit()  # the thread
 
-    def watch(joined, original=hosts.Hosts._watch):
+    def watch(joined, original=hosts.ProcessGroup._watch):
         with contextlib.suppress(SystemExit):
             original(joined)
 
-    monkeypatch.setattr(hosts.Hosts, "_watch", watch)
+    monkeypatch.setattr(hosts.ProcessGroup, "_watch", watch)
     monkeypatch.setattr(hosts, "jax", SimpleNamespace(distributed=SimpleNamespace(shutdown=lambda: None)))
     monkeypatch.setattr(hosts.os, "write", lambda descriptor, words: told.append((descriptor, words.decode())))
     monkeypatch.setattr(hosts.os, "_exit", leave)
@@ -257,7 +257,9 @@ def watched(monkeypatch):
         for end in ends:
             end.settimeout(10)
         before = set(threading.enumerate())
-        joined = hosts.Hosts(others + 1, index, lines, tuple(f"process {i} at a:{i}" for i in range(1, others + 1)))
+        joined = hosts.ProcessGroup(
+            others + 1, index, lines, tuple(f"process {i} at a:{i}" for i in range(1, others + 1))
+        )
         watches.append((joined, *set(threading.enumerate()) - before))
         return SimpleNamespace(joined=joined, ends=ends, told=told)
 
@@ -288,10 +290,10 @@ def test_process_0_waits_for_all_and_tells_them(watched):
     one.sendall(b"through\n")
     leaving.start()
     two.settimeout(0.2)
-    assert meeting.read_word(two) == ""  # no word yet
+    assert meeting.recv_line(two) == ""  # no word yet
     two.settimeout(10)
     two.sendall(b"through\n")
-    assert [meeting.read_word(end) for end in run.ends] == ["through", "through"]
+    assert [meeting.recv_line(end) for end in run.ends] == ["through", "through"]
     one.close(), two.close()  # through: no loss
     leaving.join(3)
     assert not leaving.is_alive() and run.told == []
@@ -301,7 +303,7 @@ def test_another_process_waits_for_process_0_and_hangs_up(watched):
     run = watched(1, 1)
     leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
     leaving.start()
-    assert meeting.read_word(run.ends[0]) == "through"
+    assert meeting.recv_line(run.ends[0]) == "through"
     leaving.join(0.2)
     assert leaving.is_alive()
     run.ends[0].sendall(b"through\n")
@@ -315,7 +317,7 @@ def test_a_process_that_is_gone_is_told_to_the_others(watched):
     gone, other = run.ends
     gone.close()
     words = "process 1 at a:1 is gone (its own output may say why)"
-    assert meeting.read_word(other) == f"lost {words}"
+    assert meeting.recv_line(other) == f"lost {words}"
     time.sleep(0.1)
     assert hosts.LOST not in run.told  # JAX's service would end under the other one
     other.close()
@@ -343,7 +345,7 @@ def test_a_process_that_fails_says_why(watched, error, words):
     leaving = threading.Thread(target=run.joined.__exit__, args=(type(error), error, None))
     leaving.start()
     for end in run.ends:
-        assert meeting.read_word(end) == f"lost process 0 has stopped: {words}"
+        assert meeting.recv_line(end) == f"lost process 0 has stopped: {words}"
         end.sendall(b"lost another one, too\n")
         end.close()
     leaving.join(3)
@@ -368,7 +370,7 @@ def test_a_signal_is_passed_on_to_process_0(watched):
     first, other = watched(0, 1), watched(1, 1)
     with first.joined.interruption() as stop, other.joined.interruption() as passed:
         passed._note(signal.SIGTERM, None)
-        word = meeting.read_word(other.ends[0])
+        word = meeting.recv_line(other.ends[0])
         assert word == "signal SIGTERM" and passed.signal is None
         first.ends[0].sendall(f"{word}\nsignal SIGINT\n".encode())
         assert soon(lambda: stop.signal is not None)

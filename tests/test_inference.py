@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build, list_models
-from keras_mrpose.models.inference import DepthToSpace, rewritten
+from keras_mrpose.models.fuse import DepthToSpace, fuse_for_inference
 from keras_mrpose.models.normalization import BatchNorm
 
 SIZE = (64, 96, 3)
@@ -74,7 +74,7 @@ def check(name, backbone, deconvolution="depth_to_space"):
     and 4e-6 for the others. EfficientNet's gates on random weights make 1e-4 of it.
     """
     model = network(name, backbone)
-    new = rewritten(model, deconvolution)
+    new = fuse_for_inference(model, deconvolution)
     wanted, found = output(model, images()), output(new, images())
     assert found.dtype == np.float32 and wanted.std() > 0.1
     assert abs(found - wanted).max() < (4e-4 if backbone == "efficientnetv2b0" else 1e-5) * abs(wanted).max()
@@ -116,7 +116,7 @@ def test_in_float64_they_are_the_same(backbone, share):
     """Nothing is left but the rounding of the new kernels and biases: 6e-8, 6e-7 and 2e-5 were found."""
     model = network("mrheatnet1", backbone)
     exact = output(in_float64(model), images())
-    found = output(in_float64(rewritten(model)), images())
+    found = output(in_float64(fuse_for_inference(model)), images())
     assert 0 < abs(found - exact).max() < share * abs(exact).max()
 
 
@@ -150,7 +150,7 @@ def test_a_deconvolution_pixel_by_pixel(use_bias, activation):
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
     kernel, *bias = (w.astype(np.float64) for w in model.layers[1].get_weights())
     wanted = deconvolution_loop(x.astype(np.float64), kernel, bias[0] if bias else 0)
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     assert kinds(new)[DepthToSpace] == 1
     np.testing.assert_allclose(output(new, x), np.tanh(wanted) if activation else wanted, rtol=0, atol=2e-6)
 
@@ -165,7 +165,7 @@ def test_the_relu_behind_goes_into_the_four():
         ([layers.Conv2DTranspose(6, 4, 2, padding="same", activation="tanh"), layers.ReLU()], 1),
     ):
         model = alone(*stack)
-        new = rewritten(model)
+        new = fuse_for_inference(model)
         assert kinds(new)[layers.ReLU] == left and kinds(new)[DepthToSpace] == 1
         x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
         np.testing.assert_allclose(output(new, x), output(model, x), rtol=0, atol=2e-6)
@@ -185,7 +185,7 @@ def test_the_relu_behind_goes_into_the_four():
 def test_other_deconvolutions_stay(deconvolution):
     """With the batch norm in them."""
     model = alone(layers.Conv2DTranspose(6, **deconvolution, use_bias=False), BatchNorm(), layers.ReLU())
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     assert [type(layer) for layer in new.layers[1:]] == [layers.Conv2DTranspose, layers.ReLU]
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
     np.testing.assert_allclose(output(new, x), output(model, x), rtol=0, atol=2e-6)
@@ -215,7 +215,7 @@ def test_depth_to_space_is_row_by_row():
 @pytest.mark.parametrize("norm", [{}, {"scale": False, "epsilon": 0.1}, {"center": False, "axis": 3}])
 def test_every_convolution_takes_its_batch_norm_in(convolution, norm):
     model = alone(convolution(), layers.BatchNormalization(**norm))
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     assert len(new.layers) == 2
     x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
     np.testing.assert_allclose(output(new, x), output(model, x), rtol=0, atol=5e-6)
@@ -226,7 +226,7 @@ def test_weights_are_rounded_once():
     model = alone(layers.Conv2D(6, 3), layers.BatchNormalization(epsilon=0.01))
     kernel, bias, gamma, beta, mean, variance = (weight.astype(np.float64) for weight in model.get_weights())
     factor = gamma / np.sqrt(variance + 0.01)
-    found_kernel, found_bias = rewritten(model).get_weights()
+    found_kernel, found_bias = fuse_for_inference(model).get_weights()
     np.testing.assert_array_equal(found_kernel, (kernel * factor).astype(np.float32))
     np.testing.assert_array_equal(found_bias, ((bias - mean) * factor + beta).astype(np.float32))
 
@@ -255,7 +255,7 @@ def bottleneck(*behind, twice=False):
 def test_a_mean_goes_on_to_the_next_convolution(behind):
     """What the first one puts out varies around zero then, and the outputs are the same."""
     model, around_zero = bottleneck(*behind)
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     # the constant was there for a moment: a float32 of 200 has steps of 1.5e-5
     np.testing.assert_allclose(new.get_layer("first").bias, around_zero, atol=2e-5)
     wanted = output(in_float64(model), images().astype(np.float64))
@@ -276,7 +276,7 @@ def test_a_mean_goes_on_to_the_next_convolution(behind):
 )
 def test_a_mean_that_cannot_go_on_stays(behind, twice):
     model, around_zero = bottleneck(*behind, twice=twice)
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     np.testing.assert_allclose(new.get_layer("first").bias, around_zero + np.linspace(100, 200, 8), rtol=1e-6)
     for wanted, found in zip(*(keras.tree.flatten(one(images())) for one in (model, new)), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
@@ -287,7 +287,9 @@ def test_no_mean_to_pass_on():
     x = BatchNorm(center=False)(layers.Conv2D(8, 1)(image))
     model = randomize(keras.Model(image, layers.Conv2D(5, 1)(x)))
     wanted = output(model, images())
-    np.testing.assert_allclose(output(rewritten(model), images()), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+    np.testing.assert_allclose(
+        output(fuse_for_inference(model), images()), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max()
+    )
 
 
 def branches(kind):
@@ -316,7 +318,7 @@ def branches(kind):
 )
 def test_a_batch_norm_that_cannot_go_stays(kind):
     model = randomize(branches(kind))
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     assert kinds(new) == kinds(model)
     x = images((4, 6, 3)) / 255
     for found, wanted in zip(new(x), model(x), strict=True):
@@ -328,14 +330,14 @@ def test_a_batch_norm_that_cannot_go_stays(kind):
 
 def test_dropout_and_noise_are_gone():
     model = alone(layers.Dropout(0.5), layers.SpatialDropout2D(0.5), layers.GaussianNoise(1.0), layers.ReLU())
-    assert [type(layer) for layer in rewritten(model).layers] == [layers.InputLayer, layers.ReLU]
+    assert [type(layer) for layer in fuse_for_inference(model).layers] == [layers.InputLayer, layers.ReLU]
 
 
 def test_the_original_stays_as_it_is():
     model = network()
     model.compile("adam", "mse")
     before, described, kept = model.get_weights(), model.get_config(), kinds(model)
-    new = rewritten(model)
+    new = fuse_for_inference(model)
     assert type(new) is type(keras.Model(model.input, model.output)) and not new.compiled
     assert (new.name, new.input_shape, new.output_shape) == (model.name, model.input_shape, model.output_shape)
     assert (new.input.name, new.output_names) == ("image", ["heatmaps"])
@@ -353,7 +355,7 @@ def test_float32_whatever_it_was_trained_in(policy):
     keras.config.set_dtype_policy(policy)
     try:
         model = network("mrfeanet2")
-        new = rewritten(model)
+        new = fuse_for_inference(model)
     finally:
         keras.config.set_dtype_policy(before)
     assert all(layer.dtype_policy.name == "float32" for layer in new.layers[1:])  # the input has a type only
@@ -365,7 +367,7 @@ def test_float32_whatever_it_was_trained_in(policy):
 
 def test_an_unknown_form():
     with pytest.raises(InputError, match="deconvolution is 'pixels'; give one of depth_to_space, transpose"):
-        rewritten(network(), "pixels")
+        fuse_for_inference(network(), "pixels")
 
 
 @pytest.mark.slow

@@ -12,32 +12,32 @@ from dots import network, picture
 from keras import ops
 from small_networks import crops, each, trained
 
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
-from keras_mrpose.export import litert, twins
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.models.exported import interpreter
+from keras_mrpose.export import litert, outputs
+from keras_mrpose.runtime import interpreter
 
 BUILT_IN = {name for name in vars(schema.BuiltinOperator) if name.isupper()} - {"CUSTOM"}
 CROPS = np.rint(crops(32))
 
 
 @functools.cache
-def twin():
-    return twins.heatmaps(trained())
+def output():
+    return outputs.heatmaps(trained())
 
 
 @functools.cache
 def expected():
-    return each(twin(), CROPS[:4])
+    return each(output(), CROPS[:4])
 
 
 @functools.cache
 def converted(form, **options):
-    return litert.convert(twin(), form, CROPS, **options)
+    return litert.convert(output(), form, CROPS, **options)
 
 
 def heatmaps(conversion, images=CROPS[:4]):
-    return interpreter.Network(conversion.content)(images)
+    return interpreter.Interpreter(conversion.content)(images)
 
 
 def correlation(found):
@@ -69,7 +69,7 @@ def test_int8_is_near(form):
     assert len(converted(form).content) < 0.4 * len(converted("float32").content)
 
 
-@pytest.mark.parametrize("form", litert.FORMS)
+@pytest.mark.parametrize("form", litert.PRECISIONS)
 def test_operations(form):
     found = set(interpreter.ops(converted(form).content))
     assert found <= BUILT_IN
@@ -86,7 +86,7 @@ def test_operations(form):
 
 
 def test_plain_transposed_convolutions():
-    model = twins.heatmaps(trained(), "transpose")
+    model = outputs.heatmaps(trained(), "transpose")
     assert "TRANSPOSE_CONV" in interpreter.ops(litert.convert(model, "float32").content)
 
 
@@ -106,15 +106,15 @@ def test_int8_is_int8_throughout_and_per_channel():
 @pytest.mark.parametrize("form", ["float32", "int8"])
 def test_a_picture_of_bytes(form):
     conversion = converted(form, input_type="uint8")
-    assert interpreter.Network(conversion.content).input_type == np.uint8
+    assert interpreter.Interpreter(conversion.content).input_type == np.uint8
     # int8: its own 256 levels of the input are the bytes
     np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted(form)), rtol=0, atol=1e-5)
 
 
 def test_a_file_of_others_whose_input_is_int8():
-    converter = litert._converter(twin(), "int8", "float32", CROPS)
+    converter = litert._converter(output(), "int8", "float32", CROPS)
     converter.inference_input_type = tf.int8
-    lite = interpreter.Network(bytes(litert._converted(converter.convert)))
+    lite = interpreter.Interpreter(bytes(litert._converted(converter.convert)))
     assert lite.input_type == np.int8
     np.testing.assert_allclose(lite(CROPS[:4]), heatmaps(converted("int8")), rtol=0, atol=1e-5)
 
@@ -122,13 +122,13 @@ def test_a_file_of_others_whose_input_is_int8():
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
 def test_quantized_output_is_given_back_as_numbers(kind):
     conversion = converted("int8", output_type=kind)
-    assert interpreter.Network(conversion.content).output_type == np.dtype(kind)
+    assert interpreter.Interpreter(conversion.content).output_type == np.dtype(kind)
     np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted("int8")), rtol=0, atol=1e-5)
 
 
 def test_quiet(capfd):
-    litert.convert(twin(), "int8", CROPS, keep_float=["final_layer"])
-    interpreter.Network(litert.convert(twin(), "float32").content)
+    litert.convert(output(), "int8", CROPS, float_layers=["final_layer"])
+    interpreter.Interpreter(litert.convert(output(), "float32").content)
     assert capfd.readouterr() == ("", "")
 
 
@@ -140,7 +140,7 @@ def test_joints_inside(codec):
     model = network(codec=codec)
     people = np.random.default_rng(0).uniform([20, 20], [43, 75], (33, 1, 3, 2))
     images = np.stack([picture((96, 64), person) for person in people]).astype("float32")
-    joints = twins.keypoints(model)
+    joints = outputs.keypoints(model)
     conversion = litert.convert(joints, "float32")
     assert set(interpreter.ops(conversion.content)) <= BUILT_IN
     np.testing.assert_allclose(heatmaps(conversion, images[:4]), each(joints, images[:4]), rtol=0, atol=1e-3)
@@ -149,9 +149,9 @@ def test_joints_inside(codec):
 @pytest.mark.parametrize("codec", ["gaussian", pytest.param("dark", marks=pytest.mark.slow)])
 def test_int8_decodes_in_float(codec):
     """Positions between the levels, and heatmaps that keep their own."""
-    joints = twins.keypoints(trained(codec=codec))
+    joints = outputs.keypoints(trained(codec=codec))
     conversion = litert.convert(joints, "int8", CROPS, input_type="uint8")
-    assert conversion.in_float == ("joints",)
+    assert conversion.float_layers == ("joints",)
     assert set(interpreter.ops(conversion.content)) <= BUILT_IN
     found, maps = heatmaps(conversion), heatmaps(converted("int8"))
     points, scores = (np.asarray(part) for part in trained(codec=codec).codec.decode(maps))
@@ -164,8 +164,8 @@ def test_int8_decodes_in_float(codec):
 
 
 def test_a_layer_kept_in_float():
-    conversion = converted("int8", keep_float=("final_layer",))
-    assert conversion.in_float == ("final_layer",)
+    conversion = converted("int8", float_layers=("final_layer",))
+    assert conversion.float_layers == ("final_layer",)
     assert interpreter.ops(conversion.content)[-2:] == ["DEQUANTIZE", "CONV_2D"]
     assert interpreter.ops(converted("int8").content)[-2:] == ["CONV_2D", "DEQUANTIZE"]
     assert correlation(heatmaps(conversion)) > correlation(heatmaps(converted("int8")))
@@ -182,7 +182,7 @@ def spoilt():
     kernel = conv.get_weights()[0]
     kernel[:, :, 0] = 300
     conv.set_weights([kernel])
-    return twins.heatmaps(model)
+    return outputs.heatmaps(model)
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_the_worst_layer_is_found_and_can_be_kept():
     assert report[0].levels > 5 > 3 * np.median([tensor.levels for tensor in report])
     wanted = each(spoilt(), CROPS[:4]).ravel()
     bad, good = (
-        np.corrcoef(heatmaps(litert.convert(spoilt(), "int8", CROPS, keep_float=names)).ravel(), wanted)[0, 1]
+        np.corrcoef(heatmaps(litert.convert(spoilt(), "int8", CROPS, float_layers=names)).ravel(), wanted)[0, 1]
         for names in ([], ["layer2_0_conv3"])
     )
     assert bad < 0.99 < 0.997 < good
@@ -215,11 +215,11 @@ def test_levels_used():
         ({"input_type": "int8"}, "Unknown input type 'int8'"),
         ({"output_type": "float16"}, "Unknown output type"),
         ({"form": "float32", "output_type": "uint8"}, "output of the form float32 is float32; 'uint8' is asked for"),
-        ({"output_type": "int8", "keep_float": ["final_layer"]}, "whose final_layer is in float is float32"),
-        ({"form": "dynamic", "keep_float": ["final_layer"]}, "keep_float is for the form int8"),
-        ({"keep_float": ["finallayer"]}, "keep_float names 'finallayer'.*did you mean final_layer"),
-        ({"keep_float": ["?"]}, "keep_float names '\\?'.*summary"),
-        ({"keep_float": ["image"]}, "keep_float names 'image', which has become a part"),
+        ({"output_type": "int8", "float_layers": ["final_layer"]}, "whose final_layer is in float is float32"),
+        ({"form": "dynamic", "float_layers": ["final_layer"]}, "float_layers is for the form int8"),
+        ({"float_layers": ["finallayer"]}, "float_layers names 'finallayer'.*did you mean final_layer"),
+        ({"float_layers": ["?"]}, "float_layers names '\\?'.*summary"),
+        ({"float_layers": ["image"]}, "float_layers names 'image', which has become a part"),
         ({"calibration": None}, "calibrated with 0 crops; give at least 32"),
         ({"calibration": CROPS[:31]}, "calibrated with 31 crops"),
         ({"calibration": CROPS[:4], "least_crops": 5}, "calibrated with 4 crops; give at least 5"),
@@ -235,7 +235,7 @@ def test_levels_used():
 def test_mistakes(options, message):
     options = {"form": "int8", "calibration": CROPS, **options}
     with pytest.raises(InputError, match=message):
-        litert.convert(twin(), **options)
+        litert.convert(output(), **options)
 
 
 def test_operations_that_litert_lacks_are_named(capfd):
@@ -251,7 +251,7 @@ def test_truncated_files(share, tmp_path):
     content = converted("float32").content
     path = tmp_path / "net.tflite"
     path.write_bytes(content[: int(share * len(content))])
-    for reader in (interpreter.Network, interpreter.ops):
+    for reader in (interpreter.Interpreter, interpreter.ops):
         with pytest.raises(InputError, match=r"net\.tflite is damaged or not a \.tflite file .*export it again"):
             reader(path)
 
@@ -260,38 +260,38 @@ def test_garbage():
     for seed in range(20):
         content = np.random.default_rng(seed).bytes(10000)
         for junk in (content, content[:4] + b"TFL3" + content[8:]):
-            for reader in (interpreter.Network, interpreter.ops):
+            for reader in (interpreter.Interpreter, interpreter.ops):
                 with pytest.raises(InputError, match="damaged"):
                     reader(junk)
 
 
 def test_other_mistakes_with_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no\.tflite cannot be read: No such file"):
-        interpreter.Network(tmp_path / "no.tflite")
+        interpreter.Interpreter(tmp_path / "no.tflite")
     plain = keras.Input(batch_shape=(1, 7))
     content = litert.convert(keras.Model(plain, keras.layers.Dense(3)(plain)), "float32").content
     with pytest.raises(InputError, match=r"shapes \[\(1, 7\), \(1, 3\)\]; give a network from one image"):
-        interpreter.Network(content)
+        interpreter.Interpreter(content)
     monkeypatch.setattr(interpreter, "Interpreter", None)
     with pytest.raises(InputError, match=r"pip install 'keras_mrpose\[litert\]'"):
-        interpreter.Network(content)
+        interpreter.Interpreter(content)
 
 
 @pytest.mark.parametrize("shape", [(64, 96, 3), (2, 96, 64, 3), (2, 64, 96, 4), (2, 64, 96)])
 def test_crops_of_another_shape(shape):
     with pytest.raises(InputError, match=r"takes \(n, 64, 96, 3\)"):
-        interpreter.Network(converted("float32").content)(np.zeros(shape))
+        interpreter.Interpreter(converted("float32").content)(np.zeros(shape))
 
 
 def test_crops_of_bytes_and_none_at_all():
-    lite = interpreter.Network(converted("float32").content, threads=1)
+    lite = interpreter.Interpreter(converted("float32").content, threads=1)
     np.testing.assert_array_equal(lite(CROPS[:2].astype(np.uint8)), lite(CROPS[:2]))
     assert lite(CROPS[:0]).shape == (0, 16, 24, 17)
     assert lite.output_shape == (1, 16, 24, 17)
 
 
 def test_a_batch_of_two():
-    lite = interpreter.Network(litert.convert(twins.heatmaps(trained(), batch=2), "float32").content)
+    lite = interpreter.Interpreter(litert.convert(outputs.heatmaps(trained(), batch=2), "float32").content)
     np.testing.assert_allclose(lite(CROPS[:4]), expected(), rtol=0, atol=1e-5 * abs(expected()).max())
     with pytest.raises(InputError, match=r"n a multiple of 2\."):
         lite(CROPS[:3])

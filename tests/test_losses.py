@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
 
 SIZE = (16, 12)
@@ -106,7 +106,7 @@ def hard(k, target, heatmaps):
 def test_hard_keypoints_in_float64(k):
     """Means of 192 float32 terms: 1e-6 relative is generous; five of five joints are the plain loss."""
     target, heatmaps = sample()
-    found = HeatmapMSE(hardest=k).call(target, tf.constant(heatmaps))
+    found = HeatmapMSE(ohkm_topk=k).call(target, tf.constant(heatmaps))
     assert found.shape == (4,)  # `MirroredStrategy` needs a loss for each sample
     np.testing.assert_allclose(found, hard(k, target, heatmaps), rtol=1e-6)
     if k == 5:
@@ -121,7 +121,7 @@ def test_only_hard_keypoints_have_a_gradient():
     heatmaps = tf.constant(heatmaps)
     with tf.GradientTape() as tape:
         tape.watch(heatmaps)
-        value = HeatmapMSE(hardest=2)(target, heatmaps)
+        value = HeatmapMSE(ohkm_topk=2)(target, heatmaps)
     moved = np.abs(tape.gradient(value, heatmaps).numpy()).sum(axis=(1, 2)) > 0
     wanted = [[0, 0, 0, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
     np.testing.assert_array_equal(moved, wanted)
@@ -154,9 +154,9 @@ def test_fit_learns_and_reports_the_mean_over_samples():
 
 
 def test_config_and_serialization():
-    loss = HeatmapMSE(DarkCodec(3, flip_shift=False), hardest=3, name="mine", reduction="sum")
+    loss = HeatmapMSE(DarkCodec(3, flip_shift=False), ohkm_topk=3, name="mine", reduction="sum")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert isinstance(again, HeatmapMSE)
-    assert (again.codec, again.hardest, again.name, again.reduction) == (loss.codec, 3, "mine", "sum")
+    assert (again.codec, again.ohkm_topk, again.name, again.reduction) == (loss.codec, 3, "mine", "sum")
     assert keras.losses.deserialize(keras.losses.serialize(loss)).get_config() == loss.get_config()
     assert HeatmapMSE().codec == GaussianCodec()

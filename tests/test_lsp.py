@@ -83,7 +83,7 @@ def test_box_and_area_are_those_of_the_labelled_joints(tmp_path):
         w, h = np.ptp(seen, axis=0)
         np.testing.assert_allclose(people.boxes[person], (x, y, w, h))
         assert people.areas[person] == pytest.approx(0.53 * w * h)
-        assert people.normalizer[person] == pytest.approx(np.sqrt(0.53 * w * h))
+        assert people.reference_length[person] == pytest.approx(np.sqrt(0.53 * w * h))
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------

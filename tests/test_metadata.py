@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flatbuffers import number_types as numbers
 
-interpreter = pytest.importorskip("keras_mrpose.models.exported.interpreter")
+interpreter = pytest.importorskip("keras_mrpose.runtime.interpreter")
 if interpreter.Interpreter is None:
     pytest.skip("ai-edge-litert is not installed: pip install 'keras_mrpose[litert]'", allow_module_level=True)
 
@@ -81,11 +81,11 @@ def test_the_network_is_the_same(file):
 
 
 def test_input_and_output_have_names(file):
-    twin, _, after = file
+    output, _, after = file
     runner = interpreter.Interpreter(model_content=after).get_signature_runner()
     crop = np.random.default_rng(1).uniform(0, 255, (1, 32, 16, 3)).astype(np.float32)
     (name, found), *rest = runner(image=crop).items()
-    assert (name, rest) == ("heatmaps" if twin == "heatmaps" else "joints", [])
+    assert (name, rest) == ("heatmaps" if output == "heatmaps" else "joints", [])
     np.testing.assert_array_equal(found, interpreter.Network(after)(crop))
 
 
@@ -106,11 +106,11 @@ def test_the_model_and_its_picture(file):
 
 def test_what_comes_out(file):
     """TensorMetadata 2 dimensions, 3 content (2 range), 6 files; AssociatedFile 0 name, 2 type."""
-    twin, _, after = file
+    output, _, after = file
     (found,) = root_of(after).tables(3)[0].tables(3)
-    maps = twin == "heatmaps"
+    maps = output == "heatmaps"
     assert found.string(0) == ("heatmaps" if maps else "joints")
-    assert len(found.strings(2)) == 1 + len(SHAPES[twin])
+    assert len(found.strings(2)) == 1 + len(SHAPES[output])
     content = found.below(3)
     assert content.scalar(0) == 1  # features
     first, last = (content.below(2).scalar(field, numbers.Int32Flags) for field in (0, 1))
@@ -126,5 +126,5 @@ def test_the_joints_names_are_in_the_file(file):
 
 
 def test_it_is_the_same_every_time(file):
-    twin, before, after = file
-    assert metadata.described(before, "mrfeanet9", JOINTS, twin) == after
+    output, before, after = file
+    assert metadata.described(before, "mrfeanet9", JOINTS, output) == after

@@ -13,12 +13,12 @@ from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 
 from keras_mrpose import geometry, metrics, skeletons
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.coco import results_json
-from keras_mrpose.heatmaps import GaussianCodec
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.predictor import crop_matrices, to_image
+from keras_mrpose.predict.predictor import crop_matrices, to_image
 
 SIZE = (32, 24)  # heatmaps, height and width
 JOINTS = 17
@@ -107,8 +107,8 @@ def exact_ap(found, truth, areas):
         "categories": [{"id": 1, "name": "person"}],
     }
     coco.createIndex()
-    sure = [joints[joints[:, 2] > 0.2, 2] for joints in found.astype("float64")]
-    scores = [scores.mean() if len(scores) else 0.0 for scores in sure]
+    confident = [joints[joints[:, 2] > 0.2, 2] for joints in found.astype("float64")]
+    scores = [scores.mean() if len(scores) else 0.0 for scores in confident]
     evaluation = COCOeval(coco, coco.loadRes(results_json(found, np.arange(len(found)) + 1, scores)), "keypoints")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -412,7 +412,7 @@ def crops(shared):
     def in_heatmap(joints):
         return np.stack([geometry.transform(m, each) for m, each in zip(matrices, joints[..., :2], strict=True)]) / 4
 
-    lengths = np.repeat(persons.normalizer * geometry.scale_of(matrices) / 4, JOINTS).reshape(-1, JOINTS, 1)
+    lengths = np.repeat(persons.reference_length * geometry.scale_of(matrices) / 4, JOINTS).reshape(-1, JOINTS, 1)
     target = np.concatenate([in_heatmap(persons.keypoints), persons.keypoints[..., 2:], lengths], axis=-1)
     return SimpleNamespace(
         found=found,

@@ -13,7 +13,7 @@ from test_metrics import CODEC, JOINTS, SIGMAS, SIZE, TORSO, decoded, people
 
 from keras_mrpose import metrics
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.training.strategy import devices
+from keras_mrpose.training.distributed import devices
 
 BINS = 4096  # of OKSAP
 

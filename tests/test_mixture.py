@@ -11,15 +11,15 @@ from micro import EXPERIMENT, EXPERIMENT_OF_ALL, Killed, draw, micro
 from scipy.io import savemat
 
 from keras_mrpose import Skeleton, data, evaluate, metrics, skeletons, training
+from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Augmentation, Experiment, Source
 from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.mixture import Folder, Mixture
 from keras_mrpose.data.people import concatenate
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.predictor import Predictor
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import BODY19, COCO, LSP, MPII
-from keras_mrpose.training import fit
+from keras_mrpose.training import train
 
 SIZE = (96, 64)
 
@@ -71,7 +71,7 @@ def test_names_in_other_letters_are_themselves():
 
 
 def lsp_folder(folder, people, visible=14):
-    """An LSP folder of drawn people: COCO's twelve limb joints, a neck and a head top."""
+    """An LSP folder of drawn people: COCO's twelve edge joints, a neck and a head top."""
     coco_of = skeletons.joint_map(COCO, LSP)
     points = people.keypoints[:, coco_of, :2].copy()
     points[:, 12] = people.keypoints[:, (5, 6), :2].mean(axis=1) - (0, 3)
@@ -348,7 +348,7 @@ def test_a_metric_of_one_source_counts_it_alone():
 @pytest.fixture(scope="module")
 def micro_networks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
+        patch.setattr(train.networks, "build", micro)
         yield
 
 
@@ -363,7 +363,7 @@ def test_a_training(folders, micro_networks, tmp_path):
     """Each source by its own protocol, one weighted number for the best epoch, and the config says all of it."""
     joined = mixture.join(two(folders), BODY19)
     experiment = mixed(joined, crops_per_epoch=40)
-    history = training.train(experiment, joined.people, joined.validation, tmp_path / "run")
+    history = train.train(experiment, joined.people, joined.validation, tmp_path / "run")
     assert set(history) >= {"lsp_pck", "val_lsp_pck", "coco_oks_ap", "val_coco_oks_ap", "val_score"}
     wanted = [(3 * pck + ap) / 4 for pck, ap in zip(history["val_lsp_pck"], history["val_coco_oks_ap"], strict=True)]
     assert history["val_score"] == pytest.approx(wanted)
@@ -373,13 +373,13 @@ def test_a_training(folders, micro_networks, tmp_path):
     assert Experiment.load(tmp_path / "run" / "config.json") == experiment
     with pytest.raises(InputError, match="started otherwise"):
         other = dataclasses.replace(experiment, sources=(Source("lsp", 0.5, 3, "pck"), experiment.sources[1]))
-        training.train(other, joined.people, joined.validation, tmp_path / "run", resume=True)
+        train.train(other, joined.people, joined.validation, tmp_path / "run", resume=True)
 
 
 def test_the_numbers_are_those_of_the_data_sets_alone(folders, micro_networks, tmp_path):
     """What the training says of LSP is what `evaluate` says of it: 14 of the network's 19 joints, PCK's protocol."""
     joined = mixture.join(two(folders), BODY19)
-    history = training.train(mixed(joined), joined.people, joined.validation, tmp_path / "run")
+    history = train.train(mixed(joined), joined.people, joined.validation, tmp_path / "run")
     predictor = Predictor(keras.models.load_model(tmp_path / "run" / "last.keras"), flip_test=False)
     result = evaluate(predictor, data.load(folders / "lsp", "val"), diagnose=False)
     assert (result.metric, len(result.numbers["joints"])) == ("PCK", 14)
@@ -389,7 +389,7 @@ def test_the_numbers_are_those_of_the_data_sets_alone(folders, micro_networks, t
 def test_one_source_is_a_mixture_too(folders, micro_networks, tmp_path):
     alone = Mixture((Folder(folders / "lsp"),), (Source("lsp"),))
     joined = mixture.join(alone, BODY19)
-    history = training.train(mixed(joined), joined.people, joined.validation, tmp_path / "run", time_limit=0.0)
+    history = train.train(mixed(joined), joined.people, joined.validation, tmp_path / "run", time_limit=0.0)
     assert history["val_score"] == history["val_lsp_pck"]
 
 
@@ -398,8 +398,8 @@ def test_a_killed_training_goes_on_exactly(folders, micro_networks, tmp_path, mo
     joined = mixture.join(two(folders, share=0.7), BODY19)
     experiment = mixed(joined, EXPERIMENT_OF_ALL, crops_per_epoch=24)
     arguments = (experiment, joined.people, joined.validation)
-    unbroken = training.train(*arguments, tmp_path / "unbroken")
-    original, calls = fit.SaveState.on_train_batch_end, []
+    unbroken = train.train(*arguments, tmp_path / "unbroken")
+    original, calls = train.SaveState.on_train_batch_end, []
 
     def killed(self, batch, logs=None):
         original(self, batch, logs)
@@ -408,9 +408,9 @@ def test_a_killed_training_goes_on_exactly(folders, micro_networks, tmp_path, mo
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(fit.SaveState, "on_train_batch_end", killed)
-        training.train(*arguments, tmp_path / "run", save_every=0.0)
-    history = training.train(*arguments, tmp_path / "run", resume=True)
+        patch.setattr(train.SaveState, "on_train_batch_end", killed)
+        train.train(*arguments, tmp_path / "run", save_every=0.0)
+    history = train.train(*arguments, tmp_path / "run", resume=True)
     timeless = lambda values: {name: value for name, value in values.items() if name != "images_per_second"}  # noqa: E731
     assert timeless(history) == timeless(unbroken)
     one, other = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("unbroken", "run"))

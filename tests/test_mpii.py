@@ -15,7 +15,7 @@ from keras_mrpose import data
 from keras_mrpose.data import mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.mpii import PCKh, Truth, pckh, read_predictions, read_truth, table, truth_of
+from keras_mrpose.evaluation.mpii import PCKhResult, Truth, pckh, read_predictions, read_truth, table, truth_of
 from keras_mrpose.geometry import crop_window
 from keras_mrpose.skeletons import LSP, MPII
 
@@ -28,7 +28,7 @@ def record(**changes):
 
 
 def parse(*records, heads=None):
-    return mpii.parse(list(records), "made up", "pictures", heads)
+    return mpii.parse(list(records), "made up", "images", heads)
 
 
 def made_up(folder, records, split="train", **tables):
@@ -89,8 +89,8 @@ def test_scale_gives_the_head_size_where_there_are_no_head_boxes(shared):
         (x0, y0), (x1, y1) = boxes[..., place]
         assert heads[place] == pytest.approx(0.6 * math.hypot(x1 - x0, y1 - y0))
     exact, guessed = (mpii.parse(content, "valid.json", "", known) for known in (heads, None))
-    np.testing.assert_array_equal(exact.normalizer, heads)
-    np.testing.assert_allclose(guessed.normalizer, heads, rtol=1e-6)
+    np.testing.assert_array_equal(exact.reference_length, heads)
+    np.testing.assert_allclose(guessed.reference_length, heads, rtol=1e-6)
 
 
 def test_people_of_one_image_share_its_row(tmp_path):
@@ -98,7 +98,7 @@ def test_people_of_one_image_share_its_row(tmp_path):
     people = data.load(made_up(tmp_path, records), "train")
     assert people.image_index.tolist() == [0, 1, 0]
     assert [path.rsplit("/", 1)[1] for path in people.image_paths] == ["a.jpg", "b.jpg"]
-    assert people.normalizer.tolist() == [18.75, 18.75, 50]
+    assert people.reference_length.tolist() == [18.75, 18.75, 50]
     assert people.areas.tolist() == [150**2, 150**2, 400**2]
     assert people.boxes[2].tolist() == [89 - 200, 19 + 30 - 200, 400, 400]
 
@@ -109,7 +109,7 @@ def test_head_boxes_beside_the_split_give_the_head_sizes(tmp_path):
     made_up(tmp_path, [record(), record(scale=-1), record()], "valid", headboxes_src=heads)
     people = data.load(tmp_path, "val")
     assert people.ids.tolist() == [0, 2]
-    np.testing.assert_allclose(people.normalizer, [0.6 * 5, 0.6 * 50])
+    np.testing.assert_allclose(people.reference_length, [0.6 * 5, 0.6 * 50])
     made_up(tmp_path, [record()] * 2, "valid", headboxes_src=heads)
     with pytest.raises(InputError, match=r"valid\.json has 2 records, its head boxes 3"):
         data.load(tmp_path, "val")
@@ -358,7 +358,7 @@ def test_files_count_from_one(tmp_path):
 def test_people_are_a_truth():
     people = parse(record(joints_vis=[0, *[1] * 15]), record(scale=2))
     found = pckh(people.keypoints, truth_of(people))
-    assert isinstance(found, PCKh)
+    assert isinstance(found, PCKhResult)
     assert (found.mean, found.labels.tolist()) == (100, [1, *[2] * 15])
     moved = people.keypoints[..., :2] + [[[20.0, 0]], [[25.0, 0]]]  # half a head is 9.4 and 25
     assert pckh(moved, truth_of(people)).hits.tolist() == [1] * 16

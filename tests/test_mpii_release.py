@@ -90,7 +90,7 @@ def test_people_are_those_of_the_published_json(shared, tmp_path):
     np.testing.assert_array_equal(found.boxes, wanted.boxes)
     np.testing.assert_array_equal(found.keypoints, wanted.keypoints)
     np.testing.assert_array_equal(found.areas, wanted.areas)
-    np.testing.assert_allclose(found.normalizer, wanted.normalizer, rtol=1e-13)
+    np.testing.assert_allclose(found.reference_length, wanted.reference_length, rtol=1e-13)
     assert [path.rsplit("/", 1)[1] for path in found.paths()] == [path.rsplit("/", 1)[1] for path in wanted.paths()]
 
 
@@ -98,7 +98,7 @@ def test_a_person_by_hand(tmp_path):
     """Centre 15 x 1.25 pixels lower, side 200 x 1.25 before padding, all from 0; head 0.6 x 50."""
     people = data.load(release(tmp_path, [image("a.jpg", rect(point(15, 31.5, 47, is_visible="1")))]), "train")
     assert people.boxes.tolist() == [[69 - 125, 79.5 + 18.75 - 125, 250, 250]]
-    assert people.normalizer.tolist() == pytest.approx([30])
+    assert people.reference_length.tolist() == pytest.approx([30])
     assert people.keypoints[0, 15].tolist() == [30.5, 46, 2]
     assert people.skeleton is MPII
     assert people.areas.tolist() == [250**2]
@@ -132,7 +132,7 @@ def test_numbers_of_all_kinds(kind, tmp_path):
     people = data.load(release(tmp_path, [image("a.jpg", {**person, "scale": kind(3)})]), "train")
     assert people.keypoints[0, 2].tolist() == [-1, 199, 2]
     assert people.boxes.tolist() == [[-1 - 300, 249 + 45 - 300, 600, 600]]
-    assert people.normalizer.tolist() == pytest.approx([30])
+    assert people.reference_length.tolist() == pytest.approx([30])
 
 
 @pytest.mark.parametrize("field", ["annopoints", "scale", "objpos", "x1", "y2"])
@@ -241,7 +241,7 @@ def test_wrong_fields_are_named(person, message, tmp_path):
         ({"scale": 0}, "record 1001 has a box of zero or negative size"),
         ({"scale": -1}, "record 1001 has a box of zero or negative size"),
         ({"scale": math.nan}, "record 1001 has a value in boxes that is not a finite number"),
-        ({"x2": 10, "y2": 20}, "record 1001 has a normalizer .* that is not positive"),
+        ({"x2": 10, "y2": 20}, "record 1001 has a reference_length .* that is not positive"),
     ],
 )
 def test_people_who_cannot_be_are_named(change, message, tmp_path):

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from keras_mrpose.models.weights.npz import read_npz
+from keras_mrpose.checkpoints.npz import read_npz
 
 ARRAYS = {
     **{

@@ -8,8 +8,8 @@ import pytest
 import small_networks
 
 from keras_mrpose import InputError
-from keras_mrpose.export import export_litert, onnx, twins
-from keras_mrpose.heatmaps import CODECS
+from keras_mrpose.codecs import CODECS
+from keras_mrpose.export import export_litert, onnx, outputs
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'keras_mrpose[onnx]')")
 pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras_mrpose[onnx]')")
@@ -20,12 +20,12 @@ pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'ke
 def test_numbers_are_those_of_keras(name, capfd):
     """float32 sums in another order: 1e-5 of the largest value; a peak among near ones may then move by 0.01 pixels."""
     model, crops = small_networks.trained(codec=CODECS[name](1.5)), small_networks.crops(3)
-    heatmaps, keypoints = twins.heatmaps(model), twins.keypoints(model)
+    heatmaps, keypoints = outputs.heatmaps(model), outputs.keypoints(model)
     conversion = onnx.convert(heatmaps)
-    assert (conversion.form, conversion.input_type, conversion.in_float) == ("onnx", "float32", ())
-    found, wanted = onnx.Network(conversion.content)(crops), small_networks.each(heatmaps, crops)
+    assert (conversion.form, conversion.input_type, conversion.float_layers_of) == ("onnx", "float32", ())
+    found, wanted = onnx.OnnxModel(conversion.content)(crops), small_networks.each(heatmaps, crops)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
-    found, wanted = onnx.Network(onnx.convert(keypoints).content)(crops), small_networks.each(keypoints, crops)
+    found, wanted = onnx.OnnxModel(onnx.convert(keypoints).content)(crops), small_networks.each(keypoints, crops)
     assert found.shape == (3, 17, 3)
     np.testing.assert_allclose(found[..., :2], wanted[..., :2], rtol=0, atol=1e-2)
     np.testing.assert_allclose(found[..., 2], wanted[..., 2], rtol=1e-4)
@@ -35,12 +35,12 @@ def test_numbers_are_those_of_keras(name, capfd):
 
 def test_through_the_gate(tmp_path):
     people = dotted.folder(tmp_path, "val2017", 10)
-    report = export_litert(dotted.network(), tmp_path / "out", "onnx", people=people, twins=("heatmaps", "keypoints"))
+    report = export_litert(dotted.network(), tmp_path / "out", "onnx", people=people, outputs=("heatmaps", "keypoints"))
     assert report.passed and list(report.files) == ["heatmaps.onnx", "keypoints.onnx"]
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     assert about["files"]["heatmaps.onnx"]["form"] == "onnx"
     crops = np.full((1, 96, 64, 3), 100, np.float32)
-    assert onnx.Network((tmp_path / "out" / "heatmaps.onnx").read_bytes())(crops).shape == (1, 24, 16, 17)
+    assert onnx.OnnxModel((tmp_path / "out" / "heatmaps.onnx").read_bytes())(crops).shape == (1, 24, 16, 17)
     assert report.files["heatmaps.onnx"].value == pytest.approx(report.before)
 
 

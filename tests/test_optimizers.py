@@ -9,7 +9,7 @@ import on_jax
 import pytest
 
 from keras_mrpose.optimizers import Adam
-from keras_mrpose.training.strategy import devices
+from keras_mrpose.training.distributed import devices
 
 RATE, HALVING = 1e-2, keras.optimizers.schedules.ExponentialDecay(1e-2, 1, 0.5)  # RATE * 0.5**step
 CASES = {

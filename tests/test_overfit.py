@@ -45,7 +45,7 @@ def test_32_real_people_are_learned_by_heart(model, people):
     )
     keras.utils.set_random_seed(experiment.recipe.seed)
     steps = len(people) // experiment.recipe.batch_size
-    network = training.build(experiment, people, steps)
+    network = training.train.build(experiment, people, steps)
     network.compile(network.optimizer, network.loss, jit_compile=False)  # metrics would only cost time
     ((crops, targets),) = pipeline.batches(people, experiment.input_size, len(people))  # nothing random: once is enough
     crops, targets = crops.numpy(), targets.numpy()

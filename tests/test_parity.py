@@ -28,17 +28,17 @@ def test_equal_outputs(case):
 
 
 def test_numbers_are_those_of_numpy(case):
-    """Of the sure joints alone; the largest difference is that of all cells."""
+    """Of the confident joints alone; the largest difference is that of all cells."""
     points, other_points, scores, heatmaps, other = case
     scores[1, 2] = scores[3, 0] = 0.29
     other_points[1, 2] += 1000
     other[3, :, :, 0] = 7
     found = parity(points, other_points, scores, heatmaps, other)
-    sure = [(crop, joint) for crop in range(5) for joint in range(3) if scores[crop, joint] >= 0.3]
-    correlations = [np.corrcoef(heatmaps[c, ..., j].ravel(), other[c, ..., j].ravel())[0, 1] for c, j in sure]
-    peaks = [heatmaps[c, ..., j].argmax() == other[c, ..., j].argmax() for c, j in sure]
-    shifts = sorted(np.hypot(*(points[c, j] - other_points[c, j])) for c, j in sure)
-    assert found.joints == len(sure) == 13
+    confident = [(crop, joint) for crop in range(5) for joint in range(3) if scores[crop, joint] >= 0.3]
+    correlations = [np.corrcoef(heatmaps[c, ..., j].ravel(), other[c, ..., j].ravel())[0, 1] for c, j in confident]
+    peaks = [heatmaps[c, ..., j].argmax() == other[c, ..., j].argmax() for c, j in confident]
+    shifts = sorted(np.hypot(*(points[c, j] - other_points[c, j])) for c, j in confident)
+    assert found.joints == len(confident) == 13
     assert found.correlation == pytest.approx(np.mean(correlations), abs=1e-6)  # heatmaps are float32
     assert found.correlation_least == pytest.approx(min(correlations), abs=1e-6)
     assert found.same_peak == np.mean(peaks) and 0 < found.same_peak < 1
@@ -75,7 +75,7 @@ def test_how_sure_is_an_option(case):
     points, other_points, scores, *_ = case
     scores[:] = 0.2
     scores[2, 1] = 0.1
-    assert parity(points, other_points, scores, sure=0.2).joints == 14
+    assert parity(points, other_points, scores, confident=0.2).joints == 14
 
 
 @pytest.mark.parametrize("broken", ["original", "export"])
@@ -90,7 +90,7 @@ def test_a_broken_network_is_not_alike(case, broken):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"scores": np.full((5, 3), 0.29)}, r"sure of no joint of these 5 crops \(no score of 0.3\)"),
+        ({"scores": np.full((5, 3), 0.29)}, r"confident of no joint of these 5 crops \(no score of 0.3\)"),
         ({"exported_points": np.zeros((5, 4, 2))}, r"makes \(5, 4, 2\) of what the original makes \(5, 3, 2\)"),
         ({"exported_heatmaps": np.zeros((5, 24, 17, 3))}, r"makes \(5, 24, 17, 3\) of what"),
     ],

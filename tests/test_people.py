@@ -25,7 +25,7 @@ def fields(**changes):
         "ids": [1, 2, 3, 4],
         "boxes": np.tile([5.0, 6.0, 30.0, 40.0], (4, 1)),
         "keypoints": keypoints,
-        "normalizer": [30.0, 31.0, 32.0, 33.0],
+        "reference_length": [30.0, 31.0, 32.0, 33.0],
         "areas": [900.0, 961.0, 1024.0, 1089.0],
         **changes,
     }
@@ -42,7 +42,7 @@ def test_lists_become_arrays_and_boxes_score_one():
     assert len(people) == 4
     np.testing.assert_array_equal(people.scores, np.ones(4))
     np.testing.assert_array_equal(people.paths(), ["a.jpg", "b.jpg", "b.jpg", "a.jpg"])
-    for name in ("boxes", "keypoints", "normalizer", "areas", "scores"):
+    for name in ("boxes", "keypoints", "reference_length", "areas", "scores"):
         assert getattr(people, name).dtype == np.float64
     for name in ("image_index", "image_ids", "ids"):
         assert getattr(people, name).dtype == np.int64
@@ -55,13 +55,13 @@ def test_take_keeps_records_whole(rows):
     wanted = np.arange(4)[rows]
     assert len(some) == 2
     np.testing.assert_array_equal(some.paths(), people.paths()[wanted])
-    for name in ("ids", "boxes", "keypoints", "normalizer", "areas", "scores", "image_index"):
+    for name in ("ids", "boxes", "keypoints", "reference_length", "areas", "scores", "image_index"):
         np.testing.assert_array_equal(getattr(some, name), getattr(people, name)[wanted])
     assert (some.source, some.skeleton) == (people.source, people.skeleton)
 
 
 def test_nobody_is_a_table_too():
-    nothing = dict.fromkeys(("image_index", "ids", "boxes", "keypoints", "normalizer", "areas"), ())
+    nothing = dict.fromkeys(("image_index", "ids", "boxes", "keypoints", "reference_length", "areas"), ())
     people = People(**fields(**nothing))
     assert (len(people), people.boxes.shape, people.keypoints.shape) == (0, (0, 4), (0, 3, 3))
     assert len(People(**fields()).take([])) == 0
@@ -85,7 +85,7 @@ def test_of_images_keeps_whole_images(image_ids, paths, ids, rows):
     assert (some.image_paths.tolist(), some.ids.tolist(), some.image_index.tolist()) == (paths, ids, rows)
     kept = [people.ids.tolist().index(number) for number in ids]
     np.testing.assert_array_equal(some.image_ids[some.image_index], people.image_ids[people.image_index][kept])
-    for name in ("boxes", "keypoints", "normalizer", "areas", "scores"):
+    for name in ("boxes", "keypoints", "reference_length", "areas", "scores"):
         np.testing.assert_array_equal(getattr(some, name), getattr(people, name)[kept])
     assert (some.source, some.skeleton) == (people.source, people.skeleton)
 
@@ -97,7 +97,7 @@ def test_of_images_keeps_whole_images(image_ids, paths, ids, rows):
         ({"boxes": ()}, r"boxes has shape \(0,\)"),
         ({"boxes": [[1, 2, 3, 4]] * 3 + [[1, 2]]}, "boxes is not a table of float64"),
         ({"keypoints": np.ones((4, 17, 3))}, r"keypoints has shape \(4, 17, 3\), expected \(4, 3, 3\)"),
-        ({"normalizer": [1.0] * 3}, "normalizer has shape"),
+        ({"reference_length": [1.0] * 3}, "reference_length has shape"),
         ({"image_ids": [10]}, "image_ids has shape"),
         ({"areas": ["big"] * 4}, "areas is not a table of float64"),
         ({"image_index": [0, 1, 2, 0]}, "record 3 has an image_index outside the 2 images"),
@@ -113,8 +113,8 @@ def test_of_images_keeps_whole_images(image_ids, paths, ids, rows):
         (changed("keypoints", (1, 0, 2), 3), "record 2 has a joint flag other than 0, 1 or 2"),
         (changed("keypoints", (1, 0, 2), 0.5), "record 2 has a joint flag"),
         (
-            changed("normalizer", slice(1, 3), 0),
-            r"record 2 has a normalizer .* not positive .*\(2 of 4 are like this\)",
+            changed("reference_length", slice(1, 3), 0),
+            r"record 2 has a reference_length .* not positive .*\(2 of 4 are like this\)",
         ),
     ],
 )

@@ -9,11 +9,12 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_mrpose import geometry
+from keras_mrpose.codecs import UDPCodec
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import augment, pipeline
+from keras_mrpose.data import augmentation as augment
+from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import UDPCodec
 from keras_mrpose.skeletons import Skeleton
 
 SIZE = (64, 48)  # height, width
@@ -58,7 +59,7 @@ def people(tmp_path_factory):
         ids=range(100, 107),
         boxes=boxes,
         keypoints=keypoints,
-        normalizer=np.linspace(20, 50, 7),
+        reference_length=np.linspace(20, 50, 7),
         areas=np.linspace(20, 50, 7) ** 2,
     )
 
@@ -89,7 +90,7 @@ def test_still_batches_hold_everybody_once_in_order(people):
         np.testing.assert_allclose(targets[person, :, :2], points * labelled[:, None], atol=1e-4)
         np.testing.assert_array_equal(targets[person, :, 2], labelled)
         np.testing.assert_allclose(
-            targets[person, :, 3], people.normalizer[person] * 48 / widths[person] / 4, rtol=1e-6
+            targets[person, :, 3], people.reference_length[person] * 48 / widths[person] / 4, rtol=1e-6
         )
 
 
@@ -189,7 +190,7 @@ def test_same_seed_same_batches(people):
         return person, augment.draw(pipeline._fold(5, epoch, person), STRONG).scale
 
     person, scales = next(iter(pipeline._endless_order(7, 6, 5, 0).map(scale).batch(15)))
-    lengths = people.normalizer * 48 / geometry.crop_window(people.boxes, SIZE)[1] / 4
+    lengths = people.reference_length * 48 / geometry.crop_window(people.boxes, SIZE)[1] / 4
     np.testing.assert_allclose(other[1][:, 0, 3], lengths[person] / scales, rtol=1e-5)
     np.testing.assert_array_equal(pipeline.rows(people, 3, 5, 1, 1), person[9:12])
     many = people.take(np.arange(100) % 7)
@@ -243,14 +244,14 @@ def test_appearance_leaves_targets_alone(people):
 
 
 def perimeter(points, length):
-    """Of the triangle of joints, in units of the normalizer: no crop changes it, so it tells who somebody is."""
+    """Of the triangle of joints, in units of the reference_length: no crop changes it, so it tells who somebody is."""
     return sum(np.linalg.norm(points[..., i, :] - points[..., i - 1, :], axis=-1) for i in range(3)) / length
 
 
 def test_every_epoch_is_another_one(people):
     """In order, in who sits it out, and in how the same person is cropped."""
     everybody = People(**{**vars(people), "keypoints": np.where([0, 0, 1], 2, people.keypoints)})
-    known = perimeter(everybody.keypoints[..., :2], everybody.normalizer)
+    known = perimeter(everybody.keypoints[..., :2], everybody.reference_length)
     assert np.diff(np.sort(known)).min() > 1e-2
     crops, orders = {}, []
     images, targets = taken(training(everybody), 2 * 12)

@@ -4,8 +4,8 @@ import numpy as np
 import plain_loops
 import pytest
 
-from keras_mrpose.heatmaps import GaussianCodec
-from keras_mrpose.predictor import crop_matrices, to_image
+from keras_mrpose.codecs import GaussianCodec
+from keras_mrpose.predict.predictor import crop_matrices, to_image
 from keras_mrpose.skeletons import COCO, MPII
 
 SIZE = (16, 12)  # height, width
@@ -23,10 +23,10 @@ def some_heatmaps(joints, seed=0):
 
 @pytest.mark.parametrize("skeleton", [COCO, MPII], ids=lambda skeleton: skeleton.name)
 def test_flip_test_and_decoding_person_by_person_and_joint_by_joint(skeleton):
-    heatmaps, of_mirrored = some_heatmaps(skeleton.num_joints)
+    heatmaps, flipped_heatmaps = some_heatmaps(skeleton.num_joints)
     codec = GaussianCodec()
-    merged = np.asarray(codec.merge_flipped(heatmaps, of_mirrored, skeleton.mirrored))
-    np.testing.assert_array_equal(merged, plain_loops.merge_flipped(heatmaps, of_mirrored, skeleton.swap_pairs))
+    merged = np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, skeleton.mirrored))
+    np.testing.assert_array_equal(merged, plain_loops.merge_flipped(heatmaps, flipped_heatmaps, skeleton.flip_pairs))
     for maps in (heatmaps, merged):
         for found, wanted in zip(codec.decode(maps), plain_loops.decode(maps), strict=True):
             np.testing.assert_array_equal(found, wanted)
@@ -48,7 +48,7 @@ def test_loops_give_the_published_numbers(shared, name, skeleton):
     golden = np.load(shared / "golden" / "decode.npz")
     facts = {key.removeprefix(f"{name}_ft_"): golden[key] for key in golden if key.startswith(f"{name}_ft_")}
     there, mirrored = (np.moveaxis(facts[key], 1, -1) for key in ("out", "out_of_mirrored"))
-    merged = plain_loops.merge_flipped(there, mirrored, skeleton.swap_pairs)
+    merged = plain_loops.merge_flipped(there, mirrored, skeleton.flip_pairs)
     np.testing.assert_array_equal(merged.astype(np.float32), np.moveaxis(facts["shift_merged_njhw"], 1, -1))
     points, scores = plain_loops.decode(merged)
     np.testing.assert_allclose(scores, facts["shift_preds_xyv"][..., 2], rtol=1e-7)

@@ -1,4 +1,4 @@
-"""Predictions: joints come out where they are in the picture, whatever the box; sources and mistakes."""
+"""Predictions: joints come out where they are in the image, whatever the box; sources and mistakes."""
 
 import shutil
 
@@ -10,10 +10,10 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import geometry
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.models.normalization import BatchNorm
-from keras_mrpose.predictor import Predictor, check_boxes, crop_matrices, read_picture, to_image
+from keras_mrpose.predict.predictor import Predictor, check_boxes, crop_matrices, read_image, to_image
 
 SIZE = (96, 64)  # height, width of the crops
 PICTURE = (170, 330)
@@ -264,7 +264,7 @@ def test_batches_of_none_are_refused(network):
         Predictor(network, batch_size=0)
 
 
-# --- pictures and boxes that cannot be ----------------------------------------------------------------------------
+# --- images and boxes that cannot be ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_batches_of_none_are_refused(network):
     ids=["grey", "alpha", "batch", "float", "bool"],
 )
 def test_other_pictures_are_refused(network, image):
-    with pytest.raises(InputError, match=r"The picture has shape \(.*; give \(height, width, 3\) uint8 RGB"):
+    with pytest.raises(InputError, match=r"The image has shape \(.*; give \(height, width, 3\) uint8 RGB"):
         Predictor(network)(image)
 
 
@@ -290,8 +290,8 @@ def test_other_pictures_are_refused(network, image):
         ([[10, 10, 20, 20], [10, 10, 20, -1]], r"\[10.0, 10.0, 20.0, -1.0\] has no area"),
         ([[10, np.nan, 20, 20]], "has no area"),
         ([[10, 10, np.inf, 20]], "has no area"),
-        ([[330, 10, 20, 20]], "lies outside the picture of 330x170 pixels"),
-        ([[10, 170, 20, 20]], "lies outside the picture of 330x170 pixels"),
+        ([[330, 10, 20, 20]], "lies outside the image of 330x170 pixels"),
+        ([[10, 170, 20, 20]], "lies outside the image of 330x170 pixels"),
         ([[-20, 10, 20, 20]], "lies outside"),
         ([[10, -20, 20, 20]], "lies outside"),
         ([10, 10, 20, 20], r"shape \(4,\); give \(people, 4\)"),
@@ -312,7 +312,7 @@ def test_boxes_that_touch_the_picture_are_taken():
     assert check_boxes(boxes, (*PICTURE, 3)).dtype == np.float64
 
 
-# --- picture files ------------------------------------------------------------------------------------------------
+# --- image files ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -339,20 +339,20 @@ def test_exif_orientation_is_respected(noise, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(noise).save(path, exif=exif)
-        np.testing.assert_array_equal(read_picture(path), turn(stored), err_msg=str(orientation))
+        np.testing.assert_array_equal(read_image(path), turn(stored), err_msg=str(orientation))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
 def test_every_kind_of_picture_becomes_rgb(noise, mode, tmp_path):
-    Image.fromarray(noise).convert(mode).save(tmp_path / "picture.png")
-    picture = read_picture(tmp_path / "picture.png")
+    Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
+    picture = read_image(tmp_path / "image.png")
     assert (picture.shape, picture.dtype) == ((30, 50, 3), np.uint8)
-    np.testing.assert_array_equal(picture, Image.open(tmp_path / "picture.png").convert("RGB"))
+    np.testing.assert_array_equal(picture, Image.open(tmp_path / "image.png").convert("RGB"))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_damaged_pictures_are_named(noise, suffix, tmp_path):
-    """Cut anywhere: a sentence with the file's name, or (cut behind the last pixel) the picture."""
+    """Cut anywhere: a sentence with the file's name, or (cut behind the last pixel) the image."""
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     Image.fromarray(noise).save(whole)
     content = whole.read_bytes()
@@ -360,7 +360,7 @@ def test_damaged_pictures_are_named(noise, suffix, tmp_path):
     for length in range(0, len(content), max(1, len(content) // 60)):
         path.write_bytes(content[:length])
         try:
-            assert read_picture(path).shape == (30, 50, 3)
+            assert read_image(path).shape == (30, 50, 3)
         except InputError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -371,7 +371,7 @@ def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     for name, words in (("gone.jpg", "is not there"), ("page.jpg", "cannot be read"), ("", "cannot be read")):
         with pytest.raises(InputError, match=words) as caught:
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 
 
@@ -379,4 +379,4 @@ def test_pictures_too_large_to_be_meant_are_refused(noise, tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     Image.fromarray(noise).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match="cannot be read"):
-        read_picture(tmp_path / "bomb.png")
+        read_image(tmp_path / "bomb.png")

@@ -9,9 +9,9 @@ from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data import mpii as mpii_data
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import mpii
+from keras_mrpose.evaluation.evaluate import diagnosed
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.protocols import PROTOCOLS, protocol_of
-from keras_mrpose.evaluation.result import diagnosed
 from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.geometry import PADDING
 from keras_mrpose.skeletons import COCO
@@ -38,7 +38,7 @@ def golden(shared):
 @pytest.fixture(scope="module")
 def truth(shared):
     file = shared / "golden" / "coco_eval_gt_538.json"
-    return coco_data.parse(json.loads(file.read_text()), str(file), "pictures")
+    return coco_data.parse(json.loads(file.read_text()), str(file), "images")
 
 
 @pytest.mark.parametrize("name", ["official", "oks0.5", "no_nms", "vis0"])

@@ -13,8 +13,8 @@ import pytest
 from published import NAMES, formula_input, formula_network, formula_weight, named_layers
 
 from keras_mrpose import HeatmapMSE
+from keras_mrpose.checkpoints import tensor_names
 from keras_mrpose.models import build
-from keras_mrpose.models.weights import torch_names
 from keras_mrpose.optimizers import Adam
 
 CASES = ("pose_resnet_50", "mrheat1_50", "mrheat2_101", "mrfea1_50", "mrfea2_50")
@@ -33,7 +33,7 @@ def test_tensors_are_the_published_ones(case, shared):
     facts = json.loads((shared / "golden" / "manifest.json").read_text())["nets"][case]
     net, depth = case.rsplit("_", 1)
     model = build(NAMES[net], f"resnet{depth}_v1b", (32, 32, 3), 17)
-    tensors = torch_names.tensors_of(named_layers(model))
+    tensors = tensor_names.tensors_of(named_layers(model))
     lines = [f"{name} {'x'.join(map(str, value.shape))}" for name, value in tensors.items()]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == facts["names_sha256"]
     assert len(tensors) == facts["state_dict_entries"]
@@ -106,14 +106,14 @@ def test_a_training_step_is_the_published_one(case, shared):
     assert norms.keys() == facts["grad_l2"].keys()
     for module, square in norms.items():
         np.testing.assert_allclose(np.sqrt(square), facts["grad_l2"][module], rtol=2e-3, err_msg=module)
-    tensors = torch_names.tensors_of(named_layers(model))
+    tensors = tensor_names.tensors_of(named_layers(model))
     for name in ("running_mean", "running_var"):
         np.testing.assert_allclose(tensors[f"bn1.{name}"], exact[f"bn1_{name}"], atol=1e-5)
         deep = arrays[f"{case}_f64_layer4.2.bn3_{name}"]
         np.testing.assert_allclose(tensors[f"layer4.2.bn3.{name}"][:64], deep, atol=1e-5)
 
     Adam(1e-3, epsilon=1e-8).apply(gradients, trained)
-    changed = torch_names.tensors_of(named_layers(model))
+    changed = tensor_names.tensors_of(named_layers(model))
     for name in ("final_layer.weight", "final_layer.bias"):  # large gradients, where a step is +-1e-3 exactly
         delta = (changed[name] - formula_weight(name, changed[name].shape)).ravel()[:256]
         np.testing.assert_allclose(delta, arrays[f"{case}_f64_delta:{name}"], atol=2e-6)

@@ -18,7 +18,7 @@ from scipy.io import savemat
 
 import keras_mrpose
 from keras_mrpose.config import Experiment
-from keras_mrpose.predictor import Predictor, read_picture
+from keras_mrpose.predict.predictor import Predictor, read_image
 
 COMMANDS = (
     "demo",
@@ -137,7 +137,7 @@ def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
         "schedule": "step",
         "warmup": 0.25,
         "ema": 0.5,
-        "hard_keypoints": 8,
+        "ohkm_topk": 8,
         "precision": "mixed_bfloat16",
         "seed": 7,
     }
@@ -207,8 +207,8 @@ def test_predict(run, trained, photo, work, capsys):
     options = [part for box in boxes for part in ("--box", *box)]
     assert call(run, "predict", trained, photo, *options, "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["000000000007_joints.json", "000000000007_joints.png"]
-    image = read_picture(photo)
-    drawing = read_picture(out / "000000000007_joints.png")
+    image = read_image(photo)
+    drawing = read_image(out / "000000000007_joints.png")
     assert drawing.shape == image.shape and (drawing != image).any()
     content = json.loads((out / "000000000007_joints.json").read_text())
     assert content["image"] == str(photo)
@@ -216,11 +216,11 @@ def test_predict(run, trained, photo, work, capsys):
     assert [list(person) for person in content["people"]] == [list(keras_mrpose.skeletons.COCO.joints)] * 2
     found = np.array([list(person.values()) for person in content["people"]])
     np.testing.assert_allclose(found, expected, atol=6e-4)  # written to three decimals
-    assert "of 34 joints sure" in capsys.readouterr().out
+    assert "of 34 joints confident" in capsys.readouterr().out
 
 
 def test_predict_finds_dots_in_several_pictures(run, tmp_path):
-    """A network that works, on whole pictures of two sizes: 8 and 3.6 pixels are half a heatmap pixel."""
+    """A network that works, on whole images of two sizes: 8 and 3.6 pixels are half a heatmap pixel."""
     dots.network().save(tmp_path / "dots.keras")
     truth = {"wide": [[60, 30], [130, 40], [90, 60]], "tall": [[30, 50], [60, 90], [40, 20]]}
     for name, size in (("wide", (90, 200)), ("tall", (120, 90))):
@@ -232,7 +232,7 @@ def test_predict_finds_dots_in_several_pictures(run, tmp_path):
         assert list(person) == list(dots.DOTS.joints)
         found = np.array(list(person.values()))
         assert np.abs(found[:, :2] - joints).max() < {"wide": 8, "tall": 3.6}[name]
-        before, after = (read_picture(tmp_path / file) for file in (f"{name}.png", f"{name}_joints.png"))
+        before, after = (read_image(tmp_path / file) for file in (f"{name}.png", f"{name}_joints.png"))
         assert before.shape == after.shape
         for x, y in joints:
             assert (after[y, x] != before[y, x]).any()  # something is drawn there
@@ -243,7 +243,7 @@ def test_predict_on_a_real_photo(run, trained, shared, work):
     if not photo.exists():
         pytest.skip("no real photo here")
     assert call(run, "predict", trained, photo, "--no-flip", "--out", work / "real") == 0
-    assert read_picture(work / "real" / "im03201_joints.png").shape == read_picture(photo).shape
+    assert read_image(work / "real" / "im03201_joints.png").shape == read_image(photo).shape
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ MISTAKES = {
     "two recipes": ((*TRAIN, "--recipe", "modern", "--quick"), r"--quick: not allowed with argument --recipe"),
     "optimizer": ((*TRAIN, "--optimizer", "sgd"), r"optimizer is 'sgd'; give adam or adamw"),
     "decay with adam": ((*TRAIN, "--weight-decay", "0.1"), r"weight_decay is 0\.1; give 0, or choose .* adamw"),
-    "joints": ((*TRAIN, "--hard-keypoints", "18"), r"hard_keypoints is 18, but coco has 17 joints"),
+    "joints": ((*TRAIN, "--ohkm", "18"), r"ohkm_topk is 18, but coco has 17 joints"),
     "sigma": ((*TRAIN, "--sigma", "0"), r"sigma is 0\.0; give a positive number"),
     "weights": ((*TRAIN, "--backbone-weights", "WORK/noise.npz"), r"noise\.npz"),
     "weights missing": ((*TRAIN, "--backbone-weights", "WORK/gone.npz"), r"gone\.npz: there is no such weights file"),
@@ -315,12 +315,12 @@ MISTAKES = {
     ),
     "predict run": (("predict", "WORK/gone", "PHOTO", "--out", "NEW"), r"gone is not there; give a \.keras file"),
     "predict damaged": (("predict", "WORK/cut.keras", "PHOTO", "--out", "NEW"), r"cut\.keras .*load"),
-    "picture missing": (("predict", "RUN", "PHOTO", "WORK/gone.jpg", "--out", "NEW"), r"gone\.jpg is not there"),
-    "picture cut": (("predict", "RUN", "PHOTO", "WORK/cut.jpg", "--out", "NEW"), r"cut\.jpg cannot be read"),
-    "picture twice": (("predict", "RUN", "PHOTO", "WORK/a/000000000007.jpg", "--out", "NEW"), r"both be written to"),
+    "image missing": (("predict", "RUN", "PHOTO", "WORK/gone.jpg", "--out", "NEW"), r"gone\.jpg is not there"),
+    "image cut": (("predict", "RUN", "PHOTO", "WORK/cut.jpg", "--out", "NEW"), r"cut\.jpg cannot be read"),
+    "image twice": (("predict", "RUN", "PHOTO", "WORK/a/000000000007.jpg", "--out", "NEW"), r"both be written to"),
     "box without area": ((*PREDICT, "--box", "5", "5", "0", "9"), r"\[5\.0, 5\.0, 0\.0, 9\.0\] has no area"),
     "box of nan": ((*PREDICT, "--box", "5", "5", "nan", "9"), r"has no area"),
-    "box outside": ((*PREDICT, "--box", "320", "5", "9", "9"), r"lies outside the picture of 320x240 pixels"),
+    "box outside": ((*PREDICT, "--box", "320", "5", "9", "9"), r"lies outside the image of 320x240 pixels"),
     "box of three": ((*PREDICT, "--box", "5", "5", "9"), r"--box: expected 4 arguments"),
     "predict out": (("predict", "RUN", "PHOTO", "--out", "WORK/file"), r"file"),
     "draw none": (("draw", "NEW", "--train", "3", "--val", "0"), r"--val is 0; give a number of at least 1"),
@@ -359,7 +359,7 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, SCRIPT, "predict", "run", "gone.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: The picture gone.jpg is not there.\n"
+    assert done.stderr == "error: The image gone.jpg is not there.\n"
     assert not done.stdout and not list(tmp_path.iterdir())
 
 

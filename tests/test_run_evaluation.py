@@ -11,11 +11,11 @@ from scipy.io import savemat
 
 import keras_mrpose
 from keras_mrpose.data import coco as coco_data
-from keras_mrpose.data import synthetic
 from keras_mrpose.evaluation import coco
 from keras_mrpose.evaluation.predictions import Predictions
+from keras_mrpose.synthetic import dataset
 
-FIRST, SPLIT = 6, "val2017"  # a drawn picture's number is its index plus 1
+FIRST, SPLIT = 6, "val2017"  # a drawn image's number is its index plus 1
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn(work):
-    """Four pictures of seven people."""
-    synthetic.write(work / "drawn", 4, seed=3, split=SPLIT, first_index=FIRST)
+    """Four images of seven people."""
+    dataset.write(work / "drawn", 4, seed=3, split=SPLIT, first_index=FIRST)
     return work / "drawn"
 
 
@@ -46,7 +46,7 @@ def network(work):
 
 @pytest.fixture(scope="module")
 def boxes(work, annotations):
-    """The annotated boxes of two images, found twice, and an unsure one."""
+    """The annotated boxes of two images, found twice, and an uncertain one."""
     images = [image["id"] for image in annotations["images"]]
     records = [
         {"image_id": person["image_id"], "category_id": 1, "bbox": person["bbox"], "score": score}
@@ -226,7 +226,7 @@ def test_score_mpii_predictions(run, work, capsys):
 
 def test_ceiling(run, drawn, work, capsys, monkeypatch):
     """A line for each size and codec: no noise, flip test, noise, both; whole images of the first people."""
-    from keras_mrpose.evaluation import ceiling
+    from keras_mrpose.evaluation import upper_bound
 
     asked = []
 
@@ -234,10 +234,10 @@ def test_ceiling(run, drawn, work, capsys, monkeypatch):
         asked.append((people, type(codec).__name__, size, protocol, flip_test, noise))
         return len(asked) / 100
 
-    monkeypatch.setattr(ceiling, "ceiling", made_up)
-    shutil.copytree(drawn / "annotations", work / "no pictures" / "annotations")
+    monkeypatch.setattr(upper_bound, "upper_bound", made_up)
+    shutil.copytree(drawn / "annotations", work / "no images" / "annotations")
     options = ("--people", 1, "--noise", 0.25, "--protocol", "pck")
-    assert call(run, "ceiling", "--data", work / "no pictures", *options) == 0
+    assert call(run, "ceiling", "--data", work / "no images", *options) == 0
     text = capsys.readouterr().out
     assert len(asked) == 3 * 3 * 4 and "36.00" in text and "noise 0.25" in text and "PCK" in text
     people = coco_data.load(drawn)
@@ -313,7 +313,10 @@ MISTAKES = {
     "boxes": ((*EVALUATE, "--boxes", "WORK/gone.json"), r"gone\.json is not there; give the file of a person"),
     "boxes of text": ((*EVALUATE, "--boxes", "WORK/file"), r"file cannot be read as JSON"),
     "boxes of nobody": ((*EVALUATE, "--boxes", "WORK/none.json"), r"none\.json has no boxes of people"),
-    "boxes of sure people only": ((*EVALUATE, "--boxes", "BOXES", "--box-threshold", "2"), r"has no boxes of people"),
+    "boxes of confident people only": (
+        (*EVALUATE, "--boxes", "BOXES", "--box-threshold", "2"),
+        r"has no boxes of people",
+    ),
     "boxes of other images": ((*EVALUATE, "--boxes", "WORK/other.json"), r"other\.json: record 0 has image_id 99"),
     "boxes for pck": ((*EVALUATE, "--boxes", "BOXES", "--protocol", "pck"), r"Only COCO's protocol has detected"),
     "test-dev": (DEV, r"has no annotated people of test-dev2017; --format-only with --boxes FILE writes"),

@@ -10,7 +10,7 @@ import pytest
 from commands import call
 
 import keras_mrpose
-from keras_mrpose.export import BUDGETS, shipping
+from keras_mrpose.export import TOLERANCES, bundle
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(work):
-    """17 pictures of two people to calibrate with, 5 to check on."""
+    """17 images of two people to calibrate with, 5 to check on."""
     for split, people, seed in (("train2017", 34, 1), ("val2017", 10, 0)):
         dotted.folder(work / "data", split, people, seed)
     return work / "data"
@@ -35,17 +35,17 @@ def network(work):
 
 @pytest.fixture(autouse=True)
 def few_crops(monkeypatch):
-    monkeypatch.setattr(shipping, "CALIBRATION", 32)
+    monkeypatch.setattr(bundle, "CALIBRATION", 32)
 
 
 def test_folder_and_table(run, network, data, capsys, monkeypatch):
     """In the run folder, unless told otherwise; a table of 80 columns in which no name is cut; the same page there."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert call(run, "export", network, "--data", data, "--twins", "heatmaps,keypoints") == 0
+    assert call(run, "export", network, "--data", data, "--outputs", "heatmaps,keypoints") == 0
     told = capsys.readouterr()
     report = json.loads((network / "export" / "report.json").read_text())
     assert list(report["files"]) == [
-        f"{twin}_{form}.tflite" for twin in ("heatmaps", "keypoints") for form in ("float32", "float16", "int8")
+        f"{output}_{form}.tflite" for output in ("heatmaps", "keypoints") for form in ("float32", "float16", "int8")
     ]
     assert report["crops"] == 10 and (network / "export" / "decoder.py").exists()
     lines = told.out.splitlines()
@@ -67,7 +67,7 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
         raise keras_mrpose.InputError("far enough")
 
     monkeypatch.setattr(keras_mrpose, "export_litert", made_up)
-    options = ("--formats", "int8, dynamic", "--twins", "keypoints", "--people", 3, "--split", "train2017")
+    options = ("--formats", "int8, dynamic", "--outputs", "keypoints", "--people", 3, "--split", "train2017")
     options += (
         "--calibration",
         "val",
@@ -77,11 +77,18 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
         "int8",
         "--deconv",
         "transpose",
-        "--keep-float",
+        "--float-layers",
         "a",
         "b",
     )
-    options += ("--budget", "int8.points=2.5", "--budget", "int8.shift=7", "--budget", "float16.correlation=0.5")
+    options += (
+        "--tolerance",
+        "int8.points=2.5",
+        "--tolerance",
+        "int8.shift=7",
+        "--tolerance",
+        "float16.correlation=0.5",
+    )
     file = network / "best.keras"
     assert call(run, "export", file, "--data", data, "--out", work / "out", "--overwrite", *options) == 2
     people, calibration = asked.pop("people"), asked.pop("calibration")
@@ -91,15 +98,15 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
         "model": file,
         "folder": work / "out",
         "formats": ["int8", "dynamic"],
-        "twins": ["keypoints"],
+        "outputs": ["keypoints"],
         "input_type": "uint8",
         "output_type": "int8",
         "deconvolution": "transpose",
-        "keep_float": ["a", "b"],
+        "float_layers": ["a", "b"],
         "overwrite": True,
         "budgets": {
-            "int8": dataclasses.replace(BUDGETS["int8"], points=2.5, shift=7),
-            "float16": dataclasses.replace(BUDGETS["float16"], correlation=0.5),
+            "int8": dataclasses.replace(TOLERANCES["int8"], points=2.5, shift=7),
+            "float16": dataclasses.replace(TOLERANCES["float16"], correlation=0.5),
         },
     }
     assert call(run, "export", network, "--data", data, "--formats", "float32", "--calibration", "gone") == 2
@@ -110,7 +117,7 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
 def test_refused(run, network, data, capsys):
     """The table that says why, exit code 2, one message, and no folder."""
     before = commands.contents(network)
-    options = ("--formats", "float32,int8", "--budget", "int8.correlation=2")
+    options = ("--formats", "float32,int8", "--tolerance", "int8.correlation=2")
     assert call(run, "export", network, "--data", data, *options) == 2
     told = capsys.readouterr()
     assert "heatmaps_int8 " in told.out and "FULLY_CONNECTED" in told.out and "written" not in told.out
@@ -129,18 +136,21 @@ MISTAKES = {
     "people": ((*EXPORT, "--people", "0"), "--people is 0; give a number of at least 1"),
     "formats": ((*EXPORT, "--formats", "float23"), "Unknown form 'float23'. Did you mean float32"),
     "no formats": ((*EXPORT, "--formats", ","), "No form to export"),
-    "twins": ((*EXPORT, "--twins", "heat"), "Unknown twin 'heat'"),
+    "outputs": ((*EXPORT, "--outputs", "heat"), "Unknown twin 'heat'"),
     "input type": ((*EXPORT, "--input-type", "int4"), "Unknown input type 'int4'"),
     "deconvolution": ((*EXPORT, "--deconv", "x"), "deconvolution is 'x'"),
-    "layer": ((*EXPORT, "--keep-float", "joint"), "keep_float names 'joint'.*did you mean joints"),
+    "layer": ((*EXPORT, "--float-layers", "joint"), "float_layers names 'joint'.*did you mean joints"),
     "out": ((*EXPORT, "--out", "WORK/file/export"), "file is no folder that can be written to"),
     "out is a file": ((*EXPORT, "--out", "WORK/file"), "file is there and is no export"),
     "overwrite others": ((*EXPORT, "--out", "RUN", "--overwrite"), r"run is there and is no export \(it has no model"),
-    "budget": ((*EXPORT, "--budget", "int8"), r"--budget is 'int8'; give FORM\.WHAT=NUMBER such as int8\.points=2"),
-    "budget's form": ((*EXPORT, "--budget", "int9.points=1"), r"--budget is 'int9\.points=1'"),
-    "budget's name": ((*EXPORT, "--budget", "int8.point=1"), "the other points, correlation, shift"),
-    "budget's number": ((*EXPORT, "--budget", "int8.points=x"), "--budget is 'int8.points=x'"),
-    "negative budget": ((*EXPORT, "--budget", "int8.points=-1"), r"The budget's points is -1\.0; give"),
+    "budget": (
+        (*EXPORT, "--tolerance", "int8"),
+        r"--tolerance is 'int8'; give FORM\.WHAT=NUMBER such as int8\.points=2",
+    ),
+    "budget's form": ((*EXPORT, "--tolerance", "int9.points=1"), r"--tolerance is 'int9\.points=1'"),
+    "budget's name": ((*EXPORT, "--tolerance", "int8.point=1"), "the other points, correlation, shift"),
+    "budget's number": ((*EXPORT, "--tolerance", "int8.points=x"), "--tolerance is 'int8.points=x'"),
+    "negative budget": ((*EXPORT, "--tolerance", "int8.points=-1"), r"The budget's points is -1\.0; give"),
     "no gate": ((*EXPORT, "--no-gate"), "unrecognized arguments: --no-gate"),
 }
 
@@ -154,4 +164,4 @@ def test_mistakes(run, network, data, work, name, capfd):
 
 def test_help(run, capsys):
     assert call(run, "export", "--help") == 0
-    assert "--budget FORM.WHAT=X" in capsys.readouterr().out
+    assert "--tolerance FORM.WHAT=X" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import plain_loops
 import pytest
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import selection
+from keras_mrpose.evaluation import suppression as selection
 from keras_mrpose.skeletons import COCO, MPII
 
 
@@ -19,7 +19,7 @@ def golden(shared):
 
 def selected(golden, **options):
     areas, box_scores = golden["boxes"][:, 4:].T
-    return selection.select(golden["preds"], golden["image_id"], areas, box_scores, **options)
+    return selection.rescore_and_nms(golden["preds"], golden["image_id"], areas, box_scores, **options)
 
 
 def test_official_rule_is_the_default_and_no_suppression_the_published_no_nms(golden):
@@ -43,7 +43,7 @@ def test_areas_are_those_of_the_published_windows(shared):
 
 
 def crowd(count=60, joints=17, seed=3):
-    """People in nine images, half of them found again a little off, some scores equal, some joints unsure or at 0.2."""
+    """People in nine images, half of them found again a little off, scores equal, joints uncertain or at 0.2."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, 400, (count, 1, 2)) + rng.normal(0, 60, (count, joints, 2))
     points[count // 2 :] = points[: count // 2] + rng.normal(0, 6, (count // 2, joints, 2))
@@ -60,11 +60,11 @@ def crowd(count=60, joints=17, seed=3):
 def test_selection_person_by_person_and_joint_by_joint(skeleton, suppression):
     given = crowd(joints=skeleton.num_joints)
     np.testing.assert_allclose(
-        selection.rescored(given[0], given[3]), plain_loops.rescored(given[0], given[3]), rtol=1e-12
+        selection.rescore(given[0], given[3]), plain_loops.rescored(given[0], given[3]), rtol=1e-12
     )
     for thresholds in ({"oks_threshold": 0.5, "joint_threshold": 0.4}, {}):
         options = {"suppression": suppression, "sigmas": skeleton.sigmas, **thresholds}
-        rows, scores = selection.select(*given, **options)
+        rows, scores = selection.rescore_and_nms(*given, **options)
         wanted_rows, wanted_scores = plain_loops.select(*given, **options)
         np.testing.assert_array_equal(rows, wanted_rows)
         np.testing.assert_allclose(scores, wanted_scores, rtol=1e-12)
@@ -88,13 +88,13 @@ def test_score_is_the_box_times_the_mean_of_sure_joints():
     scores[2, :] = 1.5
     people = np.stack([person(scores=row) for row in scores])
     wanted = [0.8 * (0.25 + 0.5 + 0.9) / 3, 0, 0.6 * 1.5]
-    np.testing.assert_allclose(selection.rescored(people, [0.8, 0.9, 0.6]), wanted, rtol=1e-15)
-    np.testing.assert_allclose(selection.rescored(people, [1, 1, 1], joint_threshold=0.5), [0.9, 0, 1.5], rtol=1e-15)
+    np.testing.assert_allclose(selection.rescore(people, [0.8, 0.9, 0.6]), wanted, rtol=1e-15)
+    np.testing.assert_allclose(selection.rescore(people, [1, 1, 1], joint_threshold=0.5), [0.9, 0, 1.5], rtol=1e-15)
 
 
 def test_images_do_not_suppress_each_other_and_stay_in_the_order_of_the_people():
     people = np.stack([person(x) for x in (0, 0, 100, 0, 100)])
-    rows, scores = selection.select(people, [9, 4, 9, 9, 4], np.full(5, 50.0), [0.2, 0.3, 0.9, 0.4, 0.6])
+    rows, scores = selection.rescore_and_nms(people, [9, 4, 9, 9, 4], np.full(5, 50.0), [0.2, 0.3, 0.9, 0.4, 0.6])
     assert rows.tolist() == [2, 3, 4, 1]  # row 0 is the worse twin of row 3
     np.testing.assert_allclose(scores, [0.45, 0.2, 0.3, 0.15])
 
@@ -102,12 +102,12 @@ def test_images_do_not_suppress_each_other_and_stay_in_the_order_of_the_people()
 def test_of_equal_scores_the_later_row_comes_first_as_published():
     people = np.stack([person(x) for x in (0, 0, 900, 1800)])
     for suppression, wanted in (("hard", [3, 2, 1]), ("none", [3, 2, 1, 0]), ("soft", [3, 2, 1, 0])):
-        assert selection.select(people, [1] * 4, [9.0] * 4, [0.5] * 4, suppression)[0].tolist() == wanted
+        assert selection.rescore_and_nms(people, [1] * 4, [9.0] * 4, [0.5] * 4, suppression)[0].tolist() == wanted
 
 
 def test_soft_suppression_lowers_the_twin_by_bodlas_factor():
     people = np.stack([person(x) for x in (0, 0, 1e6)])
-    rows, scores = selection.select(people, [1, 1, 1], [50.0] * 3, [0.8, 1.0, 0.5], "soft", oks_threshold=0.7)
+    rows, scores = selection.rescore_and_nms(people, [1, 1, 1], [50.0] * 3, [0.8, 1.0, 0.5], "soft", oks_threshold=0.7)
     assert rows.tolist() == [1, 2, 0]
     np.testing.assert_allclose(scores, [0.5, 0.25, 0.4 * math.exp(-1 / 0.7)], rtol=1e-12)
 
@@ -115,11 +115,11 @@ def test_soft_suppression_lowers_the_twin_by_bodlas_factor():
 def test_areas_decide_who_is_a_twin():
     people = np.stack([person(0), person(5)])
     for area, count in ((100.0, 2), (100_000.0, 1)):
-        assert len(selection.select(people, [1, 1], [area, area], [0.5, 0.6])[0]) == count
+        assert len(selection.rescore_and_nms(people, [1, 1], [area, area], [0.5, 0.6])[0]) == count
 
 
 def test_nobody():
-    rows, scores = selection.select(np.zeros((0, 17, 3)), [], [], [])
+    rows, scores = selection.rescore_and_nms(np.zeros((0, 17, 3)), [], [], [])
     assert rows.tolist() == scores.tolist() == []
     assert rows.dtype.kind == "i"
 
@@ -139,4 +139,4 @@ def test_nobody():
 def test_mistakes_are_told(change, message):
     given = {"keypoints": np.zeros((3, 17, 3)), "image_ids": [1, 1, 2], "areas": [1, 1, 1], "box_scores": [1, 1, 1]}
     with pytest.raises(InputError, match=message):
-        selection.select(**(given | change))
+        selection.rescore_and_nms(**(given | change))

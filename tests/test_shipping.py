@@ -20,27 +20,27 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import InputError
-from keras_mrpose.data import augment
-from keras_mrpose.evaluation import stamp
+from keras_mrpose.codecs import CODECS, UDPCodec
+from keras_mrpose.data import augmentation
+from keras_mrpose.evaluation import provenance
 from keras_mrpose.export import (
-    BUDGETS,
-    Budget,
-    OverBudgetError,
+    TOLERANCES,
+    Tolerance,
+    ToleranceError,
+    bundle,
     decoder,
     export_litert,
     folders,
     golden,
     litert,
-    shipping,
 )
-from keras_mrpose.export.gate import Original
-from keras_mrpose.heatmaps import CODECS, UDPCodec
-from keras_mrpose.models.exported import interpreter
-from keras_mrpose.predictor import Predictor, crop_matrices, read_picture
+from keras_mrpose.export.verify import Reference
+from keras_mrpose.predict.predictor import Predictor, crop_matrices, read_image
+from keras_mrpose.runtime import interpreter
 from keras_mrpose.skeletons import COCO
 
-ALL = litert.FORMS
-NAMES = [f"{twin}_{form}.tflite" for twin in ("heatmaps", "keypoints") for form in ALL]
+ALL = litert.PRECISIONS
+NAMES = [f"{output}_{form}.tflite" for output in ("heatmaps", "keypoints") for form in ALL]
 OTHERS = ["decoder.py", "golden.npz", "model.json", "report.json", "report.md"]
 
 
@@ -69,8 +69,8 @@ def exported(model, people, calibration, tmp_path_factory):
     """Everything that can be exported, in a folder whose parents are missing."""
     folder = tmp_path_factory.mktemp("exported") / "new" / "export"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipping, "CALIBRATION", 40)
-        options = {"people": people, "calibration": calibration, "twins": ("heatmaps", "keypoints")}
+        patch.setattr(bundle, "CALIBRATION", 40)
+        options = {"people": people, "calibration": calibration, "outputs": ("heatmaps", "keypoints")}
         report = export_litert(model, folder, ALL, **options)
     return folder, report
 
@@ -107,13 +107,13 @@ def test_files(exported):
     assert report.passed and list(report.files) == NAMES
     for name, entry in about(folder)["files"].items():
         content = (folder / name).read_bytes()
-        twin, form = name.removesuffix(".tflite").split("_")
-        assert (entry["twin"], entry["form"], entry["bytes"]) == (twin, form, len(content))
+        output, form = name.removesuffix(".tflite").split("_")
+        assert (entry["output"], entry["form"], entry["bytes"]) == (output, form, len(content))
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert (entry["input_type"], entry["output_type"]) == ("float32", "float32")
-        assert entry["in_float"] == (["joints"] if name == "keypoints_int8.tflite" else [])
-        network = interpreter.Network(folder / name)
-        shape = (1, 24, 16, 17) if twin == "heatmaps" else (1, 17, 3)
+        assert entry["float_layers_of"] == (["joints"] if name == "keypoints_int8.tflite" else [])
+        network = interpreter.Interpreter(folder / name)
+        shape = (1, 24, 16, 17) if output == "heatmaps" else (1, 17, 3)
         assert (network.input_shape, network.output_shape) == ((1, 96, 64, 3), shape)
     assert (folder / "decoder.py").read_bytes() == Path(decoder.__file__).read_bytes()
 
@@ -141,14 +141,14 @@ def test_sidecar(exported, model):
         "crop": {"padding": 1.25},
         "threshold": 0.3,
     }
-    assert made["weights_sha256"] == stamp.of_network(Predictor(model))["weights_sha256"]
+    assert made["weights_sha256"] == provenance.of_network(Predictor(model))["weights_sha256"]
     assert made["preprocessing"] == "own" and made["versions"]["tensorflow"] == metadata.version("tensorflow")
     assert "ai-edge-litert" in made["versions"]
 
 
 def test_it_predicts_like_the_model(exported, model, people):
     """Through the sidecar, which is all that the predictor knows of it."""
-    image, boxes = read_picture(people.paths()[0]), people.boxes[:2]
+    image, boxes = read_image(people.paths()[0]), people.boxes[:2]
     wanted = Predictor(model, flip_test=False)(image, boxes)
     for name, atol in (("heatmaps_float32", 1e-3), ("keypoints_float32", 1e-3), ("heatmaps_int8", 1.5)):
         found = Predictor(exported[0] / f"{name}.tflite", flip_test=False)(image, boxes)
@@ -209,11 +209,11 @@ def test_decoder_notices_a_wrong_sidecar(copy, change):
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
-    """People whose pictures are black nowhere, so that a piece that is too small shows."""
+    """People whose images are black nowhere, so that a piece that is too small shows."""
     folder = tmp_path_factory.mktemp("noisy")
     people, rng = dotted.folder(folder, "val2017", 6), np.random.default_rng(0)
     for path in people.image_paths:
-        image = read_picture(path)
+        image = read_image(path)
         Image.fromarray(np.maximum(image, rng.integers(30, 90, image.shape, np.uint8))).save(path)
     return people
 
@@ -221,27 +221,27 @@ def noisy(tmp_path_factory):
 @pytest.mark.parametrize("larger", [1, 1.5], ids=["inside", "over the edge"])
 @pytest.mark.parametrize("codec", [kind(1.0) for kind in CODECS.values()], ids=CODECS)
 def test_golden_case_is_the_whole_way(noisy, codec, larger):
-    """A piece of a picture, whose crop is that of the whole picture, and the joints that the predictor finds in it."""
+    """A piece of a image, whose crop is that of the whole image, and the joints that the predictor finds in it."""
     people = dataclasses.replace(noisy, boxes=noisy.boxes * (1, 1, larger, larger))
     predictor = Predictor(dotted.network(codec), flip_test=False)
-    case = golden.golden_case(predictor, people, Original(predictor, people))
+    case = golden.reference_case(predictor, people, Reference(predictor, people))
     assert case["image"].dtype == np.uint8 and case["crop"].dtype == case["heatmaps"].dtype == np.float32
     assert case["crop"].shape == (96, 64, 3) and case["heatmaps"].shape == (24, 16, 17)
     wanted = predictor(case["image"], case["box"][None])[0]
     np.testing.assert_allclose(case["joints"], wanted, rtol=0, atol=1e-4)
     (row,) = [row for row in range(len(people)) if _is_piece(people, row, case)]
-    whole = read_picture(people.paths()[row])
+    whole = read_image(people.paths()[row])
     matrix = crop_matrices(people.boxes[[row]], (96, 64))[0]
-    crop = augment.warp(tf.constant(whole), tf.constant(matrix, tf.float32), (96, 64))
+    crop = augmentation.warp(tf.constant(whole), tf.constant(matrix, tf.float32), (96, 64))
     np.testing.assert_allclose(case["crop"], crop, rtol=0, atol=0.05)  # positions in float32
     assert case["image"].size < whole.size and (crop[-1].numpy().max() == 0) == (larger > 1)
 
 
 def _is_piece(people, row, case):
-    """Whether the case's image is where it says in a person's picture."""
+    """Whether the case's image is where it says in a person's image."""
     left, top = np.rint(people.boxes[row, :2] - case["box"][:2]).astype(int)
     height, width = case["image"].shape[:2]
-    piece = read_picture(people.paths()[row])[top : top + height, left : left + width]
+    piece = read_image(people.paths()[row])[top : top + height, left : left + width]
     return np.array_equal(piece, case["image"])
 
 
@@ -251,18 +251,18 @@ def test_golden_person_is_sure_and_not_large(people):
     boxes[3, 2:] *= 3
     people = dataclasses.replace(people, boxes=boxes)
     predictor = Predictor(dotted.network(), flip_test=False)
-    keras_model = Original(predictor, people)
+    keras_model = Reference(predictor, people)
     keras_model.scores[:] = 0.5
     keras_model.scores[3], keras_model.scores[5], keras_model.scores[6, 1:] = 0.9, 0.8, 0.95
-    assert _is_piece(people, 5, golden.golden_case(predictor, people, keras_model))
+    assert _is_piece(people, 5, golden.reference_case(predictor, people, keras_model))
     everybody_large = dataclasses.replace(people, boxes=boxes * (1, 1, 4, 4))
-    assert _is_piece(everybody_large, 3, golden.golden_case(predictor, everybody_large, keras_model))
+    assert _is_piece(everybody_large, 3, golden.reference_case(predictor, everybody_large, keras_model))
 
 
 def test_golden_case_of_a_crop_without_an_image(people):
     predictor = Predictor(dotted.network(UDPCodec(1.0)), flip_test=False)
-    crops = Original(predictor, people).crops
-    case = golden.golden_case(predictor, crops, Original(predictor, crops))
+    crops = Reference(predictor, people).crops
+    case = golden.reference_case(predictor, crops, Reference(predictor, crops))
     np.testing.assert_allclose(case["crop"], case["image"], rtol=0, atol=1e-3)  # it is its own crop
     assert any(np.array_equal(np.rint(crop), case["image"]) for crop in crops)
 
@@ -272,21 +272,24 @@ def test_golden_case_of_a_crop_without_an_image(people):
 
 def test_options(people, calibration, tmp_path, monkeypatch):
     """A file, uint8, plain crops on both sides, a layer in float, and an earlier export that is replaced."""
-    monkeypatch.setattr(shipping, "CALIBRATION", 32)
+    monkeypatch.setattr(bundle, "CALIBRATION", 32)
     dotted.network().save(tmp_path / "best.keras")
     predictor = Predictor(tmp_path, flip_test=False)
-    crops = Original(predictor, people).crops
-    plain = shipping.calibration_crops(predictor, calibration)
-    options = {"people": crops, "calibration": plain, "input_type": "uint8", "keep_float": ["joints"]}
+    crops = Reference(predictor, people).crops
+    plain = bundle.calibration_crops(predictor, calibration)
+    options = {"people": crops, "calibration": plain, "input_type": "uint8", "float_layers": ["joints"]}
     report = export_litert(tmp_path, tmp_path / "export", ["int8", "float32", "int8"], **options)
     assert list(report.files) == ["heatmaps_int8.tflite", "heatmaps_float32.tflite"]
     assert (report.metric, report.before, report.headings()[-2]) == (None, None, "shift")
     assert "without labels" in (tmp_path / "export" / "report.md").read_text()
     entries = about(tmp_path / "export")["files"]
-    assert entries["heatmaps_int8.tflite"]["in_float"] == ["joints"]
+    assert entries["heatmaps_int8.tflite"]["float_layers_of"] == ["joints"]
     assert report.files["heatmaps_int8.tflite"].levels is None  # its last layer is in float
     for name, entry in entries.items():
-        assert interpreter.Network(tmp_path / "export" / name).input_type == np.uint8 and entry["input_type"] == "uint8"
+        assert (
+            interpreter.Interpreter(tmp_path / "export" / name).input_type == np.uint8
+            and entry["input_type"] == "uint8"
+        )
     assert decoded(tmp_path / "export").returncode == 0
     (tmp_path / "export" / "old").write_text("old")
     export_litert(tmp_path, tmp_path / "export", ["float16"], people=people, overwrite=True)
@@ -297,15 +300,15 @@ def test_options(people, calibration, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
     """Only int8's heatmaps change; they are judged as they leave, and the predictor reads them as before."""
-    monkeypatch.setattr(shipping, "CALIBRATION", 32)
+    monkeypatch.setattr(bundle, "CALIBRATION", 32)
     options = {"calibration": calibration, "input_type": "uint8", "output_type": "uint8"}
-    options["twins"] = ["heatmaps", "keypoints"]
+    options["outputs"] = ["heatmaps", "keypoints"]
     report = export_litert(dotted.network(), tmp_path / "export", ["float32", "int8"], people=people, **options)
     entries = about(tmp_path / "export")["files"]
     types = {name: entry["output_type"] for name, entry in entries.items()}
     whole = "heatmaps_int8.tflite"
     assert types == {name: "uint8" if name == whole else "float32" for name in entries} and len(types) == 4
-    network = interpreter.Network(tmp_path / "export" / whole)
+    network = interpreter.Interpreter(tmp_path / "export" / whole)
     assert (network.input_type, network.output_type) == (np.uint8, np.uint8)
     assert report.files[whole].levels > 50
     image = np.zeros((120, 90, 3), np.uint8)
@@ -326,12 +329,12 @@ def test_files_tell_what_they_are(exported):
 def test_calibration_is_augmented(model, calibration):
     """More crops than people, few of them alike, none as it would be still; the same ones every time."""
     predictor = Predictor(model)
-    crops = shipping.calibration_crops(predictor, calibration)
+    crops = bundle.calibration_crops(predictor, calibration)
     assert crops.shape == (256, 96, 64, 3) and crops.dtype == np.float32 and 200 < crops.max() <= 255
     assert len(np.unique(crops.reshape(256, -1), axis=0)) > 240  # a scale is clipped
-    still = Original(Predictor(model, flip_test=False), calibration).crops
+    still = Reference(Predictor(model, flip_test=False), calibration).crops
     assert min(np.abs(still - crop).max(axis=(1, 2, 3)).min() for crop in crops) > 1
-    np.testing.assert_array_equal(crops, shipping.calibration_crops(predictor, calibration))
+    np.testing.assert_array_equal(crops, bundle.calibration_crops(predictor, calibration))
 
 
 # --- the gate is shut ---------------------------------------------------------------------------------------------
@@ -348,11 +351,11 @@ def refuse(words, kind, folder, *arguments, **options):
 
 
 def test_dark_calibration_is_over_the_budget(model, people, data, tmp_path):
-    """Ranges of pictures a tenth as bright: all maps are cut at a tenth, and nothing is left of the places."""
+    """Ranges of images a tenth as bright: all maps are cut at a tenth, and nothing is left of the places."""
     dark = dotted.folder(tmp_path / "dark", "train2017", 34, brightness=0.1)
     error = refuse(
         r"Nothing was written: heatmaps_int8\.tflite loses \d+\.\d+ points of AP \(budget 1\)",
-        OverBudgetError,
+        ToleranceError,
         tmp_path / "export",
         model,
         tmp_path / "export",
@@ -367,10 +370,10 @@ def test_dark_calibration_is_over_the_budget(model, people, data, tmp_path):
 
 
 def test_an_earlier_export_survives_a_refusal(model, people, copy):
-    none = {"float32": Budget(100, 2, 0)}  # no correlation is 2
+    none = {"float32": Tolerance(100, 2, 0)}  # no correlation is 2
     error = refuse(
         "heatmaps_float32.tflite has heatmaps of correlation 1.0000 .at least 2.; check on more crops than 10",
-        OverBudgetError,
+        ToleranceError,
         copy,
         model,
         copy,
@@ -422,17 +425,23 @@ def test_a_full_disk(model, people, copy, monkeypatch, broken):
 MISTAKES = {
     "form": ({"formats": ["int4"]}, r"Unknown form 'int4'\. Did you mean int8"),
     "no form": ({"formats": []}, "No form to export; give some of float32"),
-    "twin": ({"twins": ["heatmap"]}, r"Unknown twin 'heatmap'\. Did you mean heatmaps"),
-    "no twin": ({"twins": ()}, "No twin to export"),
+    "output": ({"outputs": ["heatmap"]}, r"Unknown twin 'heatmap'\. Did you mean heatmaps"),
+    "no twin": ({"outputs": ()}, "No twin to export"),
     "input type": ({"input_type": "int8"}, "Unknown input type 'int8'"),
     "output type": ({"output_type": "int4"}, "Unknown output type 'int4'"),
     "output without int8": ({"formats": ["float16"], "output_type": "uint8"}, "for heatmaps of the form int8"),
-    "output of joints": ({"formats": ["int8"], "twins": ["keypoints"], "output_type": "int8"}, "for heatmaps of the"),
-    "output in float": ({"formats": ["int8"], "keep_float": ["joints"], "output_type": "int8"}, "without layers in"),
+    "output of joints": ({"formats": ["int8"], "outputs": ["keypoints"], "output_type": "int8"}, "for heatmaps of the"),
+    "output in float": ({"formats": ["int8"], "float_layers": ["joints"], "output_type": "int8"}, "without layers in"),
     "deconvolution": ({"deconvolution": "shuffle"}, "deconvolution is 'shuffle'"),
-    "budget": ({"budgets": {"int9": BUDGETS["int8"]}}, "Unknown form 'int9'"),
-    "float layer": ({"formats": ["int8"], "keep_float": ["joint"]}, "keep_float names 'joint'.*did you mean joints"),
-    "no int8": ({"formats": ["float16"], "keep_float": ["joints"]}, "keep_float is for the form int8; leave it out"),
+    "budget": ({"budgets": {"int9": TOLERANCES["int8"]}}, "Unknown form 'int9'"),
+    "float layer": (
+        {"formats": ["int8"], "float_layers": ["joint"]},
+        "float_layers names 'joint'.*did you mean joints",
+    ),
+    "no int8": (
+        {"formats": ["float16"], "float_layers": ["joints"]},
+        "float_layers is for the form int8; leave it out",
+    ),
     "no calibration": ({"formats": ["int8"], "calibration": None}, "calibrated with 0 crops; give at least 32"),
     "0..1": ({"formats": ["int8"], "calibration": np.full((40, 96, 64, 3), 0.5)}, "from 0.5 to 0.5; give RGB 0..255"),
     "normalised": (
@@ -447,7 +456,7 @@ MISTAKES = {
 def test_mistakes(model, people, calibration, tmp_path, mistake, monkeypatch):
     """All are found before the first conversion."""
     monkeypatch.setattr(litert, "convert", lambda *_, **__: pytest.fail("too late"))
-    monkeypatch.setattr(shipping, "CALIBRATION", 32)
+    monkeypatch.setattr(bundle, "CALIBRATION", 32)
     change, words = MISTAKES[mistake]
     options = {"formats": ["float32"], "people": people, "calibration": calibration} | change
     refuse(words, InputError, tmp_path / "export", model, tmp_path / "export", **options)
@@ -503,8 +512,8 @@ def test_red_is_red_from_the_file_to_the_golden_case(tmp_path):
     for path in set(people.paths()):
         Image.fromarray(red).save(path)
     predictor = Predictor(dotted.network(), flip_test=False)
-    checking = Original(predictor, people)
-    case = golden.golden_case(predictor, people, checking)
-    for crops in (shipping.calibration_crops(predictor, people), checking.crops, case["crop"], case["image"]):
+    checking = Reference(predictor, people)
+    case = golden.reference_case(predictor, people, checking)
+    for crops in (bundle.calibration_crops(predictor, people), checking.crops, case["crop"], case["image"]):
         assert crops[..., 0].max() == pytest.approx(200)
         assert crops[..., 1:].max() == 0

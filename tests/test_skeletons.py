@@ -25,10 +25,10 @@ def test_mirroring_exchanges_left_and_right(skeleton):
 
 @by_name
 def test_limbs_are_symmetric_and_reach_every_joint(skeleton):
-    limbs = {frozenset(pair) for pair in skeleton.limbs}
-    assert {frozenset(skeleton.mirrored[i] for i in limb) for limb in limbs} == limbs
-    assert len(limbs) == len(skeleton.limbs)
-    assert set().union(*limbs) == set(range(skeleton.num_joints))
+    edges = {frozenset(pair) for pair in skeleton.edges}
+    assert {frozenset(skeleton.mirrored[i] for i in limb) for limb in edges} == edges
+    assert len(edges) == len(skeleton.edges)
+    assert set().union(*edges) == set(range(skeleton.num_joints))
 
 
 @by_name
@@ -61,7 +61,7 @@ def test_orders_are_the_published_ones(shared):
     assert f"MPII order: {', '.join(spoken)} (16)" in line
     pairs = np.load(shared / "golden" / "decode.npz")
     for skeleton in (COCO, MPII):
-        assert sorted(skeleton.swap_pairs) == sorted(map(tuple, pairs[f"{skeleton.name}_pairs"].tolist()))
+        assert sorted(skeleton.flip_pairs) == sorted(map(tuple, pairs[f"{skeleton.name}_pairs"].tolist()))
     facts = " ".join((shared / "data" / "README.md").read_text().split()).lower()
     assert (
         ", ".join(name.replace("right_", "r ").replace("left_", "l ").replace("_", " ") for name in LSP.joints) in facts
@@ -80,7 +80,7 @@ def test_get():
 def test_for_joint_count():
     assert [skeletons.for_joint_count(n) for n in (17, 16, 14)] == [COCO, MPII, LSP]
     five = skeletons.for_joint_count(5)
-    assert (five.num_joints, five.mirrored, five.limbs, five.torso) == (5, (0, 1, 2, 3, 4), (), None)
+    assert (five.num_joints, five.mirrored, five.edges, five.torso) == (5, (0, 1, 2, 3, 4), (), None)
     assert five.sigmas == (0.05,) * 5
     for joint in ("right_hip", "left_shoulder"):
         assert Skeleton("mine", (joint, "head")).torso is None
@@ -96,13 +96,13 @@ def test_sequences_become_tuples():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"swap_pairs": ((0, 3),)}, r"swap_pairs has \(0, 3\)"),
-        ({"swap_pairs": ((0, -1),)}, r"swap_pairs has \(0, -1\)"),
-        ({"swap_pairs": ((0, 1), (1, 2))}, "a joint twice"),
-        ({"swap_pairs": ((1, 1),)}, "a joint twice"),
-        ({"limbs": ((0, 1, 2),)}, r"limbs has \(0, 1, 2\)"),
-        ({"limbs": ((0, 1.5),)}, r"limbs has \(0, 1\.5\)"),
-        ({"limbs": (("a", "b"),)}, "limbs has"),
+        ({"flip_pairs": ((0, 3),)}, r"flip_pairs has \(0, 3\)"),
+        ({"flip_pairs": ((0, -1),)}, r"flip_pairs has \(0, -1\)"),
+        ({"flip_pairs": ((0, 1), (1, 2))}, "a joint twice"),
+        ({"flip_pairs": ((1, 1),)}, "a joint twice"),
+        ({"edges": ((0, 1, 2),)}, r"edges has \(0, 1, 2\)"),
+        ({"edges": ((0, 1.5),)}, r"edges has \(0, 1\.5\)"),
+        ({"edges": (("a", "b"),)}, "edges has"),
         ({"torso": (0, 3)}, r"torso has \(0, 3\)"),
         ({"sigmas": (0.1, 0.1)}, "one for each of 3 joints"),
         ({"sigmas": (0.1, 0.1, 0.0)}, "positive"),
@@ -136,7 +136,7 @@ def test_a_file_needs_a_name_and_joints_only(tmp_path):
 
 
 def test_a_file_can_say_all(tmp_path):
-    all_of_it = {"limbs": [["head", "hips"]], "sigmas": [0.03, 0.06, 1, 0.1], "torso": ["hips", "head"]}
+    all_of_it = {"edges": [["head", "hips"]], "sigmas": [0.03, 0.06, 1, 0.1], "torso": ["hips", "head"]}
     found = skeletons.load(str(written(tmp_path, **all_of_it, swap=[["head", "hips"]])))
     assert found == Skeleton("climber", tuple(OWN["joints"]), ((0, 3),), ((0, 3),), (0.03, 0.06, 1, 0.1), (3, 0))
     assert skeletons.load(written(tmp_path, swap=[])).mirrored == (0, 1, 2, 3)
@@ -154,10 +154,10 @@ def test_a_file_can_say_all(tmp_path):
         ({"joints": "head"}, "joints is 'head'"),
         ({"joints": ["head", 3]}, r"joints is \['head', 3\]"),
         ({"joints": ["head", "head"]}, "a joint name twice"),
-        ({"limbs": [["head", "tail"]]}, r"limbs has \['head', 'tail'\]; give pairs of names that are among the joints"),
-        ({"limbs": [["head"]]}, r"limbs has \['head'\]"),
-        ({"limbs": 5}, "limbs has 5"),
-        ({"limbs": [[0, 1]]}, r"limbs has \[0, 1\]"),
+        ({"edges": [["head", "tail"]]}, r"edges has \['head', 'tail'\]; give pairs of names that are among the joints"),
+        ({"edges": [["head"]]}, r"edges has \['head'\]"),
+        ({"edges": 5}, "edges has 5"),
+        ({"edges": [[0, 1]]}, r"edges has \[0, 1\]"),
         ({"swap": [["head", "tail"]]}, "swap has"),
         ({"swap": [["head", "hips"], ["head", "left_hand"]]}, "a joint twice"),
         ({"torso": ["head"]}, "torso has"),
@@ -210,7 +210,7 @@ def test_what_is_no_skeleton_file_is_named(tmp_path):
     ],
 )
 def test_left_and_right_are_found_in_names(left, right):
-    assert skeletons.swap_pairs_of(["nose", right, "upright", left]) == ((1, 3),)
+    assert skeletons.flip_pairs_of(["nose", right, "upright", left]) == ((1, 3),)
     assert (skeletons.side_of(left), skeletons.side_of(right)) == ("left", "right")
 
 
@@ -226,7 +226,7 @@ def test_left_and_right_are_found_in_names(left, right):
     ],
 )
 def test_other_names_stay_themselves(joints):
-    assert skeletons.swap_pairs_of(joints) == ()
+    assert skeletons.flip_pairs_of(joints) == ()
 
 
 def test_a_name_with_both_sides_has_none():
@@ -235,4 +235,4 @@ def test_a_name_with_both_sides_has_none():
 
 @by_name
 def test_the_pairs_of_the_known_skeletons_are_in_their_names(skeleton):
-    assert skeletons.swap_pairs_of(skeleton.joints) == skeleton.swap_pairs
+    assert skeletons.flip_pairs_of(skeleton.joints) == skeleton.flip_pairs

@@ -15,11 +15,12 @@ from commands import call
 import keras_mrpose
 from keras_mrpose import data, training
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import pipeline, skipped, synthetic
+from keras_mrpose.data import pipeline, skipped
 from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.training import callbacks, fit
+from keras_mrpose.synthetic import dataset
+from keras_mrpose.training import callbacks, train
 
 SIZE = (96, 64)
 VARIED = Augmentation(scale=0.2, rotation=20.0)
@@ -28,21 +29,21 @@ VARIED = Augmentation(scale=0.2, rotation=20.0)
 @pytest.fixture(scope="module", autouse=True)
 def micro_networks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro.micro)
+        patch.setattr(train.networks, "build", micro.micro)
         yield
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Drawn people: seven pictures to train on, two to validate on."""
+    """Drawn people: seven images to train on, two to validate on."""
     folder = tmp_path_factory.mktemp("whole")
-    synthetic.write(folder, 7, size=(72, 96))
-    return synthetic.write(folder, 2, split="val2017", first_index=7, size=(72, 96))
+    dataset.write(folder, 7, size=(72, 96))
+    return dataset.write(folder, 2, split="val2017", first_index=7, size=(72, 96))
 
 
 @pytest.fixture(scope="module")
 def spoilt(whole, tmp_path_factory):
-    """The same: the second picture is cut off, the third is no picture, the fifth is gone."""
+    """The same: the second image is cut off, the third is no image, the fifth is gone."""
     folder = tmp_path_factory.mktemp("spoilt")
     for file in [path for path in whole.rglob("*") if path.is_file()]:
         copy = folder / file.relative_to(whole)
@@ -144,7 +145,7 @@ def test_an_unknown_choice(tables):
 def test_training_past_bad_records(spoilt, tables, tmp_path, capsys):
     """The run folder lists them, and the last line tells."""
     people, run = tables[1], tmp_path / "run"
-    history = training.train(
+    history = train.train(
         micro.EXPERIMENT, people, data.load(spoilt, "val"), run, on_bad_record="skip", time_limit=0.0
     )
     assert np.isfinite(history["loss"]).all()

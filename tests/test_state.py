@@ -32,9 +32,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from keras_mrpose import training
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import fit, saving, state
+from keras_mrpose.training import checkpointing, saving, train
+from keras_mrpose.training.checkpointing import State, States
 from keras_mrpose.training.interruption import Interruption, Stopped
-from keras_mrpose.training.state import State, States
 
 EPOCHS = EXPERIMENT.recipe.epochs
 
@@ -125,12 +125,12 @@ def full_disk(monkeypatch):
         file.write(b"PK half a file")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(state.np, "savez", savez)
+    monkeypatch.setattr(checkpointing.np, "savez", savez)
 
 
 def too_long(monkeypatch):
     """The operating system ends the write itself."""
-    monkeypatch.setattr(state.np, "savez", limited(state.np.savez))
+    monkeypatch.setattr(checkpointing.np, "savez", limited(checkpointing.np.savez))
 
 
 def limited(write):
@@ -173,14 +173,14 @@ def test_variables_of_another_network_are_refused():
         model.optimizer.build(model.trainable_variables)
         return model
 
-    values = state.captured(network(3))
+    values = checkpointing.capture(network(3))
     other = network(3)
     for part in ("model", "optimizer"):  # whose optimizer Keras numbers otherwise
-        state.restore(other, values, part)
-    assert all(np.array_equal(value, values[name]) for name, value in state.captured(other).items())
+        checkpointing.restore(other, values, part)
+    assert all(np.array_equal(value, values[name]) for name, value in checkpointing.capture(other).items())
     for unlike in (network(4), network(3, "two")):
         with pytest.raises(InputError, match="has other model variables than the network"):
-            state.restore(unlike, values, "model")
+            checkpointing.restore(unlike, values, "model")
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -277,8 +277,8 @@ def plain(tables, tmp_path_factory):
     """Never killed, in this process, without the shortcuts of the tests below, which must not have begun."""
     run = tmp_path_factory.mktemp("runs") / "plain"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
-        history = training.train(EXPERIMENT, *tables, run)
+        patch.setattr(train.networks, "build", micro)
+        history = train.train(EXPERIMENT, *tables, run)
     return SimpleNamespace(run=run, history=history)
 
 
@@ -292,8 +292,8 @@ def test_signals(plain, drawn, tables, tmp_path):
     assert "stopped by SIGTERM; the training is saved after batch 3 of epoch 1" in done.stderr
     assert not (run / "history.json").exists() or len(json.loads((run / "history.json").read_text())["loss"]) < EPOCHS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
-        training.train(EXPERIMENT, *tables, run, resume=True)
+        patch.setattr(train.networks, "build", micro)
+        train.train(EXPERIMENT, *tables, run, resume=True)
     assert_same(run, plain)
 
 
@@ -337,7 +337,7 @@ class Killer:
         patch.setattr(owner, name, watched)
 
     def watch_writing(self, patch):
-        original = state.np.savez
+        original = checkpointing.np.savez
 
         def savez(file, **arrays):
             file.write(b"PK half a file")
@@ -346,7 +346,7 @@ class Killer:
             file.seek(0)
             original(file, **arrays)
 
-        patch.setattr(state.np, "savez", savez)
+        patch.setattr(checkpointing.np, "savez", savez)
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +356,7 @@ def killer(tables):
     The order from any step, and the metrics of a network that was never used, are those of the real thing in
     `test_signals` and in test_pipeline.py.
     """
-    real = fit.pipeline.batches
+    real = train.pipeline.batches
     kept = {}
 
     def batches(people, *size, augmentation=None, first_epoch=0, first_step=0, **options):
@@ -371,30 +371,30 @@ def killer(tables):
         if "model" not in kept:
             model = kept["model"] = real_build(experiment, people, steps, preprocessing)
             saving.build_metrics(model)
-            kept["beginning"] = state.captured(model)
+            kept["beginning"] = checkpointing.capture(model)
         noise = np.random.default_rng(1)
-        for variable in state._variables(kept["model"]).values():
+        for variable in checkpointing._variables(kept["model"]).values():
             variable.assign(noise.integers(1, 9, variable.shape))
         for part in ("model", "optimizer"):
-            state.restore(kept["model"], kept["beginning"], part)
+            checkpointing.restore(kept["model"], kept["beginning"], part)
         return kept["model"]
 
-    real_build = fit.build
+    real_build = train.build
     killer = Killer()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
-        patch.setattr(fit.pipeline, "batches", batches)
-        patch.setattr(fit, "build", build)
-        for name in ("Pictures", "BatchNormGuard"):  # have no state
-            patch.setattr(fit, name, lambda *arguments: keras.callbacks.Callback())
-        patch.setattr(state.os, "fsync", lambda descriptor: None)  # is for power cuts
+        patch.setattr(train.networks, "build", micro)
+        patch.setattr(train.pipeline, "batches", batches)
+        patch.setattr(train, "build", build)
+        for name in ("Images", "BatchNormGuard"):  # have no state
+            patch.setattr(train, name, lambda *arguments: keras.callbacks.Callback())
+        patch.setattr(checkpointing.os, "fsync", lambda descriptor: None)  # is for power cuts
         for owner, name in (
             (saving.SaveState, "on_train_batch_end"),
             (saving.SaveState, "on_test_batch_end"),
-            (state.os, "fsync"),
-            (state.os, "replace"),
+            (checkpointing.os, "fsync"),
+            (checkpointing.os, "replace"),
             (Path, "unlink"),
-            (fit.RunFiles, "on_epoch_end"),
+            (train.RunFiles, "on_epoch_end"),
         ):
             killer.watch(patch, owner, name)
         killer.watch_writing(patch)
@@ -405,7 +405,7 @@ def killer(tables):
 def unbroken(killer, tables, tmp_path_factory):
     """Never killed; its states are saved at the epochs' ends only."""
     run = tmp_path_factory.mktemp("runs") / "unbroken"
-    history = training.train(EXPERIMENT, *tables, run, resume=True, save_every=None)
+    history = train.train(EXPERIMENT, *tables, run, resume=True, save_every=None)
     return SimpleNamespace(run=run, history=history, moments=killer.moments)
 
 
@@ -465,7 +465,7 @@ def killed_until_done(killer, tables, run, draw, save_every):
     while True:
         killer.reset(last=int(draw.integers(1, 60)))
         try:
-            training.train(EXPERIMENT, *tables, run, resume=True, save_every=save_every)
+            train.train(EXPERIMENT, *tables, run, resume=True, save_every=save_every)
             return kills
         except Killed as kill:
             kills.append(str(kill))
@@ -485,15 +485,15 @@ def test_many_kills_change_nothing(killer, unbroken, tables, tmp_path, save_ever
 def test_a_kill_at_every_moment_changes_nothing(killer, unbroken, tables, tmp_path):
     """Each once, in a training that saves after every step."""
     killer.reset()
-    training.train(EXPERIMENT, *tables, tmp_path / "all", resume=True, save_every=0.0)
+    train.train(EXPERIMENT, *tables, tmp_path / "all", resume=True, save_every=0.0)
     moments = killer.log
     assert len(set(moments)) == 13 and len(moments) > 150
     for last, what in enumerate(moments, start=1):
         killer.reset(last)
         with pytest.raises(Killed, match=what):
-            training.train(EXPERIMENT, *tables, tmp_path / "run", resume=True, save_every=0.0)
+            train.train(EXPERIMENT, *tables, tmp_path / "run", resume=True, save_every=0.0)
         killer.reset()
-        training.train(EXPERIMENT, *tables, tmp_path / "run", resume=True, save_every=0.0)
+        train.train(EXPERIMENT, *tables, tmp_path / "run", resume=True, save_every=0.0)
         assert_same(tmp_path / "run", unbroken)
         shutil.rmtree(tmp_path / "run")
 
@@ -501,17 +501,17 @@ def test_a_kill_at_every_moment_changes_nothing(killer, unbroken, tables, tmp_pa
 def test_a_damaged_state_costs_steps_only(killer, unbroken, tables, tmp_path, capsys):
     """Also when it was that of an epoch's end: `best.keras` and `history.json` are then ahead."""
     run = tmp_path / "run"
-    training.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=0.0)
+    train.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=0.0)
     newest = max((run / "state").iterdir())
     newest.write_bytes(flipped(newest.read_bytes(), 0.7))
-    training.train(EXPERIMENT, *tables, run, resume=True)
+    train.train(EXPERIMENT, *tables, run, resume=True)
     assert f"{newest} is damaged" in capsys.readouterr().err
     assert_same(run, unbroken)
 
 
 def test_a_full_disk_leaves_the_last_state_and_says_so(killer, unbroken, tables, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    training.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=None)
+    train.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "logs" not in path.parts}
     with monkeypatch.context() as patch:
         full_disk(patch)
@@ -519,22 +519,22 @@ def test_a_full_disk_leaves_the_last_state_and_says_so(killer, unbroken, tables,
             r"state\.npz cannot be written \(No space left on device\); .*00001-0000000-\w+\.npz \(after epoch 1\) is"
         )
         with pytest.raises(InputError, match=told):
-            training.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
+            train.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
     assert {path: path.read_bytes() for path in before} == before
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "save", limited(keras.Model.save))
         told = r"last\.keras cannot be written \(.+\); .*\(after batch 3 of epoch 2\) is whole; make room and go on"
         with pytest.raises(InputError, match=told):
-            training.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
+            train.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
     assert (run / "last.keras").read_bytes() == before[run / "last.keras"]
-    training.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
+    train.train(EXPERIMENT, *tables, run, resume=True, save_every=0.0)
     assert_same(run, unbroken)
 
 
 def test_a_disk_that_is_full_at_once_leaves_nothing(killer, tables, tmp_path, monkeypatch):
     full_disk(monkeypatch)
     with pytest.raises(InputError, match="nothing was saved before; make room and start again"):
-        training.train(EXPERIMENT, *tables, tmp_path / "run", save_every=0.0)
+        train.train(EXPERIMENT, *tables, tmp_path / "run", save_every=0.0)
     assert not list(tmp_path.iterdir())
 
 
@@ -561,26 +561,26 @@ def test_a_stop_saves_and_says_how_to_go_on(event, count, where, killer, unbroke
     with monkeypatch.context() as patch:
         patch.setattr(saving.SaveState, event, asked)
         with pytest.raises(Stopped) as stopped:
-            training.train(EXPERIMENT, *tables, run)
+            train.train(EXPERIMENT, *tables, run)
     assert len(calls) == count
     assert (
         str(stopped.value)
         == f"stopped by SIGTERM; the training is saved after {where} in {run}/state: go on with --resume"
     )
-    training.train(EXPERIMENT, *tables, run, resume=True)
+    train.train(EXPERIMENT, *tables, run, resume=True)
     assert_same(run, unbroken)
 
 
 def test_a_stop_in_the_last_epochs_end_is_the_end(killer, unbroken, tables, tmp_path, monkeypatch):
-    original = fit.RunFiles.on_epoch_end
+    original = train.RunFiles.on_epoch_end
 
     def asked(self, epoch, logs=None):
         original(self, epoch, logs)
         if epoch == EPOCHS - 1:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(fit.RunFiles, "on_epoch_end", asked)
-    training.train(EXPERIMENT, *tables, tmp_path / "run")
+    monkeypatch.setattr(train.RunFiles, "on_epoch_end", asked)
+    train.train(EXPERIMENT, *tables, tmp_path / "run")
     assert_same(tmp_path / "run", unbroken)
 
 
@@ -591,7 +591,7 @@ def test_states_are_saved_so_often(killer, tables, tmp_path, monkeypatch):
     original = States.write
     monkeypatch.setattr(States, "write", lambda self, s: written.append((s.epoch, s.step)) or original(self, s))
     one = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(EXPERIMENT.recipe, epochs=1))
-    training.train(one, *tables, tmp_path / "run", save_every=2.0)
+    train.train(one, *tables, tmp_path / "run", save_every=2.0)
     assert written == [(0, 0), (0, 2), (1, 0)]
 
 

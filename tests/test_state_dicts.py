@@ -6,10 +6,10 @@ import pytest
 from published import formula_weight, named_layers
 
 import keras_mrpose
+from keras_mrpose.checkpoints import state_dicts, tensor_names
+from keras_mrpose.checkpoints.torch_files import write_torch_file
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build
-from keras_mrpose.models.weights import state_dicts, torch_names
-from keras_mrpose.models.weights.torch_files import write_torch_file
 
 SHAPE = (64, 32, 3)
 MODELS = keras_mrpose.list_models()
@@ -19,7 +19,7 @@ def formula_tensors(model, skip=()):
     """All tensors of a checkpoint for this network, in no special order, counters included."""
     shapes = {}
     for module, layer in named_layers(model):
-        shapes |= torch_names.torch_shapes(layer, module)
+        shapes |= tensor_names.torch_shapes(layer, module)
         if isinstance(layer, keras.layers.BatchNormalization):
             shapes[f"{module}.num_batches_tracked"] = None
     return {

@@ -20,13 +20,13 @@ from micro import Killed, draw, people_of
 from keras_mrpose import InputError, training
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm, synchronize
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import fit, saving, strategy
+from keras_mrpose.training import distributed, saving, train
+from keras_mrpose.training.checkpointing import States, capture, restore
+from keras_mrpose.training.distributed import devices, per_sample
 from keras_mrpose.training.interruption import Stopped
-from keras_mrpose.training.state import States, captured, restore
-from keras_mrpose.training.strategy import devices, per_sample
 
 SIZE, MAPS, BATCH, JOINTS = (96, 64), (24, 16), 8, COCO.num_joints
 RECIPE = Recipe(epochs=2, batch_size=BATCH, learning_rate=1e-2, epsilon=1e-6, milestones=())  # Adam is no mere sign
@@ -47,13 +47,13 @@ def micro(name, *, backbone, input_shape, skeleton, codec, **weights):
         keras.layers.Conv2D(skeleton.num_joints, 1, dtype="float32", name="conv3"),
     ):
         x = layer(x)
-    return zoo.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
+    return networks.PoseModel(image, x, skeleton=skeleton, codec=codec, spec={"input_shape": input_shape})
 
 
 @pytest.fixture(autouse=True)
 def micro_networks(request, monkeypatch):
     if request.function is not test_a_step_of_a_whole_network:
-        monkeypatch.setattr(fit.zoo, "build", micro)
+        monkeypatch.setattr(train.networks, "build", micro)
 
 
 def people(count, seed=0):
@@ -89,7 +89,7 @@ def built(name, frozen=False, **recipe):
     experiment = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(RECIPE, **recipe))
     keras.utils.set_random_seed(0)
     with devices(name, BATCH).scope():
-        model = training.build(experiment, SimpleNamespace(skeleton=COCO), 1)
+        model = train.build(experiment, SimpleNamespace(skeleton=COCO), 1)
         for layer in model.layers:
             layer.trainable = not (frozen and isinstance(layer, BatchNorm))
     return model
@@ -249,7 +249,7 @@ def test_a_training_on_two_devices_is_that_on_one(drawn, tmp_path, validated):
     """Eight steps: each makes ten times more of a rounding at most; here 1e-4 is left of it."""
     table, validation = drawn[0], drawn[1].take(slice(validated))
     histories = {
-        name: training.train(TRAINED, table, validation, tmp_path / name, strategy=name)
+        name: train.train(TRAINED, table, validation, tmp_path / name, strategy=name)
         for name in ("none", "mirrored")
     }
     assert set(histories["mirrored"]) == set(histories["none"])
@@ -266,9 +266,9 @@ def test_a_training_on_two_devices_is_that_on_one(drawn, tmp_path, validated):
 @pytest.mark.slow
 def test_going_on_with_two_devices(drawn, tmp_path):
     """As in one go: weights, moments, average and batch norms of both devices are restored."""
-    whole = training.train(TRAINED, *drawn, tmp_path / "whole", strategy="mirrored")
-    training.train(TRAINED, *drawn, tmp_path / "halves", strategy="mirrored", time_limit=0.0)
-    halves = training.train(TRAINED, *drawn, tmp_path / "halves", strategy="mirrored", resume=True)
+    whole = train.train(TRAINED, *drawn, tmp_path / "whole", strategy="mirrored")
+    train.train(TRAINED, *drawn, tmp_path / "halves", strategy="mirrored", time_limit=0.0)
+    halves = train.train(TRAINED, *drawn, tmp_path / "halves", strategy="mirrored", resume=True)
     for name in ("loss", "val_loss", "learning_rate"):
         np.testing.assert_allclose(halves[name], whole[name], rtol=1e-5, err_msg=name)
     one, two = (keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "halves"))
@@ -281,7 +281,7 @@ def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
     """Killed in the first epoch and stopped in the second, with gradients gathered: the same bits as in one go."""
     recipe = dataclasses.replace(TRAINED.recipe, optimizer="adamw", weight_decay=0.1, accumulate=3)
     experiment, run = dataclasses.replace(TRAINED, recipe=recipe), tmp_path / "stops"
-    whole = training.train(experiment, *drawn, tmp_path / "whole", strategy="mirrored", save_every=None)
+    whole = train.train(experiment, *drawn, tmp_path / "whole", strategy="mirrored", save_every=None)
     original, done = saving.SaveState.on_train_batch_end, []
 
     def ends(self, *arguments, **options):
@@ -294,10 +294,10 @@ def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
 
     monkeypatch.setattr(saving.SaveState, "on_train_batch_end", ends)
     with pytest.raises(Killed):
-        training.train(experiment, *drawn, run, strategy="mirrored", save_every=0.0)
+        train.train(experiment, *drawn, run, strategy="mirrored", save_every=0.0)
     with pytest.raises(Stopped, match="saved after batch 1 of epoch 2"):
-        training.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
-    history = training.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
+        train.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
+    history = train.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
     assert done == [0] * 4 + [1] * 4  # each step once
     assert {**history, "images_per_second": None} == {**whole, "images_per_second": None}
     one, two = (States(folder / "state").newest() for folder in (tmp_path / "whole", run))
@@ -310,11 +310,11 @@ def test_running_metrics_are_restored_on_two_devices():
     """In the middle of an epoch: whole numbers, which TensorFlow would deal out to the devices and round down."""
     model = built("mirrored")
     model.evaluate(whole_batches(people(5)), verbose=0)
-    before = captured(model)
+    before = capture(model)
     assert any(value.dtype.kind == "i" and (value % 2).any() for name, value in before.items() if "metrics" in name)
     model.reset_metrics()
     restore(model, before, "metrics")
-    for name, value in captured(model).items():
+    for name, value in capture(model).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
@@ -333,14 +333,14 @@ def test_devices():
 def test_auto_takes_several_gpus(monkeypatch):
     two = tf.config.list_logical_devices("CPU")  # of the same name, so that it stays one strategy in this process
     for found, replicas in ((two, 2), (two[:1], 1)):
-        monkeypatch.setattr(strategy.tf.config, "list_logical_devices", lambda kind, found=found: found)
+        monkeypatch.setattr(distributed.tf.config, "list_logical_devices", lambda kind, found=found: found)
         chosen = devices("auto", 4)
         assert chosen.num_replicas_in_sync == replicas
         assert isinstance(chosen, tf.distribute.MirroredStrategy) == (replicas > 1)
 
 
 def test_jax_has_no_strategy(monkeypatch):
-    monkeypatch.setattr(strategy.keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distributed.keras.backend, "backend", lambda: "jax")
     assert devices("auto", 3).num_replicas_in_sync == devices("none", 3).num_replicas_in_sync == 1
     with pytest.raises(InputError, match="'mirrored' needs Keras on TensorFlow, this is Keras on jax"):
         devices("mirrored", 4)
@@ -349,7 +349,7 @@ def test_jax_has_no_strategy(monkeypatch):
 def test_a_training_that_cannot_be_shared_leaves_nothing(drawn, tmp_path):
     odd = dataclasses.replace(TRAINED, recipe=dataclasses.replace(TRAINED.recipe, batch_size=3))
     with pytest.raises(InputError, match="batch_size is 3"):
-        training.train(odd, *drawn, tmp_path / "run", strategy="mirrored")
+        train.train(odd, *drawn, tmp_path / "run", strategy="mirrored")
     assert not list(tmp_path.iterdir())
 
 
@@ -380,7 +380,7 @@ class OfJoints(keras.losses.Loss):
 def test_a_loss_that_devices_cannot_share_is_refused(loss, words, monkeypatch):
     with pytest.raises(InputError, match=words):
         per_sample(loss, pair()[0])
-    monkeypatch.setattr(fit, "HeatmapMSE", lambda *_, **__: loss)
+    monkeypatch.setattr(train, "HeatmapMSE", lambda *_, **__: loss)
     with pytest.raises(InputError, match=words):
         built("none")
 
@@ -393,5 +393,5 @@ def test_a_loss_per_person_is_taken():
 def test_synchronised_layers_are_saved_as_such():
     model = micro("", backbone="", input_shape=(*SIZE, 3), skeleton=COCO, codec=HeatmapMSE().codec)
     synchronize(model)
-    again = zoo.PoseModel.from_config(model.get_config())
+    again = networks.PoseModel.from_config(model.get_config())
     assert [layer.synchronized for layer in again.layers if isinstance(layer, BatchNorm)] == [True, True]

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_mrpose.data import coco, synthetic
-from keras_mrpose.data.drawn import figure
-from keras_mrpose.data.drawn.canvas import OBJECT, Canvas, outlines
-from keras_mrpose.data.drawn.painting import PARTS, Person, sample_looks
+from keras_mrpose.data import coco
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO
+from keras_mrpose.synthetic import dataset, pose
+from keras_mrpose.synthetic.canvas import OBJECT, Canvas, outlines
+from keras_mrpose.synthetic.render import PARTS, DrawnPerson, sample_looks
 
 SIZE = (240, 320)
 NOSE, LEFT_EYE, RIGHT_EYE, LEFT_SHOULDER, RIGHT_SHOULDER = (
@@ -22,7 +22,7 @@ NOSE, LEFT_EYE, RIGHT_EYE, LEFT_SHOULDER, RIGHT_SHOULDER = (
 
 @pytest.fixture(scope="module")
 def drawings():
-    return [synthetic.draw(7, index) for index in range(40)]
+    return [dataset.draw(7, index) for index in range(40)]
 
 
 def blank(size=SIZE):
@@ -32,7 +32,7 @@ def blank(size=SIZE):
 def standing_person(yaw, number=0, place=(160.0, 120.0), stature=180.0):
     """A person upright with hanging arms, turned by yaw degrees; the pose is searched, as `sample` draws at random."""
     for seed in range(2000):
-        body = figure.sample(np.random.default_rng(seed))
+        body = pose.sample(np.random.default_rng(seed))
         head_yaw = np.degrees(np.arctan2(body.head[0, 2], body.head[2, 2]))
         shoulders = body.points[LEFT_SHOULDER] - body.points[RIGHT_SHOULDER]
         trunk_yaw = np.degrees(np.arctan2(-shoulders[2], shoulders[0]))
@@ -41,17 +41,17 @@ def standing_person(yaw, number=0, place=(160.0, 120.0), stature=180.0):
         near = all(abs((angle - yaw + 180) % 360 - 180) < 15 for angle in (head_yaw, trunk_yaw))
         looks = sample_looks(np.random.default_rng(seed), np.full(3, 128.0))
         if near and low and upright and not body.sits and not looks.long_hair:
-            return Person(body, looks, stature, np.array(place), number)
+            return DrawnPerson(body, looks, stature, np.array(place), number)
     raise AssertionError(f"no pose with yaw {yaw}")
 
 
 def test_a_drawing_depends_on_its_seed_and_index_alone():
-    first = synthetic.draw(3, 11)
-    synthetic.draw(3, 10)
-    again = synthetic.draw(3, 11)
+    first = dataset.draw(3, 11)
+    dataset.draw(3, 10)
+    again = dataset.draw(3, 11)
     for field in ("image", "keypoints", "boxes", "areas"):
         np.testing.assert_array_equal(getattr(first, field), getattr(again, field))
-    for other in (synthetic.draw(4, 11), synthetic.draw(3, 12), synthetic.draw(11, 3)):
+    for other in (dataset.draw(4, 11), dataset.draw(3, 12), dataset.draw(11, 3)):
         assert (other.image != first.image).mean() > 0.5
 
 
@@ -59,7 +59,7 @@ def test_a_drawing_depends_on_its_seed_and_index_alone():
 def test_shapes_types_and_ranges(size):
     height, width = size
     for index in range(6):
-        drawing = synthetic.draw(0, index, size)
+        drawing = dataset.draw(0, index, size)
         people = len(drawing.keypoints)
         assert drawing.image.shape == (height, width, 3)
         assert drawing.image.dtype == np.uint8
@@ -78,7 +78,7 @@ def test_shapes_types_and_ranges(size):
 
 
 def test_discs_are_painted_where_they_are_said_to_be():
-    # The centroid of what a disc adds to the picture, against the disc's centre: OpenCV rounds corners to 1/16 pixel
+    # The centroid of what a disc adds to the image, against the disc's centre: OpenCV rounds corners to 1/16 pixel
     # (error of a mean over 24 of them well below 1/32), and colours to 1/255.
     for centre in ((31.37, 20.71), (40.0, 25.5)):
         canvas = Canvas(np.zeros((48, 72, 3), np.uint8), light=np.zeros(2))
@@ -103,15 +103,15 @@ def test_outlines_are_the_convex_hull_of_discs():
 
 
 def test_bones_keep_their_length_in_every_pose():
-    limbs = [(a, b) for a, b in COCO.limbs if min(a, b) >= 5 and abs(a - b) == 2]  # upper arms, forearms, thighs, shins
-    assert len(limbs) == 8
+    edges = [(a, b) for a, b in COCO.edges if min(a, b) >= 5 and abs(a - b) == 2]  # upper arms, forearms, thighs, shins
+    assert len(edges) == 8
     for seed in range(50):
-        points = figure.sample(np.random.default_rng(seed)).points
-        lengths = np.array([np.linalg.norm(points[a] - points[b]) for a, b in limbs])
+        points = pose.sample(np.random.default_rng(seed)).points
+        lengths = np.array([np.linalg.norm(points[a] - points[b]) for a, b in edges])
         assert (
             (lengths > 0.15 * 0.8) & (lengths < 0.245 * 1.25)
         ).all()  # their mean +- four standard deviations of 5 %
-        by_name = {(a % 2, b): n for (a, b), n in zip(limbs, lengths, strict=True)}
+        by_name = {(a % 2, b): n for (a, b), n in zip(edges, lengths, strict=True)}
         for (odd, b), length in by_name.items():
             if odd:  # left joints have odd numbers: both sides are alike
                 assert length == pytest.approx(by_name[0, b + 1])
@@ -119,13 +119,13 @@ def test_bones_keep_their_length_in_every_pose():
 
 def test_knees_bend_the_human_way():
     for seed in range(100):
-        body = figure.sample(np.random.default_rng(seed))
-        points = dict(zip(figure.POINTS, body.points, strict=True))
+        body = pose.sample(np.random.default_rng(seed))
+        points = dict(zip(pose.POINTS, body.points, strict=True))
         across = points["left_hip"] - points["right_hip"]
         for side in ("left", "right"):
             thigh = points[f"{side}_knee"] - points[f"{side}_hip"]
             shin = points[f"{side}_ankle"] - points[f"{side}_knee"]
-            # Picture axes are left-handed (y down), hence the sign; 0.09: legs spread up to 30 degrees lean outwards.
+            # Image axes are left-handed (y down), hence the sign; 0.09: legs spread up to 30 degrees lean outwards.
             assert np.dot(np.cross(thigh, shin), across) < 0.09 * np.linalg.norm(across) * np.linalg.norm(thigh)
 
 
@@ -187,7 +187,7 @@ def test_boxes_and_areas_are_of_the_visible_pixels():
     person, canvas = standing_person(0), blank()
     person.paint(canvas)
     canvas.surface[:, 160:] = OBJECT  # as if a wall stood before the right half
-    _, box, area = synthetic._annotate(person, canvas.surface)
+    _, box, area = dataset._annotate(person, canvas.surface)
     rows, columns = np.nonzero((canvas.surface >= 1) & (canvas.surface <= len(PARTS)))
     assert area == len(rows)
     top, left = rows.min(), columns.min()
@@ -208,7 +208,7 @@ def test_there_is_something_to_learn_and_it_can_be_learned(drawings):
     labelled = keypoints[..., 2] > 0
     hidden = keypoints[..., 2] == 1
     assert 0.10 < hidden.sum() / labelled.sum() < 0.35
-    assert 0.001 < 1 - labelled.mean() < 0.10  # some people are cut by the picture's edge
+    assert 0.001 < 1 - labelled.mean() < 0.10  # some people are cut by the image's edge
     assert hidden[:, NOSE].any() and not hidden[:, NOSE].all()  # back and front views
     both = labelled[:, [LEFT_SHOULDER, RIGHT_SHOULDER]].all(axis=1)
     ahead = (keypoints[:, LEFT_SHOULDER, 0] > keypoints[:, RIGHT_SHOULDER, 0])[both]
@@ -219,7 +219,7 @@ def test_there_is_something_to_learn_and_it_can_be_learned(drawings):
 
 
 def test_people_stand_out_from_the_ground(drawings):
-    # At a seen wrist, elbow, knee or ankle the picture differs from its surroundings more often than not.
+    # At a seen wrist, elbow, knee or ankle the image differs from its surroundings more often than not.
     contrasts = []
     for drawing in drawings:
         smooth = cv2.blur(drawing.image, (41, 41)).astype(float)
@@ -231,14 +231,12 @@ def test_people_stand_out_from_the_ground(drawings):
 
 
 def test_written_folder_is_what_was_drawn(tmp_path):
-    root = synthetic.write(
-        tmp_path / "new" / "set", 5, seed=2, split="val2017", first_index=3, size=(96, 128), threads=2
-    )
+    root = dataset.write(tmp_path / "new" / "set", 5, seed=2, split="val2017", first_index=3, size=(96, 128), threads=2)
     content = json.loads((root / "annotations" / "person_keypoints_val2017.json").read_text())
     assert [image["id"] for image in content["images"]] == [4, 5, 6, 7, 8]
     assert len({a["id"] for a in content["annotations"]}) == len(content["annotations"])
     for index, image in zip(range(3, 8), content["images"], strict=True):
-        drawing = synthetic.draw(2, index, (96, 128))
+        drawing = dataset.draw(2, index, (96, 128))
         records = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         assert (image["height"], image["width"]) == (96, 128)
         written = np.array([a["keypoints"] for a in records]).reshape(-1, 17, 3)
@@ -256,7 +254,7 @@ def test_written_folder_is_what_was_drawn(tmp_path):
 def test_written_folder_loads_in_pycocotools_and_here(tmp_path):
     from pycocotools.coco import COCO as Reference
 
-    synthetic.write(tmp_path, 3, size=(96, 128))
+    dataset.write(tmp_path, 3, size=(96, 128))
     with redirect_stdout(None):
         reference = Reference(str(tmp_path / "annotations" / "person_keypoints_train2017.json"))
     assert reference.getCatIds(catNms=["person"]) == [1]
@@ -269,51 +267,51 @@ def test_written_folder_loads_in_pycocotools_and_here(tmp_path):
 def test_threads_do_not_change_the_files(tmp_path):
     contents = []
     for threads in (1, 3):
-        root = synthetic.write(tmp_path / str(threads), 6, size=(64, 96), threads=threads)
+        root = dataset.write(tmp_path / str(threads), 6, size=(64, 96), threads=threads)
         contents.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
     assert len(contents[0]) == 7
     assert contents[0] == contents[1]
 
 
 def test_write_keeps_what_is_there_and_refuses_to_change_it(tmp_path):
-    synthetic.write(tmp_path, 2, size=(64, 96))
+    dataset.write(tmp_path, 2, size=(64, 96))
     picture = tmp_path / "train2017" / "000000000001.jpg"
     stamp = picture.stat().st_mtime_ns
-    assert synthetic.write(tmp_path, 2, size=(64, 96)) == tmp_path
+    assert dataset.write(tmp_path, 2, size=(64, 96)) == tmp_path
     assert picture.stat().st_mtime_ns == stamp
     for changed in ({"count": 3}, {"seed": 1}, {"first_index": 1}, {"size": (96, 64)}):
         with pytest.raises(InputError, match=r"train2017.*already there"):
-            synthetic.write(**({"folder": tmp_path, "count": 2, "size": (64, 96)} | changed))
-    synthetic.write(tmp_path, 1, size=(64, 96), split="val2017", first_index=2)  # another split is another matter
+            dataset.write(**({"folder": tmp_path, "count": 2, "size": (64, 96)} | changed))
+    dataset.write(tmp_path, 1, size=(64, 96), split="val2017", first_index=2)  # another split is another matter
     picture.unlink()
-    with pytest.raises(InputError, match="lacks pictures"):
-        synthetic.write(tmp_path, 2, size=(64, 96))
+    with pytest.raises(InputError, match="lacks images"):
+        dataset.write(tmp_path, 2, size=(64, 96))
 
 
 def test_write_leaves_foreign_data_alone(tmp_path):
     (tmp_path / "train2017").mkdir()
     (tmp_path / "train2017" / "mine.jpg").write_bytes(b"precious")
     with pytest.raises(InputError, match="not written by this"):
-        synthetic.write(tmp_path, 1, size=(64, 96))
+        dataset.write(tmp_path, 1, size=(64, 96))
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text("{")
     with pytest.raises(InputError, match="not written by this"):
-        synthetic.write(tmp_path, 1, size=(64, 96), split="val2017")
+        dataset.write(tmp_path, 1, size=(64, 96), split="val2017")
     assert (tmp_path / "train2017" / "mine.jpg").read_bytes() == b"precious"
 
 
 def test_a_failed_write_leaves_nothing_half_made(tmp_path, monkeypatch):
-    def fails_at_the_third(seed, index, size, draw=synthetic.draw):
+    def fails_at_the_third(seed, index, size, draw=dataset.draw):
         if index == 2:
             raise KeyboardInterrupt
         return draw(seed, index, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "draw", fails_at_the_third)
+        patch.setattr(dataset, "draw", fails_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            synthetic.write(tmp_path, 4, size=(64, 96), threads=1)
+            dataset.write(tmp_path, 4, size=(64, 96), threads=1)
     assert [p for p in tmp_path.rglob("*") if p.name != "annotations"] == []
-    synthetic.write(tmp_path, 4, size=(64, 96))
+    dataset.write(tmp_path, 4, size=(64, 96))
     assert len(list((tmp_path / "train2017").iterdir())) == 4
 
 
@@ -330,5 +328,5 @@ def test_a_failed_write_leaves_nothing_half_made(tmp_path, monkeypatch):
 )
 def test_wrong_arguments_are_named(tmp_path, wrong, named):
     with pytest.raises(InputError, match=named):
-        synthetic.write(**({"folder": tmp_path / "out", "count": 1} | wrong))
+        dataset.write(**({"folder": tmp_path / "out", "count": 1} | wrong))
     assert not (tmp_path / "out").exists()

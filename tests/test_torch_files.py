@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_mrpose.checkpoints import restricted_unpickler, torch_files
+from keras_mrpose.checkpoints.torch_files import StateDict, read_torch_file, write_torch_file
 from keras_mrpose.errors import InputError
-from keras_mrpose.models.weights import pickles, torch_files
-from keras_mrpose.models.weights.torch_files import StateDict, read_torch_file, write_torch_file
 
 MAGIC = 0x1950A86A20F9469CFC6C
 ORDERED_DICT = b"ccollections\nOrderedDict\n"
@@ -367,7 +367,7 @@ def test_memo_may_have_any_index(read):
 def test_pickles_are_not_taken_from_disk_lengths():
     """The machine itself: what lies behind the pickle stays in the stream."""
     stream = io.BytesIO(b"\x80\x02K\x01.\x80\x02K\x02.rest")
-    assert [pickles.load(stream, {}, None) for _ in range(2)] == [1, 2]
+    assert [restricted_unpickler.load(stream, {}, None) for _ in range(2)] == [1, 2]
     assert stream.read() == b"rest"
 
 

@@ -17,16 +17,16 @@ from micro import EXPERIMENT, STEPS, draw, micro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_mrpose import data, training
+from keras_mrpose.codecs import GaussianCodec, UDPCodec
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.models import zoo
+from keras_mrpose.models import networks
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
-from keras_mrpose.training import callbacks, fit
-from keras_mrpose.training.averaging import AveragedWeights
-from keras_mrpose.training.folder import RunFiles, origin
+from keras_mrpose.training import callbacks, train
+from keras_mrpose.training.optimization import AveragedWeights
+from keras_mrpose.training.run_dir import RunFiles, data_hash
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def validation(drawn):
 @pytest.fixture(scope="module", autouse=True)
 def micro_networks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.zoo, "build", micro)
+        patch.setattr(train.networks, "build", micro)
         yield
 
 
@@ -56,7 +56,7 @@ def finished(people, validation, tmp_path_factory):
     """Two epochs in one go."""
     run = tmp_path_factory.mktemp("runs") / "{finished}"  # no name that a path can have is special
     before = keras.config.dtype_policy()
-    history = training.train(EXPERIMENT, people, validation, run)
+    history = train.train(EXPERIMENT, people, validation, run)
     assert keras.config.dtype_policy() == before
     return SimpleNamespace(run=run, history=history)
 
@@ -65,7 +65,7 @@ def finished(people, validation, tmp_path_factory):
 def half(people, validation, tmp_path_factory):
     """The same, stopped after its first epoch."""
     run = tmp_path_factory.mktemp("runs") / "half"
-    history = training.train(EXPERIMENT, people, validation, run, time_limit=0.0)
+    history = train.train(EXPERIMENT, people, validation, run, time_limit=0.0)
     assert {len(values) for values in history.values()} == {1}
     return run
 
@@ -92,12 +92,12 @@ def test_history_has_one_number_per_epoch(finished):
     assert history == finished.history
     assert set(history) == {
         *("loss", "val_loss", "pck", "val_pck", "oks_ap", "val_oks_ap"),
-        *("learning_rate", "images_per_second", "batch_norm_gap"),
+        *("learning_rate", "images_per_second", "bn_train_eval_gap"),
     }
     assert {len(values) for values in history.values()} == {2}
     assert history["loss"][1] < history["loss"][0]
     assert min(history["images_per_second"]) > 0
-    rates = training.schedule(EXPERIMENT.recipe, STEPS)
+    rates = training.schedules.schedule(EXPERIMENT.recipe, STEPS)
     assert history["learning_rate"] == [pytest.approx(float(rates(STEPS * epoch))) for epoch in (1, 2)]
 
 
@@ -107,7 +107,7 @@ def test_history_is_that_of_the_saved_networks(finished, validation):
     models = {name: keras.models.load_model(finished.run / name) for name in ("best.keras", "last.keras")}
     assert [int(model.optimizer.iterations) for model in models.values()] == [(best + 1) * STEPS, 2 * STEPS]
     assert all((model.skeleton, model.codec) == (COCO, GaussianCodec(1.5)) for model in models.values())
-    batches = fit.pipeline.batches(validation, EXPERIMENT.input_size, EXPERIMENT.recipe.batch_size)
+    batches = train.pipeline.batches(validation, EXPERIMENT.input_size, EXPERIMENT.recipe.batch_size)
     values = models["last.keras"].evaluate(batches, verbose=0, return_dict=True)
     for key in ("loss", "pck", "oks_ap"):
         assert values[key] == pytest.approx(finished.history[f"val_{key}"][-1], rel=1e-5), key
@@ -129,7 +129,7 @@ def test_tensorboard_has_curves_and_pictures(finished):
     curves = events(finished.run / "logs" / "validation")
     for name in ("loss", "pck", "oks_ap"):
         np.testing.assert_allclose(curves[f"epoch_{name}"], finished.history[f"val_{name}"], rtol=1e-6, err_msg=name)
-    ((name, pictures),) = events(finished.run / "logs" / "pictures").items()
+    ((name, pictures),) = events(finished.run / "logs" / "images").items()
     assert name == "input, target, prediction, overlay"
     assert len(pictures) == 2  # one summary per epoch: width, height, and a PNG of each of four people
     for width, height, *images in pictures:
@@ -141,7 +141,7 @@ def test_tensorboard_has_curves_and_pictures(finished):
 
 
 def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
-    """Into the targets of both data sets, the pictures, the loss and the saved network."""
+    """Into the targets of both data sets, the images, the loss and the saved network."""
     seen = {"codec": [], "scale": []}
 
     def watch(module, function, argument):
@@ -150,10 +150,10 @@ def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
             module, function, lambda *some, **more: seen[argument].append(more[argument]) or original(*some, **more)
         )
 
-    watch(fit.pipeline, "batches", "codec")
-    watch(callbacks.visualize, "target_and_prediction", "scale")
+    watch(train.pipeline, "batches", "codec")
+    watch(callbacks.skeletons, "target_and_prediction", "scale")
     experiment, codec = dataclasses.replace(EXPERIMENT, codec="udp"), UDPCodec(1.5)
-    training.train(experiment, people, validation, tmp_path, time_limit=0.0)
+    train.train(experiment, people, validation, tmp_path, time_limit=0.0)
     assert seen["codec"] == [codec, codec]
     np.testing.assert_array_equal(seen["scale"], np.broadcast_to(codec.scale((96, 64)), (4, 2)))
     model = keras.models.load_model(tmp_path / "best.keras")
@@ -165,7 +165,7 @@ def test_an_unknown_codec_is_refused_before_anything_is_done(half, people, valid
     before = content(half)
     for run, overwrite in ((tmp_path / "run", False), (half, True)):
         with pytest.raises(InputError, match=r"Unknown codec 'drak'\. Did you mean dark"):
-            training.train(dataclasses.replace(EXPERIMENT, codec="drak"), people, validation, run, overwrite=overwrite)
+            train.train(dataclasses.replace(EXPERIMENT, codec="drak"), people, validation, run, overwrite=overwrite)
     assert content(half) == before and not files(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_an_unknown_codec_is_refused_before_anything_is_done(half, people, valid
 def test_step_schedule_is_the_published_one():
     """1e-3 in the epochs 0..119, 1e-4 in 120..149, 1e-5 in 150..169: new rates from an epoch's first step on."""
     steps = 7
-    rates = training.schedule(Recipe(), steps)
+    rates = training.schedules.schedule(Recipe(), steps)
     for epoch in range(170):
         for step in (0, steps - 1):
             expected = 1e-3 if epoch < 120 else 1e-4 if epoch < 150 else 1e-5
@@ -185,13 +185,13 @@ def test_step_schedule_is_the_published_one():
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_step_schedule_of_few_epochs(epochs):
     """Borders may fall together; the rate never rises, and starts at the top."""
-    rates = training.schedule(Recipe(epochs=epochs), 5)
+    rates = training.schedules.schedule(Recipe(epochs=epochs), 5)
     values = [float(rates(step)) for step in range(5 * epochs)]
     assert values[0] == pytest.approx(1e-3)
     assert values == sorted(values, reverse=True)
-    constant = training.schedule(Recipe(epochs=epochs, milestones=()), 5)
+    constant = training.schedules.schedule(Recipe(epochs=epochs, milestones=()), 5)
     assert {float(constant(step)) for step in range(5 * epochs)} == {np.float32(1e-3)}
-    early = training.schedule(Recipe(epochs=epochs, milestones=(0.1,)), 5)  # not before the second epoch
+    early = training.schedules.schedule(Recipe(epochs=epochs, milestones=(0.1,)), 5)  # not before the second epoch
     assert [float(early(step)) for step in range(5)] == [np.float32(1e-3)] * 5
 
 
@@ -202,7 +202,7 @@ def test_cosine_schedule(warmup):
     steps = 13
     total = 20 * steps
     rises = int(np.ceil(warmup * total))
-    rates = training.schedule(recipe, steps)
+    rates = training.schedules.schedule(recipe, steps)
     for step in range(total):
         if step < rises:
             expected = 2e-3 * step / rises
@@ -220,7 +220,7 @@ def test_going_on_gives_what_one_go_gives(finished, half, people, validation, tm
     More in test_state.py.
     """
     run = shutil.copytree(half, tmp_path / "run")
-    history = training.train(EXPERIMENT, people, validation, run, resume=True)
+    history = train.train(EXPERIMENT, people, validation, run, resume=True)
     assert history == json.loads((run / "history.json").read_text())
     timeless = [{**values, "images_per_second": None} for values in (history, finished.history)]
     assert timeless[0] == timeless[1]
@@ -235,7 +235,7 @@ def test_going_on_gives_what_one_go_gives(finished, half, people, validation, tm
 def test_going_on_after_the_end_changes_nothing_and_says_so(finished, people, validation, tmp_path, capsys):
     run = shutil.copytree(finished.run, tmp_path / "run")
     before = content(run)
-    assert training.train(EXPERIMENT, people, validation, run, resume=True) == finished.history
+    assert train.train(EXPERIMENT, people, validation, run, resume=True) == finished.history
     assert content(run) == before
     assert capsys.readouterr().out == f"{run} is finished: its 2 epochs are done.\n"
 
@@ -253,7 +253,7 @@ def test_going_on_after_the_end_changes_nothing_and_says_so(finished, people, va
 def test_going_on_otherwise_is_refused(half, people, validation, change):
     before = content(half)
     with pytest.raises(InputError, match=r"config\.json says that the run was started otherwise"):
-        training.train(dataclasses.replace(EXPERIMENT, **change), people, validation, half, resume=True)
+        train.train(dataclasses.replace(EXPERIMENT, **change), people, validation, half, resume=True)
     assert content(half) == before
 
 
@@ -272,12 +272,12 @@ def test_going_on_with_other_people_is_refused(half, people, validation):
     others = (people.take(slice(8)), moved(people, "boxes"), dataclasses.replace(people, image_paths=renamed))
     for other in others:
         with pytest.raises(InputError, match="was started with other training people; give --resume the same people"):
-            training.train(EXPERIMENT, other, validation, half, resume=True)
-    for other in (moved(validation, "keypoints"), moved(validation, "normalizer")):
+            train.train(EXPERIMENT, other, validation, half, resume=True)
+    for other in (moved(validation, "keypoints"), moved(validation, "reference_length")):
         with pytest.raises(InputError, match="was started with other validation people"):
-            training.train(EXPERIMENT, people, other, half, resume=True)
+            train.train(EXPERIMENT, people, other, half, resume=True)
     elsewhere = dataclasses.replace(people, image_paths=[f"/elsewhere{path}" for path in people.image_paths])
-    assert origin(elsewhere, validation) == origin(people, validation)
+    assert data_hash(elsewhere, validation) == data_hash(people, validation)
     assert content(half) == before
 
 
@@ -285,7 +285,7 @@ def test_going_on_needs_the_config(half, people, validation, tmp_path):
     run = shutil.copytree(half, tmp_path / "run")
     (run / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json"):
-        training.train(EXPERIMENT, people, validation, run, resume=True)
+        train.train(EXPERIMENT, people, validation, run, resume=True)
 
 
 def test_going_on_needs_a_state(half, people, validation, tmp_path):
@@ -294,7 +294,7 @@ def test_going_on_needs_a_state(half, people, validation, tmp_path):
     shutil.rmtree(run / "state")
     before = content(run)
     with pytest.raises(InputError, match=r"has last\.keras and no state to go on from"):
-        training.train(EXPERIMENT, people, validation, run, resume=True)
+        train.train(EXPERIMENT, people, validation, run, resume=True)
     assert content(run) == before
 
 
@@ -305,7 +305,7 @@ def test_going_on_needs_a_state(half, people, validation, tmp_path):
 def run_files(tmp_path):
     """The callback in a run with scores 0.3 and 0.5 behind it."""
     history = {name: [0.3, 0.5] for name in ("val_pck", "loss", "learning_rate")}
-    model = training.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS)
+    model = train.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS)
     callback = RunFiles(tmp_path, history, "val_pck", AveragedWeights(model, list))
     callback.set_model(model)
     return callback
@@ -346,7 +346,7 @@ def test_build_keeps_the_precision_to_itself(precision):
     experiment = dataclasses.replace(
         EXPERIMENT, skeleton="lsp", recipe=dataclasses.replace(EXPERIMENT.recipe, precision=precision)
     )
-    model = training.build(experiment, SimpleNamespace(skeleton=LSP), STEPS)
+    model = train.build(experiment, SimpleNamespace(skeleton=LSP), STEPS)
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.dtype_policy.name for layer in model.layers if "conv" in layer.name} == {precision, "float32"}
     assert isinstance(model.loss, HeatmapMSE) and model.loss.codec == model.codec == GaussianCodec(1.5)
@@ -357,10 +357,10 @@ def test_precision_is_restored_when_building_fails(monkeypatch):
     def refuse(*arguments, **options):
         raise InputError("no such network")
 
-    monkeypatch.setattr(fit.zoo, "build", refuse)
+    monkeypatch.setattr(train.networks, "build", refuse)
     recipe = dataclasses.replace(EXPERIMENT.recipe, precision="mixed_bfloat16")
     with pytest.raises(InputError, match="no such network"):
-        training.build(dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO), STEPS)
+        train.build(dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO), STEPS)
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -370,7 +370,7 @@ def test_precision_is_restored_when_building_fails(monkeypatch):
 def test_run_folder_in_use_is_refused(half, people, validation):
     before = content(half)
     with pytest.raises(InputError, match="holds a run; go on with --resume, replace it with --overwrite"):
-        training.train(EXPERIMENT, people, validation, half)
+        train.train(EXPERIMENT, people, validation, half)
     assert content(half) == before
 
 
@@ -382,20 +382,20 @@ def test_a_run_is_kept_until_its_successor_stands(half, people, validation, monk
     def refuse(*arguments, **options):
         raise InputError("weights.npz: there is no such weights file.")
 
-    monkeypatch.setattr(fit.zoo, "build", refuse)
+    monkeypatch.setattr(train.networks, "build", refuse)
     with pytest.raises(InputError, match="no such weights file"):
-        training.train(EXPERIMENT, people, validation, half, overwrite=True)
+        train.train(EXPERIMENT, people, validation, half, overwrite=True)
     assert content(half) == before
 
 
 def test_other_joints_are_refused(people, validation, tmp_path):
     lsp = dataclasses.replace(EXPERIMENT, skeleton="lsp")
     with pytest.raises(InputError, match="has coco joints, but experiment 'micro' is for lsp"):
-        training.train(lsp, people, validation, tmp_path / "run")
+        train.train(lsp, people, validation, tmp_path / "run")
     with pytest.raises(InputError, match="less than one batch of 4"):
-        training.train(EXPERIMENT, people.take(slice(3)), validation, tmp_path / "run")
+        train.train(EXPERIMENT, people.take(slice(3)), validation, tmp_path / "run")
     with pytest.raises(InputError, match="has no people"):
-        training.train(EXPERIMENT, people, validation.take([]), tmp_path / "run")
+        train.train(EXPERIMENT, people, validation.take([]), tmp_path / "run")
     assert not files(tmp_path)
 
 
@@ -416,7 +416,7 @@ def test_a_broken_image_is_named_and_nothing_stays(people, validation, which, tm
     else:
         validation = spoilt(validation, 0, broken)
     with pytest.raises(InputError, match=rf"The image {broken} cannot be read"):
-        training.train(EXPERIMENT, people, validation, tmp_path / "run")
+        train.train(EXPERIMENT, people, validation, tmp_path / "run")
     assert files(tmp_path) == ["half.jpg"]
 
 
@@ -424,8 +424,8 @@ def test_overwriting_replaces_the_whole_folder(half, people, validation, tmp_pat
     run = shutil.copytree(half, tmp_path / "run")
     (run / "result.json").write_text("of the old network")
     found = []
-    monkeypatch.setattr(zoo.PoseModel, "fit", lambda *arguments, **options: found.extend(files(run)))
-    training.train(EXPERIMENT, people, validation, run, overwrite=True)
+    monkeypatch.setattr(networks.PoseModel, "fit", lambda *arguments, **options: found.extend(files(run)))
+    train.train(EXPERIMENT, people, validation, run, overwrite=True)
     assert found == ["config.json"]
 
 
@@ -433,7 +433,7 @@ def test_overwriting_replaces_the_whole_folder(half, people, validation, tmp_pat
     ("skeleton", "names"), [(COCO, ["oks_ap", "pck"]), (LSP, ["pck", "oks_ap"]), (MPII, ["pckh", "pck"])]
 )
 def test_a_training_is_judged_by_the_measure_of_its_data(skeleton, names):
-    """The normalizer of MPII's people is the head size, of which OKS could make nothing."""
-    assert [metric.name for metric in training.metrics(skeleton, GaussianCodec(1.5))] == names
+    """The reference_length of MPII's people is the head size, of which OKS could make nothing."""
+    assert [metric.name for metric in train.metrics(skeleton, GaussianCodec(1.5))] == names
     bare = Skeleton("bare", ("nose", "tail"))
-    assert [metric.name for metric in training.metrics(bare, GaussianCodec(1.5))] == ["oks_ap"]
+    assert [metric.name for metric in train.metrics(bare, GaussianCodec(1.5))] == ["oks_ap"]

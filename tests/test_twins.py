@@ -6,28 +6,28 @@ import pytest
 from dots import network, picture
 from small_networks import SIZE, crops, each, trained
 
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
-from keras_mrpose.export import twins
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.models import zoo
-from keras_mrpose.predictor import Predictor
+from keras_mrpose.export import outputs
+from keras_mrpose.models import networks
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
 
 CODECS = [GaussianCodec(1.5), GaussianCodec(1.5, published_border=False), DarkCodec(1.5), UDPCodec(1.5)]
-PAIRED = Skeleton("pair", ("left_hip", "right_hip", "nose"), limbs=((0, 1),))
+PAIRED = Skeleton("pair", ("left_hip", "right_hip", "nose"), edges=((0, 1),))
 
 
 @pytest.mark.parametrize("deconvolution", ["depth_to_space", "transpose"])
 def test_heatmaps_are_those_of_the_model(deconvolution):
     model = trained("mrheatnet1")
     before = [weight.copy() for weight in model.get_weights()]
-    twin = twins.heatmaps(model, deconvolution)
-    assert twin.input_shape == (1, *SIZE, 3) and twin.output_shape == (1, 16, 24, 17)
+    output = outputs.heatmaps(model, deconvolution)
+    assert output.input_shape == (1, *SIZE, 3) and output.output_shape == (1, 16, 24, 17)
     images = crops(3)
     expected = np.asarray(model(images))
     # float32 sums of the same numbers in another order: some 1e-6 of the largest
-    np.testing.assert_allclose(each(twin, images), expected, rtol=0, atol=1e-5 * abs(expected).max())
-    kinds = [type(layer) for layer in _flat(twin)]
+    np.testing.assert_allclose(each(output, images), expected, rtol=0, atol=1e-5 * abs(expected).max())
+    kinds = [type(layer) for layer in _flat(output)]
     assert not any(issubclass(kind, keras.layers.BatchNormalization) for kind in kinds)
     assert (keras.layers.Conv2DTranspose in kinds) == (deconvolution == "transpose")
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -42,10 +42,10 @@ def _flat(model):
 def test_a_batch_may_be_larger():
     model = trained()
     images = crops(2)
-    twin = twins.heatmaps(model, batch=2)
-    assert twin.output_shape == (2, 16, 24, 17)
+    output = outputs.heatmaps(model, batch=2)
+    assert output.output_shape == (2, 16, 24, 17)
     expected = np.asarray(model(images))
-    np.testing.assert_allclose(np.asarray(twin(images)), expected, rtol=0, atol=1e-5 * abs(expected).max())
+    np.testing.assert_allclose(np.asarray(output(images)), expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -56,9 +56,9 @@ def test_joints_are_those_of_the_predictor(codec, flip):
     people = np.random.default_rng(0).uniform([20, 20], [43, 75], (6, 1, 3, 2))
     images = np.stack([picture(size, person) for person in people]).astype("float32")
     images[0] = 0  # no peak anywhere: (0, 0) and the maximum
-    twin = twins.keypoints(model, flip=flip)
-    assert twin.input_shape == (1, *size, 3) and twin.output_shape == (1, 3, 3)
-    found = each(twin, images)
+    output = outputs.keypoints(model, flip=flip)
+    assert output.input_shape == (1, *size, 3) and output.output_shape == (1, 3, 3)
+    found = each(output, images)
     points, scores = Predictor(model, flip_test=flip).joints(images)
     # log and division of the unbiased codecs: sums of float32, at most 1e-3 of a crop pixel where maps are flat
     np.testing.assert_allclose(found[..., :2], points, rtol=0, atol=1e-3)
@@ -70,7 +70,7 @@ def test_joints_are_those_of_the_predictor(codec, flip):
 
 
 def test_a_network_that_does_not_take_pictures_is_refused():
-    model = zoo.build("mrfeanet1", "tiny_v1b", (*SIZE, 3), include_preprocessing=False)
-    for twin in (twins.heatmaps, twins.keypoints):
+    model = networks.build("mrfeanet1", "tiny_v1b", (*SIZE, 3), include_preprocessing=False)
+    for output in (outputs.heatmaps, outputs.keypoints):
         with pytest.raises(InputError, match="built with include_preprocessing=False"):
-            twin(model)
+            output(model)

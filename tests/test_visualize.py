@@ -1,17 +1,18 @@
-"""Pictures: facts about single pixels, on images that are not square."""
+"""Images: facts about single pixels, on images that are not square."""
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mrpose import skeletons, visualize
+from keras_mrpose import skeletons
+from keras_mrpose.codecs import GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import GaussianCodec, UDPCodec
-from keras_mrpose.visualize import CROSS, LEFT, MIDDLE, RIGHT
+from keras_mrpose.visualization import skeletons as visualize
+from keras_mrpose.visualization.skeletons import CROSS, LEFT, MIDDLE, RIGHT
 
 SKELETON = skeletons.Skeleton(
-    "four", ("nose", "left_hand", "right_hand", "left_foot"), swap_pairs=((1, 2),), limbs=((0, 1), (0, 2), (1, 2))
+    "four", ("nose", "left_hand", "right_hand", "left_foot"), flip_pairs=((1, 2),), edges=((0, 1), (0, 2), (1, 2))
 )
 GRAY = (90, 120, 60)
 
@@ -59,7 +60,7 @@ def test_unsure_joints_are_hollow_rings_with_dashed_limbs(image):
     along = [pixel(drawn, x, round(20 + (x - 30) / 13)) for x in range(45, 145)]
     assert 0.1 < np.mean([p == GRAY for p in along]) < 0.7  # gaps
     assert 0.1 < np.mean([p == LEFT for p in along]) < 0.7  # dashes
-    assert pixel(drawn, 35, 60) == RIGHT  # the limb between sure joints stays solid
+    assert pixel(drawn, 35, 60) == RIGHT  # the edge between confident joints stays solid
 
 
 def test_threshold_decides_what_is_unsure(image):
@@ -71,7 +72,7 @@ def test_visibility_hides_unlabelled_and_rings_hidden_joints(image):
     keypoints = person((30, 20, 2), (160, 30, 1), (40, 100, 0), (150, 90, 2))
     drawn = visualize.draw_skeleton(image, keypoints, SKELETON, visibility=True)
     assert [pixel(drawn, x, y) for x, y in ((30, 20), (160, 30), (150, 90))] == [MIDDLE, GRAY, LEFT]
-    assert (drawn[85:115, 20:60] == GRAY).all()  # no joint, and no limb to it
+    assert (drawn[85:115, 20:60] == GRAY).all()  # no joint, and no edge to it
     assert (drawn[22:39, 152:169] != GRAY).any()
 
 
@@ -177,7 +178,7 @@ def test_target_and_prediction_is_a_row_of_four():
     assert pixel(overlay, 40, 64) == MIDDLE and pixel(overlay, 160, 80) == LEFT
     assert pixel(overlay, 48, 160) != CROSS  # unlabelled
     assert pixel(overlay, 80, 160) == RIGHT
-    assert pixel(overlay, 200, 176) not in (LEFT, GRAY)  # the unsure joint's ring, with the error's line inside
+    assert pixel(overlay, 200, 176) not in (LEFT, GRAY)  # the uncertain joint's ring, with the error's line inside
     assert (crop == GRAY).all() and target[0, 0] == 10 and predicted[0, 1] == 16
 
 

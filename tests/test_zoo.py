@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.models import PoseModel, build, list_backbones, list_models
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 
@@ -273,7 +273,7 @@ CARRIED = (GaussianCodec(1.5), DarkCodec(1.5, flip_shift=False), UDPCodec(1.5), 
     ],
 )
 def test_saved_file_keeps_outputs_skeleton_and_codec(name, compiled, codec, tmp_path):
-    skeleton = Skeleton("hand", ("a", "b", "c"), swap_pairs=((0, 2),), limbs=((0, 1),), sigmas=(0.1, 0.2, 0.3))
+    skeleton = Skeleton("hand", ("a", "b", "c"), flip_pairs=((0, 2),), edges=((0, 1),), sigmas=(0.1, 0.2, 0.3))
     model = randomize(build(name, "tiny_v1b", (32, 64, 3), skeleton=skeleton, codec=codec))
     if compiled:
         model.compile("adam", "mse")

@@ -17,7 +17,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue loo
 RATIO = 2.0  # a rectangle's height over its width, relative to the crop's: 1/2 to 2
 
 
-class Look(NamedTuple):
+class PhotometricParams(NamedTuple):
     """One outcome: how colours change, and what is covered.
 
     `colours` is ``(6,)``: factors on brightness, contrast and saturation, then gains of red, green and blue.
@@ -28,15 +28,15 @@ class Look(NamedTuple):
     rectangles: tf.Tensor | None = None
 
 
-def draw(seed: tf.Tensor, augmentation: Augmentation) -> Look:
+def draw(seed: tf.Tensor, augmentation: Augmentation) -> PhotometricParams:
     """The outcome that belongs to a seed of two integers."""
-    return Look(
+    return PhotometricParams(
         colours=_draw_colours(seed, augmentation) if augmentation.colour_probability else None,
         rectangles=_draw_rectangles(seed, augmentation) if augmentation.erasing_probability else None,
     )
 
 
-def apply(crop: tf.Tensor, look: Look) -> tf.Tensor:
+def apply(crop: tf.Tensor, look: PhotometricParams) -> tf.Tensor:
     """The crop ``(height, width, 3)`` float32, 0..255, as it looks then: colours first, so that fills stay as drawn."""
     if look.colours is not None:
         crop = _recoloured(crop, look.colours)

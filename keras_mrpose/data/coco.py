@@ -12,7 +12,7 @@ from keras_mrpose.data.coco_records import (
     Annotations,
     Images,
     annotation_name,
-    numbers,
+    read_floats,
     require_fields,
     skeleton_of,
 )
@@ -149,7 +149,7 @@ def _table(images: Images, annotations: Annotations, skeleton: Skeleton, source:
         ids=ids[kept],
         boxes=boxes[kept],
         keypoints=np.reshape(annotations.keypoints, (-1, skeleton.num_joints, 3))[kept],
-        normalizer=np.sqrt(areas),
+        reference_length=np.sqrt(areas),
         areas=areas,
         protocol="ap",
     )
@@ -179,7 +179,7 @@ def parse_detections(
 
     Returns:
         The people in the order of the boxes, their number in the file (from 0) as ids, their box's area as areas. No
-        joint is labelled; nothing can be measured with the normalizer, which is 1.
+        joint is labelled; nothing can be measured with the reference_length, which is 1.
 
     Raises:
         InputError: a field that is missing or wrong; names the file, the record and the field.
@@ -191,9 +191,9 @@ def parse_detections(
     for place, record in enumerate(content):
         name = f"{source}: record {place}"
         require_fields(record, {"image_id": int, "category_id": int}, name)
-        (score,) = numbers(record, "score", 1, name)
+        (score,) = read_floats(record, "score", 1, name)
         if record["category_id"] == PERSON and score >= score_threshold:
-            box = numbers(record, "bbox", 4, name)
+            box = read_floats(record, "bbox", 4, name)
             row = listed.row(record["image_id"], name, f"the images of {images_source}")
             kept.append((row, place, box, score))
     rows, ids, boxes, scores = zip(*kept, strict=True) if kept else ((),) * 4
@@ -206,7 +206,7 @@ def parse_detections(
         ids=ids,
         boxes=boxes,
         keypoints=np.zeros((len(ids), skeleton.num_joints, 3)),
-        normalizer=np.ones(len(ids)),
+        reference_length=np.ones(len(ids)),
         areas=[w * h for _, _, w, h in boxes],
         scores=scores,
         protocol="ap",
@@ -239,7 +239,7 @@ def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Seq
         require_fields(annotation, {"iscrowd": int, "num_keypoints": int}, name)
         images.row(annotation["image_id"], name, "the file's images")
         for field, count in (("keypoints", joints * 3), ("bbox", 4), ("area", 1)):
-            numbers(annotation, field, count, name)
+            read_floats(annotation, field, count, name)
         if annotation["id"] <= 0 or annotation["id"] in people:  # pycocotools takes 0 for "matched with nobody"
             raise InputError(f"{name} has an id that is not positive or not its own; give each annotation another.")
         people[annotation["id"]] = _without(dict(annotation), hidden)

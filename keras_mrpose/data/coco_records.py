@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import COCO, Skeleton, swap_pairs_of
+from keras_mrpose.skeletons import COCO, Skeleton, flip_pairs_of
 
 PERSON = 1
 
@@ -78,8 +78,8 @@ class Annotations:
         keypoints = _flat(annotation.get("keypoints"))
         if keypoints.size not in self.lengths:
             self.lengths[keypoints.size] = f"{name} has keypoints {annotation.get('keypoints')!r:.80}"
-        box = numbers(annotation, "bbox", 4, name)
-        (area,) = numbers(annotation, "area", 1, name)
+        box = read_floats(annotation, "bbox", 4, name)
+        (area,) = read_floats(annotation, "area", 1, name)
         counts = bool(area > 0 and keypoints.size and keypoints.max() > 0)
         self.ids.append(annotation["id"])
         self.image_ids.append(annotation["image_id"])
@@ -100,7 +100,7 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, stric
     """The joints of a COCO-format file.
 
     Args:
-        categories: the file's list; that of people (id 1) may name ``keypoints``, and limbs as ``skeleton``, which
+        categories: the file's list; that of people (id 1) may name ``keypoints``, and edges as ``skeleton``, which
             counts joints from 1.
         source: the file's name, for messages.
         skeleton: which it should be; None takes COCO's where the file names these joints or none, else the file's own:
@@ -108,7 +108,7 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, stric
         strict: False: it is that of a file that names no joints only; a file that names others keeps its own.
 
     Raises:
-        InputError: a file that names other joints than the skeleton, or joints or limbs that cannot be.
+        InputError: a file that names other joints than the skeleton, or joints or edges that cannot be.
     """
     categories = [category for category in categories or () if isinstance(category, dict)]
     category = next((each for each in categories if each.get("id") == PERSON), {})
@@ -128,14 +128,14 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, stric
             f"{source} has the joints {', '.join(joints)}, but the skeleton {skeleton.name} has "
             f"{', '.join(skeleton.joints)}; give the file's, in its order."
         )
-    limbs = category.get("skeleton") or ()
+    edges = category.get("skeleton") or ()
     try:
-        limbs = [(a - 1, b - 1) for a, b in limbs]
+        edges = [(a - 1, b - 1) for a, b in edges]
         name = category.get("name")
-        return Skeleton(name if isinstance(name, str) else "own", joints, swap_pairs_of(joints), limbs)
+        return Skeleton(name if isinstance(name, str) else "own", joints, flip_pairs_of(joints), edges)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{source}: category {PERSON} has keypoints or a skeleton that cannot be ({error}); mend it, or give a "
+            f"{source}: category {PERSON} has keypoints or a skeleton that cannot be ({error}); fix it, or give a "
             "skeleton file."
         ) from error
 
@@ -153,7 +153,7 @@ def require_fields(record, fields: dict[str, type], name: str) -> None:
             raise InputError(f"{name} has {label} {value!r:.80}, expected {kind.__name__}; see the COCO data format.")
 
 
-def numbers(record: dict, label: str, count: int, name: str) -> np.ndarray:
+def read_floats(record: dict, label: str, count: int, name: str) -> np.ndarray:
     """A field of so many finite numbers, flat."""
     values = _flat(record.get(label))
     if values.size != count:

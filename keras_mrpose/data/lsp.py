@@ -62,7 +62,7 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
         ids=numbers,
         boxes=boxes,
         keypoints=keypoints,
-        normalizer=np.sqrt(areas),
+        reference_length=np.sqrt(areas),
         areas=areas,
         protocol="pck",
     )

@@ -18,7 +18,7 @@ from keras_mrpose import skeletons
 from keras_mrpose.config import Source
 from keras_mrpose.data import load
 from keras_mrpose.data.people import People, concatenate
-from keras_mrpose.errors import InputError, reason
+from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.skeletons import Skeleton, canonical
 
 
@@ -82,7 +82,7 @@ def read(path: str | Path) -> Mixture:
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give a mixture file, JSON with sources.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({reason(error)}); give a mixture file.") from error
+        raise InputError(f"{path} cannot be read as JSON ({short_message(error)}); give a mixture file.") from error
     if not isinstance(content, dict) or not isinstance(content.get("sources"), dict) or not content["sources"]:
         raise InputError(f"{path} has no sources; give {{'sources': {{NAME: {{'data': DIR}}, ...}}}}.")
     if unknown := set(content) - {"skeleton", "crops_per_epoch", "sources"}:

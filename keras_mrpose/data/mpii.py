@@ -107,7 +107,7 @@ def table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kep
         ids=ids,
         boxes=boxes,
         keypoints=keypoints,
-        normalizer=heads,
+        reference_length=heads,
         areas=[w * h for _, _, w, h in boxes],
         protocol="pckh",
     )
@@ -123,7 +123,7 @@ def head_sizes(file: str | Path) -> np.ndarray:
     sizes = HEAD_SHARE * np.hypot(*(corners[1] - corners[0]))
     possible = (sizes > 0) & np.isfinite(sizes)
     if not possible.all():
-        raise InputError(f"{file}: headboxes_src of person {np.argmin(possible)} has no size; mend the box.")
+        raise InputError(f"{file}: headboxes_src of person {np.argmin(possible)} has no size; fix the box.")
     return sizes
 
 
@@ -149,7 +149,7 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
             wanted = ", ".join("people" if side is None else str(side) for side in shape)
             raise InputError(f"{file}: {name} has shape {found}, expected ({wanted}); give the published MPII file.")
         if not np.isfinite(values[name]).all():
-            raise InputError(f"{file}: {name} has a value that is not a finite number; mend the file.")
+            raise InputError(f"{file}: {name} has a value that is not a finite number; fix the file.")
     return values
 
 

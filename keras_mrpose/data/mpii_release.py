@@ -147,4 +147,4 @@ def _number(struct: SimpleNamespace, field: str, name: str) -> float | None:
     try:
         return float(values.item()) if values.size else None
     except (TypeError, ValueError):
-        raise InputError(f"{name} has {field} {values.tolist()!r:.80}, expected one number; mend the file.") from None
+        raise InputError(f"{name} has {field} {values.tolist()!r:.80}, expected one number; fix the file.") from None

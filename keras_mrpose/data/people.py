@@ -11,7 +11,7 @@ import numpy as np
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton, joint_map
 
-COLUMNS = ("image_index", "ids", "boxes", "keypoints", "normalizer", "areas", "scores", "source_index")
+COLUMNS = ("image_index", "ids", "boxes", "keypoints", "reference_length", "areas", "scores", "source_index")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class People:
         ids: ``(people,)`` the data set's own record numbers.
         boxes: ``(people, 4)`` x, y, w, h in image pixels.
         keypoints: ``(people, joints, 3)`` x, y in image pixels, v: 0 unlabelled, 1 labelled but hidden, 2 visible.
-        normalizer: ``(people,)`` the length in image pixels that the data set's metric divides by and that cannot be
-            told from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso is read off the joints.)
+        reference_length: ``(people,)`` the length in image pixels that the data set's metric divides by and that cannot
+            be told from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso is read off the joints.)
         areas: ``(people,)`` in square pixels.
         scores: ``(people,)`` of the boxes; 1 for annotated ones.
         protocol: by which the data set is measured: ``"ap"`` (COCO), ``"pckh"`` (MPII), ``"pck"`` (LSP); empty if
@@ -45,7 +45,7 @@ class People:
     ids: np.ndarray
     boxes: np.ndarray
     keypoints: np.ndarray
-    normalizer: np.ndarray
+    reference_length: np.ndarray
     areas: np.ndarray
     scores: np.ndarray = field(default=None)
     protocol: str = ""
@@ -64,7 +64,7 @@ class People:
             ("ids", np.int64, (people,)),
             ("keypoints", np.float64, (people, joints, 3)),
             ("boxes", np.float64, (people, 4)),  # after the keypoints, which some loaders take them from
-            ("normalizer", np.float64, (people,)),
+            ("reference_length", np.float64, (people,)),
             ("areas", np.float64, (people,)),
             ("scores", np.float64, (people,)),
             ("source_index", np.int64, (people,)),
@@ -81,7 +81,7 @@ class People:
                 row = int(np.argwhere(~np.isfinite(values))[0][0])
                 raise InputError(
                     f"{self.source}: record {self.ids[row]} has a value in {name} that is not a finite number; "
-                    "mend or remove the record."
+                    "fix or remove the record."
                 )
             object.__setattr__(self, name, values)
         outside = (self.image_index < 0) | (self.image_index >= len(self.image_paths))
@@ -90,14 +90,14 @@ class People:
         self._refuse(
             (self.boxes[:, 2:] < 0).any(axis=1) | (self.boxes[:, 2:] == 0).all(axis=1), "a box of zero or negative size"
         )
-        self._refuse(self.normalizer <= 0, "a normalizer (area or head size) that is not positive")
+        self._refuse(self.reference_length <= 0, "a reference_length (area or head size) that is not positive")
 
     def _refuse(self, bad: np.ndarray, what: str) -> None:
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
                 f"{self.source}: record {self.ids[row]} has {what} (box {self.boxes[row].tolist()}); "
-                f"mend or remove the record ({int(bad.sum())} of {len(self)} are like this)."
+                f"fix or remove the record ({int(bad.sum())} of {len(self)} are like this)."
             )
 
     def __len__(self) -> int:

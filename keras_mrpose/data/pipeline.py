@@ -11,12 +11,13 @@ import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
+from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance, augment
+from keras_mrpose.data import appearance
+from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.people import People
 from keras_mrpose.data.skipped import Skipped, reader
 from keras_mrpose.errors import InputError
-from keras_mrpose.heatmaps import Codec, GaussianCodec
 
 ON_BAD_RECORD = ("stop", "skip")
 AHEAD = 2  # batches that wait while one is computed with
@@ -68,8 +69,8 @@ def batches(
 
     Returns:
         Dataset of images ``(batch, height, width, 3)`` float32 RGB 0..255, and targets ``(batch, joints, 4)``
-        float32: x, y (heatmap pixels), weight (1 labelled, 0 not), normalizer (heatmap pixels); of people of several
-        sources ``(batch, joints, 5)``, the fifth is the source's number.
+        float32: x, y (heatmap pixels), weight (1 labelled, 0 not), reference length (heatmap pixels); of people of
+        several sources ``(batch, joints, 5)``, the fifth is the source's number.
     """
     if on_bad_record not in ON_BAD_RECORD:
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
@@ -86,7 +87,7 @@ def batches(
         order = _share(order, batch_size, shard)
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
-    normalizer = tf.constant(people.normalizer, tf.float32)
+    reference_length = tf.constant(people.reference_length, tf.float32)
     mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
     sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
     scale = (codec or GaussianCodec()).scale(input_size)
@@ -94,13 +95,13 @@ def batches(
 
     def sample(epoch, person):
         image, points = read(person)
-        outcome, box = augment.STILL, boxes[person]
+        outcome, box = augment.IDENTITY, boxes[person]
         if augmentation is not None:
             outcome = augment.draw(_fold(seed, epoch, person), augmentation)
             box = augment.moved_box(box, points, outcome, augmentation, upper_body)
         matrix = augment.crop_matrix(box, outcome, tf.shape(image)[1], input_size)
         joints = augment.move_joints(points, matrix, outcome.flip, mirrored)
-        length = geometry.scale_of(matrix, xp=tnp) * normalizer[person]
+        length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
         crop = appearance.apply(augment.warp(image, matrix, input_size), outcome.look)
         return crop, target(joints, length, scale, sources if sources is None else sources[person])
 
@@ -129,7 +130,9 @@ def rows(
     return np.array([person for _, person in part.as_numpy_iterator()])
 
 
-def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25), source: tf.Tensor | None = None) -> tf.Tensor:
+def target(
+    joints: tf.Tensor, reference_length: tf.Tensor, scale=(0.25, 0.25), source: tf.Tensor | None = None
+) -> tf.Tensor:
     """The target tensor of one person: joints ``(joints, 3)`` and a length, both in crop pixels -> ``(joints, 4)``,
     with the number of the person's source ``(joints, 5)``.
 
@@ -138,7 +141,7 @@ def target(joints: tf.Tensor, normalizer: tf.Tensor, scale=(0.25, 0.25), source:
     mean of the two.
     """
     labelled = tf.cast(joints[:, 2:] > 0, tf.float32)
-    length = tf.fill(tf.shape(labelled), normalizer * float(np.sqrt(np.prod(scale))))
+    length = tf.fill(tf.shape(labelled), reference_length * float(np.sqrt(np.prod(scale))))
     columns = [joints[:, :2] * tf.constant(scale, joints.dtype) * labelled, labelled, length]
     if source is not None:
         columns.append(tf.fill(tf.shape(labelled), source))
@@ -194,10 +197,10 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None):
         return lambda person: (read_image(paths[image_of[person]]), keypoints[person])
     if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
         people.require_images()
-    picture = reader(people, read_image, why_unreadable, Skipped() if skipped is None else skipped)
+    read_or_skip = reader(people, read_image, why_unreadable, Skipped() if skipped is None else skipped)
 
     def read(person):
-        image, readable = picture(person)
+        image, readable = read_or_skip(person)
         return image, keypoints[person] * readable
 
     return read

@@ -76,7 +76,7 @@ def reader(
         skipped.add(path, int(people.ids[person]), reason(path) or "could not be read at that moment")
         return np.float32(0)
 
-    def picture(person):
+    def image(person):
         return tf.ensure_shape(read(paths[image_of[person]]), (None, None, 3)), tf.constant(1.0)
 
     def nothing(person):
@@ -84,6 +84,6 @@ def reader(
 
     def first(person):
         one = tf.data.Dataset.from_tensors(person)
-        return one.map(picture).ignore_errors().concatenate(one.map(nothing)).take(1).get_single_element()
+        return one.map(image).ignore_errors().concatenate(one.map(nothing)).take(1).get_single_element()
 
     return first

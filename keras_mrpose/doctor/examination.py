@@ -1,6 +1,6 @@
 """One pass over a data folder that tells everything that is wrong with it, where the loaders stop at the first mistake.
 
-`lenient` reads the annotations past their mistakes, `pictures` looks at every image file, `swaps` at left and right;
+`lenient` reads the annotations past their mistakes, `images` looks at every image file, `swaps` at left and right;
 `findings` says what each kind of problem means.
 """
 
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose import data
-from keras_mrpose.doctor import lenient, pictures, swaps
-from keras_mrpose.doctor.findings import Finding, Notes, Report
+from keras_mrpose.doctor import images as image_files
+from keras_mrpose.doctor import left_right, lenient
+from keras_mrpose.doctor.findings import DoctorReport, Finding, Notes
 from keras_mrpose.doctor.lenient import Split
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton, swap_pairs_of
+from keras_mrpose.skeletons import Skeleton, flip_pairs_of
 
 SLACK = 2.0  # pixels that annotations of good data sets reach beyond a border by rounding
 
@@ -27,33 +28,33 @@ def examine(
     images: bool = True,
     skeleton: Skeleton | None = None,
     watch: Callable[[Iterable, int], Iterable] = lambda looks, count: looks,
-) -> Report:
+) -> DoctorReport:
     """Everything that is wrong with a data folder, over all its splits.
 
     Args:
         folder: of any kind that `data.load` knows.
-        images: read every picture; False looks at annotations only.
+        images: read every image; False looks at annotations only.
         skeleton: of a COCO-format folder; None takes the file's. It is checked too (`check_skeleton`).
-        watch: passes on what it is given, an iterable and its length: a progress bar over the pictures.
+        watch: passes on what it is given, an iterable and its length: a progress bar over the images.
 
     Raises:
         InputError: no such folder, or none that could be a data set.
     """
     folder, notes = Path(folder), Notes()
     splits = lenient.read(folder, skeleton, notes)
-    looks = pictures.look_at_all(splits, watch) if images else {}
+    looks = image_files.inspect_images(splits, watch) if images else {}
     for split in splits:
         if images:
-            pictures.check(split, looks, notes)
+            image_files.check(split, looks, notes)
         _check_people(split, {path: seen.size for path, seen in looks.items()}, notes)
     if images:
-        pictures.check_twice(splits, looks, notes)
+        image_files.check_twice(splits, looks, notes)
     for each in {split.skeleton for split in splits}:
         _check_skeleton(each, notes)
     if not notes.errors():  # what passes here, training accepts
         _ask_the_loader(folder, splits, skeleton, notes)
     counts = {split.name: len(split.people) for split in splits}
-    return Report(str(folder), counts, sum(seen.digest is not None for seen in looks.values()), notes.findings())
+    return DoctorReport(str(folder), counts, sum(seen.digest is not None for seen in looks.values()), notes.findings())
 
 
 def check_skeleton(skeleton: Skeleton) -> tuple[Finding, ...]:
@@ -68,18 +69,18 @@ def _check_skeleton(skeleton: Skeleton, notes: Notes) -> None:
     for joint, sigma in zip(skeleton.joints, skeleton.sigmas, strict=True):
         if not 0 < sigma < 1:
             notes.add("sigmas", where, joint, "sigmas", sigma)
-    told = {frozenset(pair) for pair in swap_pairs_of(skeleton.joints)}
-    given = {frozenset(pair) for pair in skeleton.swap_pairs}
+    told = {frozenset(pair) for pair in flip_pairs_of(skeleton.joints)}
+    given = {frozenset(pair) for pair in skeleton.flip_pairs}
     named = {joint for pair in told for joint in pair}
     for pair in sorted(map(sorted, told - given)):
-        notes.add("swap pairs", where, " and ".join(skeleton.joints[i] for i in pair), "swap_pairs", "no pair")
+        notes.add("swap pairs", where, " and ".join(skeleton.joints[i] for i in pair), "flip_pairs", "no pair")
     for pair in sorted(map(sorted, given - told)):
         if named & set(pair):  # joints whose names tell no side may be paired as their maker knows
-            notes.add("swap pairs", where, " and ".join(skeleton.joints[i] for i in pair), "swap_pairs", "a pair")
+            notes.add("swap pairs", where, " and ".join(skeleton.joints[i] for i in pair), "flip_pairs", "a pair")
 
 
 def _check_people(split: Split, sizes: dict[str, tuple[int, int] | None], notes: Notes) -> None:
-    """What one record, or two of one picture, tell."""
+    """What one record, or two of one image, tell."""
     if not split.people:
         return
     keypoints = np.stack([person.keypoints for person in split.people])
@@ -96,12 +97,12 @@ def _check_people(split: Split, sizes: dict[str, tuple[int, int] | None], notes:
         if size:
             _check_places(split, split.people[row], size, notes)
     _check_same(split, rows, notes)
-    for cue, suspected in swaps.suspects(keypoints, split.skeleton).items():
+    for cue, suspected in left_right.suspects(keypoints, split.skeleton).items():
         for row in np.flatnonzero(suspected):
             notes.add("left-right suspect", split.file, split.people[row].record, "keypoints", cue)
 
 
-def _check_box(person: lenient.Person, split: Split, notes: Notes) -> None:
+def _check_box(person: lenient.PersonRecord, split: Split, notes: Notes) -> None:
     x, y, w, h = person.box.tolist()
     if w <= 0 or h <= 0:
         notes.add("empty box", split.file, person.record, "bbox", [x, y, w, h])
@@ -114,8 +115,8 @@ def _check_box(person: lenient.Person, split: Split, notes: Notes) -> None:
         notes.add("joint off box", split.file, person.record, "keypoints", f"{joint} {away.max():.0f} px away")
 
 
-def _check_places(split: Split, person: lenient.Person, size: tuple[int, int], notes: Notes) -> None:
-    """Box and joints against the picture."""
+def _check_places(split: Split, person: lenient.PersonRecord, size: tuple[int, int], notes: Notes) -> None:
+    """Box and joints against the image."""
     sides = np.array(size, np.float64)
     if person.box is not None:
         low, high = person.box[:2], person.box[:2] + person.box[2:]
@@ -134,7 +135,7 @@ def _check_places(split: Split, person: lenient.Person, size: tuple[int, int], n
 
 
 def _check_same(split: Split, rows: np.ndarray, notes: Notes) -> None:
-    """Records of one picture whose joints are the same."""
+    """Records of one image whose joints are the same."""
     seen = {}
     for row in rows:
         person = split.people[row]

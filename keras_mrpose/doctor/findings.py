@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-KEPT = 1000  # examples of each kind
+MAX_EXAMPLES = 1000  # examples of each kind
 LONGEST = 80  # characters of a value
 
 
@@ -30,29 +30,29 @@ KINDS = {
     kind.key: kind
     for kind in (
         Kind("annotations", ERROR, "The annotation file is refused as a whole; get or make it again."),
-        Kind("record", ERROR, "A field is missing or of a wrong type; mend or remove the record."),
+        Kind("record", ERROR, "A field is missing or of a wrong type; fix or remove the record."),
         Kind("joint count", ERROR, "The record or file has other joints than the skeleton; choose one that fits."),
-        Kind("not finite", ERROR, "A number is NaN or infinite; mend or remove the record."),
-        Kind("joint flag", ERROR, "A joint's flag is not one that the format has; mend it."),
+        Kind("not finite", ERROR, "A number is NaN or infinite; fix or remove the record."),
+        Kind("joint flag", ERROR, "A joint's flag is not one that the format has; fix it."),
         Kind("duplicate id", ERROR, "Two records or images share an id; give each its own."),
         Kind("unknown image", ERROR, "The record's image is not in the file's list; add it or remove the record."),
-        Kind("empty box", ERROR, "The box of a labelled person has no width or height; mend it or remove the record."),
-        Kind("box outside", ERROR, "The box lies outside the picture; mend it or remove the record."),
-        Kind("zero area", ERROR, "The area of a labelled person is not positive: it is left out; mend it."),
-        Kind("joint far outside", ERROR, "A labelled joint is farther outside the picture than its side; mend it."),
+        Kind("empty box", ERROR, "The box of a labelled person has no width or height; fix it or remove the record."),
+        Kind("box outside", ERROR, "The box lies outside the image; fix it or remove the record."),
+        Kind("zero area", ERROR, "The area of a labelled person is not positive: it is left out; fix it."),
+        Kind("joint far outside", ERROR, "A labelled joint is farther outside the image than its side; fix it."),
         Kind("refused", ERROR, "The loader refuses the data; do what it says."),
-        Kind("missing image", ERROR, "The picture is not there; put it there or remove its records."),
+        Kind("missing image", ERROR, "The image is not there; put it there or remove its records."),
         Kind("unreadable image", ERROR, "Training cannot read the file; replace it by a whole JPEG or PNG file."),
-        Kind("image size", ERROR, "The picture's size is not the annotated one; get the picture that was annotated."),
-        Kind("picture in train and val", ERROR, "Validation shows what was learnt by heart; take it out of one."),
-        Kind("sigmas", ERROR, "A skeleton needs one sigma between 0 and 1 for each joint; mend them."),
-        Kind("swap pairs", ERROR, "What left and right change into in a mirrored picture is wrong; mend the pairs."),
-        Kind("rotated by EXIF", WARNING, "Viewers turn this picture, training does not: see whether the joints fit."),
+        Kind("image size", ERROR, "The image's size is not the annotated one; get the image that was annotated."),
+        Kind("image in train and val", ERROR, "Validation shows what was learnt by heart; take it out of one."),
+        Kind("sigmas", ERROR, "A skeleton needs one sigma between 0 and 1 for each joint; fix them."),
+        Kind("swap pairs", ERROR, "What left and right change into in a mirrored image is wrong; fix the pairs."),
+        Kind("rotated by EXIF", WARNING, "Viewers turn this image, training does not: see whether the joints fit."),
         Kind("colours", WARNING, "Not plain RGB or gray (CMYK, transparency, 16 bit): convert it, colours may be off."),
-        Kind("picture twice", WARNING, "Two images of a split are the same file; remove one with its records."),
-        Kind("person twice", WARNING, "Two records of a picture have the same joints; remove one."),
-        Kind("box over border", WARNING, "The box leaves the picture; training cuts it, see whether it is right."),
-        Kind("joint outside", WARNING, "A labelled joint lies outside the picture; see whether it is right."),
+        Kind("image twice", WARNING, "Two images of a split are the same file; remove one with its records."),
+        Kind("person twice", WARNING, "Two records of a image have the same joints; remove one."),
+        Kind("box over border", WARNING, "The box leaves the image; training cuts it, see whether it is right."),
+        Kind("joint outside", WARNING, "A labelled joint lies outside the image; see whether it is right."),
         Kind("joint off box", WARNING, "A labelled joint is outside its person's box by more than the box's size."),
         Kind("joint number", WARNING, "num_keypoints is not the number of labelled joints; training counts itself."),
         Kind("left-right suspect", WARNING, "Left and right may be exchanged in a part of the body; look at it."),
@@ -82,19 +82,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """What `doctor.examine` found in a folder.
 
     Attributes:
         folder: which.
         splits: name -> number of records that could be checked.
-        pictures: that were read.
+        images: that were read.
         findings: worst first.
     """
 
     folder: str
     splits: dict[str, int]
-    pictures: int
+    images: int
     findings: tuple[Finding, ...]
 
     @property
@@ -126,7 +126,7 @@ class Notes:
         """Note a problem of the kind `key`."""
         self._counts[key] = self._counts.get(key, 0) + 1
         examples = self._examples.setdefault(key, [])
-        if len(examples) < KEPT:
+        if len(examples) < MAX_EXAMPLES:
             value = value if isinstance(value, str) else repr(value)
             value = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
             examples.append(Example(str(file), str(record), field, value))

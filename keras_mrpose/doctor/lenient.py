@@ -21,15 +21,15 @@ FLAGS = (0, 1, 2)
 COCO_PREFIX = "person_keypoints_"
 
 
-class Image(NamedTuple):
-    """A picture of a split: its file, its record's name, and ``(width, height)`` as annotated, None if they are not."""
+class ImageRecord(NamedTuple):
+    """A image of a split: its file, its record's name, and ``(width, height)`` as annotated, None if they are not."""
 
     path: str
     record: str
     size: tuple[int, int] | None = None
 
 
-class Person(NamedTuple):
+class PersonRecord(NamedTuple):
     """A readable record: its name, the row of its image, ``(joints, 3)``; x, y, w, h and area where annotated."""
 
     record: str
@@ -54,8 +54,8 @@ class Split:
     name: str
     file: str
     skeleton: Skeleton
-    images: list[Image] = field(default_factory=list)
-    people: list[Person] = field(default_factory=list)
+    images: list[ImageRecord] = field(default_factory=list)
+    people: list[PersonRecord] = field(default_factory=list)
 
 
 def read(folder: Path, skeleton: Skeleton | None, notes: Notes) -> list[Split]:
@@ -124,11 +124,11 @@ def _coco_images(images: list, split: Split, root: Path, notes: Notes) -> dict[i
             if image["id"] in rows:
                 notes.add("duplicate id", split.file, name, "id", image["id"])
             rows[image["id"]] = len(split.images)
-            split.images.append(Image(str(folder / image["file_name"]), name, (image["width"], image["height"])))
+            split.images.append(ImageRecord(str(folder / image["file_name"]), name, (image["width"], image["height"])))
     return rows
 
 
-def _coco_person(record: dict, name: str, rows: dict[int, int], split: Split, notes: Notes) -> Person | None:
+def _coco_person(record: dict, name: str, rows: dict[int, int], split: Split, notes: Notes) -> PersonRecord | None:
     if record["image_id"] not in rows:
         notes.add("unknown image", split.file, name, "image_id", record["image_id"])
         return None
@@ -144,7 +144,7 @@ def _coco_person(record: dict, name: str, rows: dict[int, int], split: Split, no
     labelled = int((keypoints[:, 2] > 0).sum())
     if record.get("num_keypoints", labelled) != labelled:
         notes.add("joint number", split.file, name, "num_keypoints", f"{record['num_keypoints']}, labelled {labelled}")
-    return Person(name, rows[record["image_id"]], keypoints, box, float(area))
+    return PersonRecord(name, rows[record["image_id"]], keypoints, box, float(area))
 
 
 # --- MPII ---------------------------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ def _mpii(file: Path, root: Path, notes: Notes) -> Split:
             continue
         if record["image"] not in rows:
             rows[record["image"]] = len(split.images)
-            split.images.append(Image(str(root / "images" / record["image"]), name))
-        split.people.append(Person(name, rows[record["image"]], np.column_stack([joints - 1, 2 * visible])))
+            split.images.append(ImageRecord(str(root / "images" / record["image"]), name))
+        split.people.append(PersonRecord(name, rows[record["image"]], np.column_stack([joints - 1, 2 * visible])))
     return split
 
 
@@ -186,9 +186,11 @@ def _mpii_release(file: Path, root: Path, notes: Notes) -> list[Split]:
 
 def _split_of(people: People, name: str) -> Split:
     split = Split(name, people.source, people.skeleton)
-    split.images = [Image(path, f"image {i}") for path, i in zip(people.image_paths, people.image_ids, strict=True)]
+    split.images = [
+        ImageRecord(path, f"image {i}") for path, i in zip(people.image_paths, people.image_ids, strict=True)
+    ]
     columns = zip(people.ids, people.image_index, people.keypoints, strict=True)
-    split.people = [Person(f"record {number}", int(row), keypoints) for number, row, keypoints in columns]
+    split.people = [PersonRecord(f"record {number}", int(row), keypoints) for number, row, keypoints in columns]
     return split
 
 
@@ -214,7 +216,7 @@ def _lsp(folder: Path, notes: Notes) -> list[Split]:
     splits = [Split("train", str(file), LSP), Split("val", str(file), LSP)]
     for row, person in enumerate(joints):
         split, name = splits[row >= border], f"person {row + 1}"
-        split.images.append(Image(str(folder / "images" / f"im{row + 1:0{4 if original else 5}d}.jpg"), name))
+        split.images.append(ImageRecord(str(folder / "images" / f"im{row + 1:0{4 if original else 5}d}.jpg"), name))
         if not np.isfinite(person).all():
             notes.add(
                 "not finite", file, name, "joints", f"joint {LSP.joints[first(~np.isfinite(person).all(axis=1))]}"
@@ -222,5 +224,5 @@ def _lsp(folder: Path, notes: Notes) -> list[Split]:
         elif flagged(person[:, 2], (0, 1), file, name, "joints", notes):
             flags = 2 - person[:, 2] if original else 2 * person[:, 2]
             keypoints = np.column_stack([person[:, :2] - 1, flags])
-            split.people.append(Person(name, len(split.images) - 1, keypoints))
+            split.people.append(PersonRecord(name, len(split.images) - 1, keypoints))
     return splits

@@ -4,7 +4,3 @@ From a network to a result: `predictions` runs it, `protocols` has a row for eac
 AP, `mpii` for PCKh, `pck` for LSP), `diagnosis` says what went wrong, `stamp` how it was made; `result` puts all of it
 together. `compare` explains the gap between two results, `ceiling` tells what a perfect network would reach.
 """
-
-from keras_mrpose.evaluation.result import Result, evaluate
-
-__all__ = ["Result", "evaluate"]

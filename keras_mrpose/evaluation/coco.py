@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from keras_mrpose.data import coco
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.selection import columns
+from keras_mrpose.evaluation.suppression import columns
 from keras_mrpose.skeletons import COCO, Skeleton
 
 NUMBERS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -29,7 +29,7 @@ def results_json(keypoints, image_ids, scores, skeleton: Skeleton = COCO) -> lis
     """People in the COCO results format, which the evaluation and the test-dev server read.
 
     Args:
-        keypoints: ``(people, joints, 3)`` x, y in image pixels, score; all joints are written, sure or not.
+        keypoints: ``(people, joints, 3)`` x, y in image pixels, score; all joints are written, confident or not.
         image_ids: ``(people,)`` integers.
         scores: ``(people,)`` of `selection.select`.
         skeleton: of the people.
@@ -112,10 +112,10 @@ def average_precision(
     Raises:
         InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
     """
-    return ten_numbers(compared(coco.ground_truth(annotation_file, skeleton), results, image_ids, skeleton))
+    return coco_stats(run_cocoeval(coco.ground_truth(annotation_file, skeleton), results, image_ids, skeleton))
 
 
-def compared(
+def run_cocoeval(
     truth: dict, results: list[dict], image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
 ) -> COCOeval:
     """pycocotools' evaluation after its matching, silent, with copies of the results that it writes into.
@@ -148,7 +148,7 @@ def compared(
     return evaluation
 
 
-def ten_numbers(evaluation: COCOeval) -> dict[str, float]:
+def coco_stats(evaluation: COCOeval) -> dict[str, float]:
     """AP and AR of what `compared` returns, see `average_precision`."""
     with contextlib.redirect_stdout(None):
         evaluation.accumulate()

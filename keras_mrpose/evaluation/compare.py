@@ -13,11 +13,11 @@ import numpy as np
 
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation.evaluate import Result
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.protocols import PROTOCOLS
-from keras_mrpose.evaluation.result import Result
+from keras_mrpose.evaluation.provenance import of_data
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.evaluation.stamp import of_data
 
 NOT_COMPARED = ("command", "time")
 MADE_BY = ("network", "boxes")  # parts of the protocol that make the raw predictions

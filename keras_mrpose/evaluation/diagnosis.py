@@ -17,7 +17,7 @@ of labelled joints with a g; the borders belong to the nearer class.
 Source: Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation", 2017: classes, 0.85,
 0.5, and the OKS of 0.1 from which a prediction is somebody's. Here, other than there, PCK and PCKh have the same rule
 with their own g; the classes are asked in the order above, whatever joint is nearest; `matching` goes by falling score
-alone, without a bound on the number of predictions; a mended joint lies exactly on its annotation, also a jitter; and
+alone, without a bound on the number of predictions; a fixed joint lies exactly on its annotation, also a jitter; and
 errors of scores and of the background are not looked for.
 
 Plain NumPy in float64, which needs no network.
@@ -34,15 +34,15 @@ import numpy as np
 import tensorflow as tf
 from rich.table import Column, Table
 
-from keras_mrpose import charts
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.matching import checked_predictions, groups
+from keras_mrpose.visualization import curves
 
-CLASSES = tuple(charts.CLASS_COLOURS)
+CLASSES = tuple(curves.CLASS_COLOURS)
 GOOD, JITTER, INVERSION, SWAP, MISS = range(len(CLASSES))
 GOOD_SIMILARITY, NEAR_SIMILARITY = 0.85, 0.5
-NEAR = math.sqrt(math.log(NEAR_SIMILARITY) / math.log(GOOD_SIMILARITY))
+NEAR_RATIO = math.sqrt(math.log(NEAR_SIMILARITY) / math.log(GOOD_SIMILARITY))
 SIZES = ("small", "medium", "large")
 MEDIUM = (32**2, 96**2)  # square pixels, both included: cocodataset.org, keypoint evaluation
 
@@ -50,7 +50,7 @@ MEDIUM = (32**2, 96**2)  # square pixels, both included: cocodataset.org, keypoi
 # --- distances ----------------------------------------------------------------------------------------------------
 
 
-def good_distances_oks(areas, sigmas: Sequence[float]) -> np.ndarray:
+def tolerances_oks(areas, sigmas: Sequence[float]) -> np.ndarray:
     """Where the similarity of a joint to its annotation is 0.85.
 
     Args:
@@ -70,7 +70,7 @@ def good_distances_oks(areas, sigmas: Sequence[float]) -> np.ndarray:
     return lengths[:, None] * (2 * sigmas * math.sqrt(-2 * math.log(GOOD_SIMILARITY)))
 
 
-def good_distances_pck(lengths, threshold: float, joints: int) -> np.ndarray:
+def tolerances_pck(lengths, threshold: float, joints: int) -> np.ndarray:
     """How far off PCK and PCKh let a joint be.
 
     Args:
@@ -156,7 +156,7 @@ class Diagnosis:
 
         Args:
             gains: for classes of `CLASSES`, how many points (hundredths) of AP or PCK more there are when it is
-                mended.
+                fixed.
 
         Returns:
             people: how many have a counted joint; all: count (of joints) and the share 0..1 of each class; joints: the
@@ -195,7 +195,7 @@ def diagnose(found, rows, people: People, good) -> Diagnosis:
     found, rows, good = _checked(found, rows, people, good)
     truth = people.keypoints[..., :2]
     good = np.where((people.keypoints[..., 2] > 0) & (good > 0), good, -1)  # no distance is as small as -1
-    reach = NEAR * good
+    reach = NEAR_RATIO * good
     known = rows >= 0
     points, own = found[known, :, :2], rows[known]
     mirror = np.array(people.skeleton.mirrored)
@@ -294,12 +294,12 @@ def table(diagnosis: dict, metric_name: str) -> Table:
         drawn.add_section()
     if diagnosis["gains"]:
         gains = (diagnosis["gains"].get(name) for name in CLASSES)
-        drawn.add_row(f"{metric_name} if mended", *("" if gain is None else f"{gain:+.1f}" for gain in gains), "")
+        drawn.add_row(f"{metric_name} if fixed", *("" if gain is None else f"{gain:+.1f}" for gain in gains), "")
     return drawn
 
 
 def write_summaries(folder: str | Path, diagnosis: dict, metric_name: str, step: int = 0) -> None:
-    """Show TensorBoard the share of each class, the gains, and the picture of `charts.diagnosis`.
+    """Show TensorBoard the share of each class, the gains, and the image of `charts.diagnosis`.
 
     The scalars are ``diagnosis/CLASS`` (0..1) and ``diagnosis/gain/CLASS`` (points); what is None is not written.
 
@@ -317,5 +317,5 @@ def write_summaries(folder: str | Path, diagnosis: dict, metric_name: str, step:
             if value is not None:
                 unit = f"points of {metric_name}" if name in gains else "share of the labelled joints"
                 tf.summary.scalar(f"diagnosis/{name}", value, description=unit)
-        tf.summary.image("diagnosis/joints", charts.diagnosis(diagnosis, metric_name)[None])
+        tf.summary.image("diagnosis/joints", curves.diagnosis(diagnosis, metric_name)[None])
     writer.close()

@@ -12,7 +12,7 @@ import numpy as np
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 
-LEAST_OKS = 0.1  # Ronchi and Perona 2017
+MIN_OKS = 0.1  # Ronchi and Perona 2017
 
 
 def match(keypoints, image_ids, scores, people: People, sigmas: Sequence[float]) -> np.ndarray:
@@ -56,7 +56,7 @@ def match(keypoints, image_ids, scores, people: People, sigmas: Sequence[float])
         similarity = np.exp(-np.square(offset).sum(axis=-1) / tolerance[persons])
         oks = (similarity * labelled[persons]).sum(axis=-1) / labelled[persons].sum(axis=-1)
         for place in np.argsort(-scores[predictions], kind="stable"):
-            if persons.size and oks[place].max() >= LEAST_OKS:
+            if persons.size and oks[place].max() >= MIN_OKS:
                 best = oks[place].argmax()
                 rows[predictions[place]] = persons[best]
                 oks[:, best] = -1

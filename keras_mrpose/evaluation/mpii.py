@@ -56,11 +56,11 @@ class Truth:
             (unknown.any(axis=-1), "a labelled joint that is not a finite number"),
         ):
             if bad.any():
-                raise InputError(f"The truth of person {np.argmax(bad)} has {what}; mend the record or leave it out.")
+                raise InputError(f"The truth of person {np.argmax(bad)} has {what}; fix the record or leave it out.")
 
 
 @dataclass(frozen=True, eq=False)
-class PCKh:
+class PCKhResult:
     """All numbers in percent, 0..100, of the joints that are labelled; None where there are none.
 
     Attributes:
@@ -151,14 +151,14 @@ def read_truth(file: str | Path) -> Truth:
 
 
 def truth_of(people: People) -> Truth:
-    """The truth of people with MPII's joints, whose normalizer is the head size.
+    """The truth of people with MPII's joints, whose reference_length is the head size.
 
     Raises:
         InputError: another skeleton.
     """
     if people.skeleton.joints != MPII.joints:
         raise InputError(f"{people.source} has the joints of {people.skeleton.name}; PCKh needs MPII's 16 joints.")
-    return Truth(people.keypoints[..., :2], people.keypoints[..., 2] > 0, people.normalizer)
+    return Truth(people.keypoints[..., :2], people.keypoints[..., 2] > 0, people.reference_length)
 
 
 def read_predictions(file: str | Path) -> np.ndarray:
@@ -170,7 +170,7 @@ def read_predictions(file: str | Path) -> np.ndarray:
     return read_mat(file, preds=(None, MPII.num_joints, 2))["preds"] - 1
 
 
-def pckh(predictions: np.ndarray, truth: Truth) -> PCKh:
+def pckh(predictions: np.ndarray, truth: Truth) -> PCKhResult:
     """The published evaluation, in double precision.
 
     Args:
@@ -201,7 +201,7 @@ def pckh(predictions: np.ndarray, truth: Truth) -> PCKh:
     share = 100 * hits[THRESHOLD] / np.where(labels, labels, np.nan)
     joints = {name: None if np.isnan(value) else float(value) for name, value in zip(MPII.joints, share, strict=True)}
     curve = 100 * hits[:, counted].sum(axis=1) / labels[counted].sum()
-    return PCKh(
+    return PCKhResult(
         groups={name: _mean([joints[joint] for joint in members]) for name, members in GROUPS.items()},
         mean=float(curve[THRESHOLD]),
         unweighted_mean=float(np.nanmean(share[counted])),

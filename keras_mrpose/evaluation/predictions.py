@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mrpose.checkpoints.npz import read_npz
+from keras_mrpose.codecs import Codec
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
-from keras_mrpose.errors import InputError, reason
-from keras_mrpose.evaluation.settings import Settings, decodings
-from keras_mrpose.heatmaps import Codec
-from keras_mrpose.models.weights.npz import read_npz
-from keras_mrpose.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.evaluation.settings import Settings, decode_variants
+from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
 from keras_mrpose.skeletons import Skeleton, joint_map
 
 WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled
@@ -107,7 +107,9 @@ class Predictions:
         except FileNotFoundError:
             raise InputError(f"{path} is not there: the raw predictions lie beside their result file.") from None
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} does not hold raw predictions ({reason(error)}); evaluate again.") from error
+            raise InputError(
+                f"{path} does not hold raw predictions ({short_message(error)}); evaluate again."
+            ) from error
         return cls(input_size=size, **columns, joints=content, known=known)
 
 
@@ -175,9 +177,9 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict
     """
     codec, network = predictor.codec, predictor.model
     if predictor.ends_in_joints:
-        own = next(name for name, (way, _) in decodings(codec, flip_test=False).items() if way is codec)
+        own = next(name for name, (way, _) in decode_variants(codec, flip_test=False).items() if way is codec)
         return lambda crops: {own: network.predict_on_batch(crops)}
-    ways = decodings(codec, predictor.flip_test)
+    ways = decode_variants(codec, predictor.flip_test)
     read = reader(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
 
     def find(crops):
@@ -202,10 +204,10 @@ def reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...], compiled: b
         compiled: by TensorFlow, all ways as one: they share most of their work, and the maps are read once.
     """
 
-    def read(plain, of_mirrored):
+    def read(plain, flipped_heatmaps):
         found = {}
-        for name, (way, flip) in decodings(codec, flip_test).items():
-            found[name] = way.decode(way.merge_flipped(plain, of_mirrored, mirrored) if flip else plain)
+        for name, (way, flip) in decode_variants(codec, flip_test).items():
+            found[name] = way.decode(way.merge_flipped(plain, flipped_heatmaps, mirrored) if flip else plain)
         return found
 
     return tf.function(read, jit_compile=True) if compiled else read

@@ -18,13 +18,13 @@ from keras_mrpose.evaluation import coco, diagnosis, mpii
 from keras_mrpose.evaluation.matching import match
 from keras_mrpose.evaluation.pck import pck, torsos
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.selection import select, window_areas
 from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.suppression import rescore_and_nms, window_areas
 from keras_mrpose.skeletons import COCO, LSP, MPII
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class ProtocolResult:
     """What a protocol says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Protocol:
 
     metric: str
     settings: tuple[str, ...]
-    judge: Callable[[Predictions, People, Settings], Judgement]
+    judge: Callable[[Predictions, People, Settings], ProtocolResult]
 
 
 def protocol_of(people: People) -> str:
@@ -88,7 +88,7 @@ def check(name: str, truth: People) -> None:
         torsos(truth)
 
 
-def joints_of(predictions: Predictions, settings: Settings) -> np.ndarray:
+def keypoints_of(predictions: Predictions, settings: Settings) -> np.ndarray:
     """The joints as these settings read them; an `InputError` if that was not kept."""
     found = predictions.read(settings)
     if found is None:
@@ -110,16 +110,16 @@ def coco_selected(
     predictions: Predictions, settings: Settings, sigmas: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The people that COCO's protocol reports: joints ``(kept, joints, 3)``, scores ``(kept,)``, rows ``(kept,)``."""
-    found = joints_of(predictions, settings)
+    found = keypoints_of(predictions, settings)
     areas = window_areas(predictions.boxes, predictions.input_size)
     chosen = settings.suppression, settings.oks_threshold, settings.joint_threshold
     known = predictions.known
     boxes = predictions.image_ids, areas, predictions.box_scores
-    kept, scores = select(found[:, known], *boxes, *chosen, np.array(sigmas)[known])
+    kept, scores = rescore_and_nms(found[:, known], *boxes, *chosen, np.array(sigmas)[known])
     return found[kept], scores, kept
 
 
-def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
+def _ap(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
     truth, skeleton = known_truth(predictions, truth), truth.skeleton
     found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
     annotated = ground_truth(truth.source, skeleton, np.flatnonzero(~predictions.known))
@@ -127,10 +127,10 @@ def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgemen
 
     def against_truth(joints: np.ndarray):
         results = coco.results_json(joints, images, scores, skeleton)
-        return coco.compared(annotated, results, truth.image_ids, skeleton)
+        return coco.run_cocoeval(annotated, results, truth.image_ids, skeleton)
 
     evaluation = against_truth(found)
-    ten = coco.ten_numbers(evaluation)
+    ten = coco.coco_stats(evaluation)
     similarity, people_found, people = coco.joint_oks(evaluation, skeleton)
     if not people:
         raise InputError(
@@ -140,13 +140,13 @@ def _ap(predictions: Predictions, truth: People, settings: Settings) -> Judgemen
     numbers = {name: None if number == -1 else number for name, number in ten.items()}
     numbers |= {"joint_oks": similarity, "people": people, "people_found": people_found}
     numbers |= {"images": len(truth.image_ids), "boxes": len(predictions.ids), "results": len(kept)}
-    return Judgement(
+    return ProtocolResult(
         value=ten["AP"],
         numbers=numbers,
         joints=found,
         rows=_rows_of(predictions, truth, found, scores, kept),
-        good=diagnosis.good_distances_oks(truth.areas, skeleton.sigmas),
-        value_of=lambda joints: coco.ten_numbers(against_truth(joints))["AP"],
+        good=diagnosis.tolerances_oks(truth.areas, skeleton.sigmas),
+        value_of=lambda joints: coco.coco_stats(against_truth(joints))["AP"],
     )
 
 
@@ -157,12 +157,12 @@ def _rows_of(predictions: Predictions, truth: People, found, scores, kept) -> np
     return match(found, predictions.image_ids[kept], scores, truth, truth.skeleton.sigmas)
 
 
-def _pckh(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    found, labelled = joints_of(predictions, settings), mpii.truth_of(known_truth(predictions, truth))
+def _pckh(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
+    found, labelled = keypoints_of(predictions, settings), mpii.truth_of(known_truth(predictions, truth))
     result = mpii.pckh(found, labelled)
-    good = diagnosis.good_distances_pck(labelled.heads, mpii.THRESHOLD / 100, found.shape[1])
+    good = diagnosis.tolerances_pck(labelled.heads, mpii.THRESHOLD / 100, found.shape[1])
     good[:, [MPII.joints.index(name) for name in mpii.NOT_COUNTED]] = 0
-    return Judgement(
+    return ProtocolResult(
         value=result.mean / 100,
         numbers=result.to_dict(),
         joints=found,
@@ -172,22 +172,22 @@ def _pckh(predictions: Predictions, truth: People, settings: Settings) -> Judgem
     )
 
 
-def _pck(predictions: Predictions, truth: People, settings: Settings) -> Judgement:
-    found, truth = joints_of(predictions, settings), known_truth(predictions, truth)
+def _pck(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
+    found, truth = keypoints_of(predictions, settings), known_truth(predictions, truth)
     numbers = pck(found, truth, settings.threshold)
-    return Judgement(
+    return ProtocolResult(
         value=numbers["mean"],
         numbers=numbers,
         joints=found,
         rows=np.arange(len(truth)),
-        good=diagnosis.good_distances_pck(torsos(truth), settings.threshold, found.shape[1]),
+        good=diagnosis.tolerances_pck(torsos(truth), settings.threshold, found.shape[1]),
         value_of=lambda joints: pck(joints, truth, settings.threshold)["mean"],
     )
 
 
-READING = ("codec", "flip_test", "flip_shift")
+DECODE_SETTINGS = ("codec", "flip_test", "flip_shift")
 PROTOCOLS = {
-    "ap": Protocol("AP", (*READING, "suppression", "oks_threshold", "joint_threshold"), _ap),
-    "pckh": Protocol("PCKh@0.5", READING, _pckh),
-    "pck": Protocol("PCK", (*READING, "threshold"), _pck),
+    "ap": Protocol("AP", (*DECODE_SETTINGS, "suppression", "oks_threshold", "joint_threshold"), _ap),
+    "pckh": Protocol("PCKh@0.5", DECODE_SETTINGS, _pckh),
+    "pck": Protocol("PCK", (*DECODE_SETTINGS, "threshold"), _pck),
 }

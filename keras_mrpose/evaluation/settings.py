@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_mrpose.codecs import CODECS, Codec
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.selection import SUPPRESSIONS
-from keras_mrpose.heatmaps import CODECS, Codec
+from keras_mrpose.evaluation.suppression import SUPPRESSIONS
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
         return f"{self.codec}/{flip if self.flip_test else 'single'}"
 
 
-def decodings(codec: Codec, flip_test: bool) -> dict[str, tuple[Codec, bool]]:
+def decode_variants(codec: Codec, flip_test: bool) -> dict[str, tuple[Codec, bool]]:
     """All ways to read a network's heatmaps.
 
     Args:

@@ -8,11 +8,11 @@
 - `parity`: how near an exported network is to its original.
 - `decoder`: the way from box to joints in NumPy, which lies beside every exported network, with its `golden` case.
 
-What runs an exported network is `keras_mrpose.models.exported`.
+What runs an exported network is `keras_mrpose.runtime`.
 """
 
-from keras_mrpose.export.gate import BUDGETS, Budget
-from keras_mrpose.export.report import OverBudgetError, Report
-from keras_mrpose.export.shipping import export_litert
+from keras_mrpose.export.bundle import export_litert
+from keras_mrpose.export.report import ExportReport, ToleranceError
+from keras_mrpose.export.verify import TOLERANCES, Tolerance
 
-__all__ = ["BUDGETS", "Budget", "OverBudgetError", "Report", "export_litert"]
+__all__ = ["TOLERANCES", "ExportReport", "Tolerance", "ToleranceError", "export_litert"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.export import decoder
-from keras_mrpose.export.report import Report
-from keras_mrpose.models.exported.network import SIDECAR
+from keras_mrpose.export.report import ExportReport
+from keras_mrpose.runtime.litert import SIDECAR
 
 
 def check(folder: Path, overwrite: bool) -> None:
@@ -31,7 +31,9 @@ def check(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder} cannot be replaced: nothing can be written to {folder.absolute().parent}.")
 
 
-def write(folder: Path, files: dict[str, bytes], about: dict, case: dict[str, np.ndarray], report: Report) -> None:
+def write(
+    folder: Path, files: dict[str, bytes], about: dict, case: dict[str, np.ndarray], report: ExportReport
+) -> None:
     """An export, in the place of an earlier one if there is one.
 
     Args:

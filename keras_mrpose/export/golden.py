@@ -5,20 +5,22 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose.data import augment, pipeline
+from keras_mrpose.data import augmentation, pipeline
 from keras_mrpose.data.people import People
-from keras_mrpose.export.gate import Original
+from keras_mrpose.export.verify import Reference
 from keras_mrpose.geometry import PADDING
-from keras_mrpose.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
 
 LARGE = 2.0  # image pixels per crop pixel: people who are larger make a large file
 
 
-def golden_case(predictor: Predictor, subjects: People | np.ndarray, keras_model: Original) -> dict[str, np.ndarray]:
+def reference_case(
+    predictor: Predictor, subjects: People | np.ndarray, keras_model: Reference
+) -> dict[str, np.ndarray]:
     """What `decoder.check` reads, as the library computes it.
 
-    The person is the one whose least sure joint is the surest, of those who are not large. Of crops without an image
-    around them, the crop is the image.
+    The person is the one whose least confident joint has the highest score, of those who are not large. Of crops
+    without an image around them, the crop is the image.
 
     Args:
         predictor: the Keras model, without flip test.
@@ -39,7 +41,7 @@ def golden_case(predictor: Predictor, subjects: People | np.ndarray, keras_model
         sides = np.array(size[::-1])
         box = np.concatenate([sides / 2 * (1 - 1 / PADDING), sides / PADDING])  # whose padded window is the image
     matrices = crop_matrices(box[None], size)
-    crop = augment.warp(tf.constant(image), tf.constant(matrices[0], tf.float32), size).numpy()
+    crop = augmentation.warp(tf.constant(image), tf.constant(matrices[0], tf.float32), size).numpy()
     heatmaps = keras_model.heatmaps_of(crop[None])
     points, scores = keras_model.decode(heatmaps)
     joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)

@@ -12,15 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose.errors import InputError
-from keras_mrpose.export.origins import in_float, layers_of, nodes_of
-from keras_mrpose.models.backbones import pick
-from keras_mrpose.models.exported.interpreter import Node, nodes
-from keras_mrpose.models.exported.quiet import quiet
+from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.export.origins import float_layers_of, layers_of, nodes_of
+from keras_mrpose.runtime.interpreter import Node, nodes
+from keras_mrpose.runtime.quiet import silence_native_logs
 
-FORMS = ("float32", "float16", "dynamic", "int8")
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TYPES = {"float32": tf.float32, "uint8": tf.uint8, "int8": tf.int8}
-LEAST_CROPS = 32
+MIN_CROPS = 32
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,22 @@ class Conversion:
         form: one of `FORMS`.
         input_type: of the image: "float32" or "uint8", 0..255 in both.
         output_type: "float32"; "uint8" or "int8" are quantized.
-        in_float: names of the layers that an int8 network computes in float.
+        float_layers: names of the layers that an int8 network computes in float.
     """
 
     content: bytes
     form: str
     input_type: str
     output_type: str
-    in_float: tuple[str, ...]
+    float_layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Tensor:
+class QuantizedTensor:
     """What quantization does to one tensor, the operation before it alone: its inputs are those of the int8 network.
 
     Attributes:
-        layers: names of those that it comes from, such as `convert` takes for `keep_float`.
+        layers: names of those that it comes from, such as `convert` takes for `float_layers`.
         operation: that computes it.
         rmse: root of the mean square of quantized minus float.
         largest: the largest difference.
@@ -73,8 +72,8 @@ def convert(
     *,
     input_type: str = "float32",
     output_type: str = "float32",
-    keep_float: Sequence[str] = (),
-    least_crops: int = LEAST_CROPS,
+    float_layers: Sequence[str] = (),
+    least_crops: int = MIN_CROPS,
 ) -> Conversion:
     """A `.tflite` file of a model; nothing is written to stdout or stderr.
 
@@ -84,19 +83,19 @@ def convert(
         calibration: for int8, crops ``(H, W, 3)`` as the network will see them, 0..255: they set the ranges.
         input_type: "float32" or "uint8".
         output_type: "float32"; for int8 also "uint8" or "int8".
-        keep_float: names of layers that int8 leaves in float. A `Decoder` always is: 256 levels are no positions.
+        float_layers: names of layers that int8 leaves in float. A `Decoder` always is: 256 levels are no positions.
         least_crops: fewer for calibration are refused.
 
     Raises:
         InputError: an unknown form, type or layer, crops that cannot calibrate this network, or an operation that
             LiteRT does not have built in.
     """
-    form = pick("form", form, FORMS)
-    pick("input type", input_type, ("float32", "uint8"))
-    pick("output type", output_type, TYPES)
-    kept = in_float(model, keep_float) if form == "int8" else ()
-    if keep_float and form != "int8":
-        raise InputError(f"keep_float is for the form int8; leave it out for {form}.")
+    form = lookup("form", form, PRECISIONS)
+    lookup("input type", input_type, ("float32", "uint8"))
+    lookup("output type", output_type, TYPES)
+    kept = float_layers_of(model, float_layers) if form == "int8" else ()
+    if float_layers and form != "int8":
+        raise InputError(f"float_layers is for the form int8; leave it out for {form}.")
     if output_type != "float32" and (form != "int8" or kept):
         kind = f"an int8 network whose {', '.join(kept)} is in float" if form == "int8" else f"the form {form}"
         raise InputError(f"The output of {kind} is float32; {output_type!r} is asked for.")
@@ -121,17 +120,17 @@ def worst_tensors(
     model: keras.Model,
     calibration: Iterable[np.ndarray],
     *,
-    keep_float: Sequence[str] = (),
-    least_crops: int = LEAST_CROPS,
-) -> list[Tensor]:
+    float_layers: Sequence[str] = (),
+    least_crops: int = MIN_CROPS,
+) -> list[QuantizedTensor]:
     """What int8 does to each tensor of a network, the one that loses most levels first.
 
     Args: as for `convert`. The errors are those on the crops of the calibration.
     """
     crops = checked_crops(calibration, model, least_crops)
-    debugger = _debugger(model, crops, in_float(model, keep_float), "float32")
+    debugger = _debugger(model, crops, float_layers_of(model, float_layers), "float32")
     table = io.StringIO()
-    with quiet():
+    with silence_native_logs():
         debugger.run()
         debugger.layer_statistics_dump(table)
     table.seek(0)
@@ -140,11 +139,11 @@ def worst_tensors(
     for row in csv.DictReader(table):
         node = known.get(row["tensor_name"], Node(row["op_name"], row["tensor_name"], []))
         rmse, largest = float(row["mean_squared_error"]) ** 0.5, float(row["max_abs_error"])
-        found.append(Tensor(layers_of(model, node), row["op_name"], rmse, largest, float(row["scale"])))
+        found.append(QuantizedTensor(layers_of(model, node), row["op_name"], rmse, largest, float(row["scale"])))
     return sorted(found, key=lambda tensor: -tensor.levels)
 
 
-def checked_crops(calibration: Iterable[np.ndarray] | None, model: keras.Model, least: int = LEAST_CROPS) -> np.ndarray:
+def checked_crops(calibration: Iterable[np.ndarray] | None, model: keras.Model, least: int = MIN_CROPS) -> np.ndarray:
     """Crops that can calibrate a network: ``(n, H, W, 3)`` float32.
 
     Raises:
@@ -171,7 +170,7 @@ def _converter(model: keras.Model, form: str, input_type: str, crops: np.ndarray
     """A `tf.lite.TFLiteConverter` of one function of static shape, whose variables become constants."""
     shape = (model.input_shape[0] or 1, *model.input_shape[1:])
     function = tf.function(lambda image: model(tf.cast(image, "float32"), training=False), autograph=False)
-    with quiet():
+    with silence_native_logs():
         concrete = function.get_concrete_function(tf.TensorSpec(shape, TYPES[input_type], name="image"))
     # The function in the place of an object that owns it: no detour through a saved model, which keeps variables.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
@@ -198,7 +197,7 @@ def _debugger(model: keras.Model, crops: np.ndarray, kept: Sequence[str], input_
     debugger = _converted(lambda: kit.QuantizationDebugger(converter=converter, debug_dataset=data))
     if kept:
         names = nodes_of(model, debugger.calibrated_model, kept)
-        with quiet():
+        with silence_native_logs():
             debugger.options = kit.QuantizationDebugOptions(denylisted_nodes=names)
     return debugger
 
@@ -206,7 +205,7 @@ def _debugger(model: keras.Model, crops: np.ndarray, kept: Sequence[str], input_
 def _converted(work: Callable):
     """What a converter's work gives, in silence; operations that LiteRT lacks are the user's to know."""
     try:
-        with quiet():
+        with silence_native_logs():
             return work()
     except Exception as error:  # the converter's own class is not public
         lacking = set(re.findall(r"'(?:tf|tfl)\.(\w+)' op is neither", str(error)))

@@ -1,7 +1,7 @@
 """What a `.tflite` file says of itself, in the places that LiteRT has for it: a signature, and TFLite metadata.
 
 With the signature an app calls input and output by name. The metadata is what Android Studio, Netron and the metadata
-extractors of the TFLite Support library show: the picture's colours, size and range, what comes out, and the joints'
+extractors of the TFLite Support library show: the image's colours, size and range, what comes out, and the joints'
 names in a file beside the network, in one archive (``unzip -l network.tflite``).
 
 Source: TFLite metadata schema 1.2.1, `metadata_schema.fbs` of tflite-support.
@@ -17,7 +17,7 @@ from importlib import metadata
 import flatbuffers
 import numpy as np
 
-from keras_mrpose.models.exported.interpreter import schema
+from keras_mrpose.runtime.interpreter import schema
 
 LABELS = "joints.txt"
 SIGNATURE = "serving_default"
@@ -41,7 +41,7 @@ _FEATURES, _IMAGE = 1, 2  # of the union of contents
 _NORMALIZATION = 1  # of the union of process units
 _RGB, _AXIS_LABELS = 1, 2
 
-PURPOSE = "Finds the joints of a person in a picture."
+PURPOSE = "Finds the joints of a person in a image."
 # What an output is, what its axes are, and the first and the last axis of one object: a map, a joint's three numbers.
 _OUTPUTS = {
     "heatmaps": ("One map for each joint; its peak is the joint.", ["batch", "y", "x", "joint"], (1, 2)),
@@ -60,16 +60,16 @@ class Table:
         self.kind, self.values = kind, values
 
 
-def described(content: bytes, name: str, joints: Sequence[str], twin: str) -> bytes:
+def described(content: bytes, name: str, joints: Sequence[str], output: str) -> bytes:
     """A `.tflite` file with signature, metadata and labels.
 
     Args:
-        content: of a file of one picture and one output, as `litert.convert` makes it.
+        content: of a file of one image and one output, as `litert.convert` makes it.
         name: of the model.
         joints: their names, in order.
         twin: "heatmaps" ``(1, h, w, joints)``, or "keypoints" ``(1, joints, 3)``.
     """
-    output = "heatmaps" if twin == "heatmaps" else "joints"
+    output = "heatmaps" if output == "heatmaps" else "joints"
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     model.signatureDefs = [_signature({"image": graph.inputs[0]}, {output: graph.outputs[0]})]

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.export.litert import Conversion
-from keras_mrpose.models.exported.quiet import quiet
+from keras_mrpose.runtime.quiet import silence_native_logs
 
 try:  # an extra: only who exports to ONNX needs it
     import onnxruntime
@@ -18,7 +18,7 @@ try:  # an extra: only who exports to ONNX needs it
 except ImportError:
     onnxruntime = tf2onnx = None
 
-FORM = "onnx"
+PRECISION = "onnx"
 
 
 def convert(model: keras.Model) -> Conversion:
@@ -31,12 +31,12 @@ def convert(model: keras.Model) -> Conversion:
         InputError: the extra is not installed.
     """
     check_installed()
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, silence_native_logs():
         file = Path(folder) / "model.onnx"
         model(np.zeros((model.input_shape[0] or 1, *model.input_shape[1:]), np.float32))  # Keras asks for a call first
         model.export(file, format="onnx", verbose=False)
         content = file.read_bytes()
-    return Conversion(content, FORM, "float32", "float32", ())
+    return Conversion(content, PRECISION, "float32", "float32", ())
 
 
 def check_installed() -> None:
@@ -45,7 +45,7 @@ def check_installed() -> None:
         raise InputError("Exporting to ONNX takes tf2onnx and onnxruntime: pip install 'keras_mrpose[onnx]'.")
 
 
-class Network:
+class OnnxModel:
     """An ONNX network, ready to run, with the face of `models.exported.interpreter.Network`.
 
     Args:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.export.twins import Decoder
-from keras_mrpose.models.exported.interpreter import Node, nodes
+from keras_mrpose.export.outputs import Decoder
+from keras_mrpose.runtime.interpreter import Node, nodes
 
 
 def nodes_of(model: keras.Model, content: bytes, wanted: Sequence[str]) -> list[str]:
@@ -23,7 +23,7 @@ def nodes_of(model: keras.Model, content: bytes, wanted: Sequence[str]) -> list[
     for name in wanted:
         if not any(name in layers for layers in owners.values()):
             raise InputError(
-                f"keep_float names {name!r}, which has become a part of the operations around it; name these."
+                f"float_layers names {name!r}, which has become a part of the operations around it; name these."
             )
     return [tensor for tensor, layers in owners.items() if any(name in layers for name in wanted)]
 
@@ -45,16 +45,16 @@ def layers_of(model: keras.Model, node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def in_float(model: keras.Model, keep_float: Sequence[str]) -> tuple[str, ...]:
+def float_layers_of(model: keras.Model, float_layers: Sequence[str]) -> tuple[str, ...]:
     """The layers that int8 leaves in float."""
     names = [layer.name for layer in _layers(model)]
-    for name in keep_float:
+    for name in float_layers:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "`summary(expand_nested=True)` shows them."
-            raise InputError(f"keep_float names {name!r}, which is no layer of {model.name}; {hint}")
+            raise InputError(f"float_layers names {name!r}, which is no layer of {model.name}; {hint}")
     decoders = (layer.name for layer in _layers(model) if isinstance(layer, Decoder))
-    return tuple(dict.fromkeys([*keep_float, *decoders]))
+    return tuple(dict.fromkeys([*float_layers, *decoders]))
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

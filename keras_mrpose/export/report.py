@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.export.gate import Budget, Measured
-from keras_mrpose.export.litert import Tensor
+from keras_mrpose.export.litert import QuantizedTensor
+from keras_mrpose.export.verify import FormatReport, Tolerance
 
 WORST = ("layers", "operation", "error, levels", "largest")
 HEADINGS = ("file", "MB", "alike", "peaks", "shift")  # of 80 columns; the page explains them
 SHOWN = 10  # worst tensors
 EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} crops {labels} as the Keras model.
 
-- alike: mean correlation of its heatmaps with those of the Keras model, of the joints that this is sure of
+- alike: mean correlation of its heatmaps with those of the Keras model, of the joints that this is confident of
 - peaks: share of these joints whose highest cell is the same
 - shift: how far these joints move, in crop pixels: median, 95 % of them, worst
 - the metric, in hundredths, of the Keras model and of the file, without flip test
@@ -22,7 +22,7 @@ EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} 
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """The exports of a model.
 
     Attributes:
@@ -41,9 +41,9 @@ class Report:
     metric: str | None
     before: float | None
     calibration: int
-    files: dict[str, Measured]
-    budgets: dict[str, Budget]
-    worst: tuple[Tensor, ...]
+    files: dict[str, FormatReport]
+    budgets: dict[str, Tolerance]
+    worst: tuple[QuantizedTensor, ...]
 
     @property
     def passed(self) -> bool:
@@ -88,7 +88,7 @@ class Report:
         """Ready for JSON."""
         return {**asdict(self), "passed": self.passed}
 
-    def _line(self, name: str, one: Measured) -> tuple[str, ...]:
+    def _line(self, name: str, one: FormatReport) -> tuple[str, ...]:
         near = one.parity
         maps = ("-", "-") if near.correlation is None else (f"{near.correlation:.5f}", f"{100 * near.same_peak:.1f} %")
         shifts = " ".join(f"{shift:.2f}" for shift in (near.shift_median, near.shift_95, near.shift_worst))
@@ -97,14 +97,14 @@ class Report:
         return Path(name).stem, f"{one.size / 1e6:.2f}", *maps, shifts, *value, levels
 
 
-class OverBudgetError(InputError):
+class ToleranceError(InputError):
     """Exports that may not leave.
 
     Attributes:
         report: says why.
     """
 
-    def __init__(self, report: Report):
+    def __init__(self, report: ExportReport):
         hint = f"check on more crops than {report.crops}, among which a few joints may decide, or give a larger budget"
         if any(one.faults and one.form == "int8" for one in report.files.values()):
             hint = "keep layers of the worst tensors in float, calibrate with more or other crops, or allow more"

@@ -3,8 +3,7 @@
 measures.py has the functions, counting.py the metrics.
 """
 
-from keras_mrpose.metrics.counting import OKSAP, PCK, PCKh
-from keras_mrpose.metrics.measures import (
+from keras_mrpose.metrics.functional import (
     JOINT_SCORE_THRESHOLD,
     OKS_THRESHOLDS,
     PELVIS_AND_THORAX,
@@ -19,6 +18,7 @@ from keras_mrpose.metrics.measures import (
     published_accuracy,
     torso_length,
 )
+from keras_mrpose.metrics.keras_metrics import OKSAP, PCK, PCKh
 
 __all__ = [
     "JOINT_SCORE_THRESHOLD",

@@ -15,15 +15,13 @@ Batch norms average with momentum 0.9 (Keras' own networks come with 0.99 and 0.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import keras
 from keras import layers
 
-from keras_mrpose.errors import InputError
 from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 
 LEVELS = ("C2", "C3", "C4", "C5")
@@ -50,28 +48,17 @@ class Backbone:
 
     Args:
         build: takes the (normalised) image tensor, returns a Functional model that ends in C5.
-        taps: names of the layers whose outputs are C2..C5.
+        feature_layers: names of the layers whose outputs are C2..C5.
         width: number of filters of the heads on this backbone.
         application: the class of `keras.applications` it is, None for our own.
         keras_preprocessing: key of `PREPROCESSING` that Keras' own ImageNet weights want.
     """
 
     build: Callable
-    taps: tuple[str, str, str, str]
+    feature_layers: tuple[str, str, str, str]
     width: int
     application: str | None = None
     keras_preprocessing: str | None = None
-
-
-def pick(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` in lower case if it is one of `known`, otherwise an InputError with the list and the nearest names."""
-    known = list(known)
-    key = name.lower() if isinstance(name, str) else name
-    if key in known:
-        return key
-    near = difflib.get_close_matches(str(key), known, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(known)}.")
 
 
 def application(name: str, *, weights: str | None = None, **kwargs) -> keras.Model:
@@ -95,13 +82,15 @@ def _application_on(image, name: str) -> keras.Model:
 
 
 def _keras_resnet(name: str, last_blocks: tuple[int, int, int, int]) -> Backbone:
-    taps = tuple(f"conv{stage}_block{block}_out" for stage, block in zip((2, 3, 4, 5), last_blocks, strict=True))
-    return Backbone(partial(_application_on, name=name), taps, 256, name, "caffe")
+    feature_layers = tuple(
+        f"conv{stage}_block{block}_out" for stage, block in zip((2, 3, 4, 5), last_blocks, strict=True)
+    )
+    return Backbone(partial(_application_on, name=name), feature_layers, 256, name, "caffe")
 
 
 def _v1b(blocks: tuple[int, int, int, int], base: int = 64, width: int = 256) -> Backbone:
-    taps = tuple(f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(blocks, 1))
-    return Backbone(partial(_v1b_on, blocks=blocks, base=base), taps, width)
+    feature_layers = tuple(f"layer{stage}_{count - 1}_relu" for stage, count in enumerate(blocks, 1))
+    return Backbone(partial(_v1b_on, blocks=blocks, base=base), feature_layers, width)
 
 
 def _conv_bn(x, filters: int, size: int, stride: int, conv: str, bn: str):
@@ -172,7 +161,7 @@ def freeze(model: keras.Model, backbone: str, stages: int) -> None:
         stages: 1 freezes all that C2 is computed from, 4 the whole backbone; 0 nothing.
     """
     if stages:
-        last = model.get_layer(BACKBONES[backbone].taps[stages - 1])
+        last = model.get_layer(BACKBONES[backbone].feature_layers[stages - 1])
         for layer in keras.Model(model.inputs, last.output).layers:
             layer.trainable = False
 
@@ -195,5 +184,5 @@ def build_backbone(name: str, image) -> tuple[keras.Model, dict]:
     """
     row = BACKBONES[name]
     model = row.build(image)
-    taps = zip(LEVELS, row.taps, strict=True)
-    return model, {level: model.get_layer(layer).output for level, layer in taps}
+    feature_layers = zip(LEVELS, row.feature_layers, strict=True)
+    return model, {level: model.get_layer(layer).output for level, layer in feature_layers}

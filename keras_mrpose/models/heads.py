@@ -58,7 +58,7 @@ def _output(x):
     return layers.Activation("linear", name="heatmaps", dtype=_FLOAT32)(x)
 
 
-def simple(features: dict, joints: int, width: int):
+def simple_baseline(features: dict, joints: int, width: int):
     """SimpleBaseline: C5, three deconvolutions, 1x1 convolution."""
     x = features["C5"]
     for first in (0, 3, 6):  # one Sequential in the published module, hence the running index
@@ -66,14 +66,14 @@ def simple(features: dict, joints: int, width: int):
     return _output(_to_joints(x, joints, "final_layer"))
 
 
-def multi_resolution_heatmaps(features: dict, joints: int, width: int, *, cascade: bool):
+def multi_resolution_heatmaps(features: dict, joints: int, width: int, *, sequential: bool):
     """MRHeatNet: heatmaps at strides 16, 8 and 4, brought to stride 4 and added.
 
     Args:
         features: C2..C5, of which C5 is used.
         joints: number of heatmaps.
         width: filters of the three deconvolutions.
-        cascade: True is MRHeatNet1, where the stride-16 maps join those of stride 8 and go up with them; False is
+        sequential: True is MRHeatNet1, where the stride-16 maps join those of stride 8 and go up with them; False is
             MRHeatNet2, where each goes up on its own.
     """
     d1 = _deconv(features["C5"], width, "deconv1")
@@ -82,7 +82,7 @@ def multi_resolution_heatmaps(features: dict, joints: int, width: int, *, cascad
     side1 = _deconv(_side_branch(d1, joints, "s_conv1"), joints, "s_deconv1", dtype=_FLOAT32)  # now at stride 8
     side2 = _side_branch(d2, joints, "s_conv2")
     maps = [_to_joints(d3, joints, "final_layer")]
-    if cascade:
+    if sequential:
         maps += [_bare_deconv(_add([side2, side1], "s_add"), joints, "s_deconv2", _FLOAT32)]
     else:
         maps += [
@@ -92,14 +92,14 @@ def multi_resolution_heatmaps(features: dict, joints: int, width: int, *, cascad
     return _add(maps, "heatmaps")
 
 
-def multi_resolution_features(features: dict, joints: int, width: int, *, tapered: bool):
+def multi_resolution_features(features: dict, joints: int, width: int, *, halving: bool):
     """MRFeaNet: C3, C4 and C5 go up to stride 4; their mean with C2 goes through one 1x1 convolution.
 
     Args:
         features: C2..C5. C2 gets a 1x1 convolution and batch norm if it has not `width` channels (ResNet-50 has).
         joints: number of heatmaps.
         width: channels of the mean.
-        tapered: False is MRFeaNet1, where every deconvolution has `width` filters; True is MRFeaNet2, where a path
+        halving: False is MRFeaNet1, where every deconvolution has `width` filters; True is MRFeaNet2, where a path
             starts wide and halves step by step towards `width`.
     """
     branches = [_project(features["C2"], width)]
@@ -110,7 +110,7 @@ def multi_resolution_features(features: dict, joints: int, width: int, *, tapere
     ):
         x = features[level]
         for left, name in zip(reversed(range(len(names))), names, strict=True):
-            x = _deconv(x, width * 2**left if tapered else width, name)
+            x = _deconv(x, width * 2**left if halving else width, name)
         branches.append(x)
     mean = layers.Average(name="mean", dtype=_FLOAT32)(branches)
     return _output(_to_joints(mean, joints, "final_layer"))

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose import visualize
 from keras_mrpose.data.skipped import SKIPPED, Skipped
-from keras_mrpose.training.averaging import AveragedWeights
-from keras_mrpose.training.hosts import Hosts
+from keras_mrpose.training.hosts import ProcessGroup
+from keras_mrpose.training.optimization import AveragedWeights
+from keras_mrpose.visualization import skeletons
 
 
 class Throughput(keras.callbacks.Callback):
@@ -67,7 +67,7 @@ class SourceScore(keras.callbacks.Callback):
 class TimeLimit(keras.callbacks.Callback):
     """Makes the epoch that is running when the time is up the last one; of several processes, by process 0's clock."""
 
-    def __init__(self, seconds: float | None, hosts: Hosts):
+    def __init__(self, seconds: float | None, hosts: ProcessGroup):
         super().__init__()
         self.seconds, self.hosts, self.begin = seconds, hosts, time.perf_counter()
 
@@ -108,7 +108,7 @@ class Curves(keras.callbacks.TensorBoard):
             writer.flush()
 
 
-class Pictures(keras.callbacks.Callback):
+class PreviewImages(keras.callbacks.Callback):
     """Shows TensorBoard what the network makes of some validation people: input, both heatmaps, overlay."""
 
     def __init__(self, folder: Path, validation_data: tf.data.Dataset, averaged: AveragedWeights, people: int = 4):
@@ -122,14 +122,14 @@ class Pictures(keras.callbacks.Callback):
         self.writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Predict them and write the pictures."""
+        """Predict them and write the images."""
         codec, skeleton = self.model.codec, self.model.skeleton
         with self.averaged.swapped_in():
             found = self.model.predict_on_batch(self.images)
         wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], found.shape[1:3])
         points, scores = codec.decode(found)
         rows = [
-            visualize.target_and_prediction(
+            skeletons.target_and_prediction(
                 self.images[i].clip(0, 255).astype(np.uint8),
                 self.target[i].numpy(),
                 keras.ops.convert_to_numpy(wanted[i]),

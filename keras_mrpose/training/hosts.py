@@ -27,21 +27,21 @@ import keras
 import numpy as np
 
 from keras_mrpose.errors import InputError
+from keras_mrpose.training.checkpointing import State, States
 from keras_mrpose.training.interruption import Interruption
-from keras_mrpose.training.meeting import addresses, meet, read_word
-from keras_mrpose.training.state import State, States
+from keras_mrpose.training.meeting import addresses, recv_line, rendezvous
 
 jax = None
 if keras.backend.backend() == "jax":  # only then it has to be installed
     jax = importlib.import_module("jax")
     multihost_utils = importlib.import_module("jax.experimental.multihost_utils")
 
-PATIENCE = 300  # seconds in which all processes have to be started
+CONNECT_TIMEOUT = 300  # seconds in which all processes have to be started
 LOST = 1  # exit code of a process that another one has left
 _ADVICE = "start all processes again with --resume"
 
 
-class Hosts:
+class ProcessGroup:
     """The processes of a training, as one of them sees it; ``Hosts()`` is a process on its own.
 
     In a ``with`` statement the processes end together: without an error after the last one is through; with one, the
@@ -112,7 +112,7 @@ class Hosts:
         self._interruption = Interruption() if self.first else _PassedOn(self._say)
         return self._interruption
 
-    def __enter__(self) -> Hosts:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -153,7 +153,7 @@ class Hosts:
         while open_lines:
             ready, _, _ = select.select(open_lines, [], [])
             for line in ready:
-                word = read_word(line)
+                word = recv_line(line)
                 if word == "through":
                     self._through.add(line)
                     if len(self._through) == len(self._names):
@@ -187,14 +187,14 @@ class _PassedOn(Interruption):
         self._restore()
 
 
-class ReadStates(States):
+class ReadOnlyStates(States):
     """The states of a process that does not write: it reads those of process 0."""
 
     def write(self, state: State) -> None:
         """Nothing."""
 
 
-def join(hosts: str | None, index: int | None, patience: float = PATIENCE) -> Hosts:
+def join(hosts: str | None, index: int | None, patience: float = CONNECT_TIMEOUT) -> ProcessGroup:
     """Meet the other processes; from then on Keras spreads every batch over the devices of all. Before any computation.
 
     Args:
@@ -210,7 +210,7 @@ def join(hosts: str | None, index: int | None, patience: float = PATIENCE) -> Ho
     if hosts is None:
         if index is not None:
             raise InputError("--host-index is of no use without --hosts; give the addresses of all machines.")
-        return Hosts()
+        return ProcessGroup()
     if jax is None:
         raise InputError(
             f"Several machines need Keras' JAX backend, this is {keras.backend.backend()}; "
@@ -219,9 +219,9 @@ def join(hosts: str | None, index: int | None, patience: float = PATIENCE) -> Ho
     listed = addresses(hosts)
     if index is None or not 0 <= index < len(listed):
         raise InputError(f"--host-index is {index}; give this machine's place in --hosts, 0 to {len(listed) - 1}.")
-    lines = meet(listed, index, patience)
+    lines = rendezvous(listed, index, patience)
     others = [i for i in range(len(listed)) if i] if index == 0 else [0]
-    joined = Hosts(len(listed), index, lines, tuple(f"process {i} at {listed[i]}" for i in others))
+    joined = ProcessGroup(len(listed), index, lines, tuple(f"process {i} at {listed[i]}" for i in others))
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_recoverability", True)
     jax.distributed.initialize(
@@ -240,7 +240,7 @@ def _drain(lines: set[socket.socket], seconds: float) -> None:
     end = time.monotonic() + seconds
     while lines and (left := end - time.monotonic()) > 0:
         ready, _, _ = select.select(lines, [], [], left)
-        lines = {line for line in lines if line not in ready or read_word(line)}
+        lines = {line for line in lines if line not in ready or recv_line(line)}
 
 
 def _one_line(error: BaseException) -> str:

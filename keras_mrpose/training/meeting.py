@@ -12,7 +12,7 @@ import time
 
 from keras_mrpose.errors import InputError
 
-SILENCE = 30  # seconds until a machine that has gone dark is given up
+PEER_TIMEOUT = 30  # seconds until a machine that has gone dark is given up
 
 
 def addresses(hosts: str) -> list[str]:
@@ -29,7 +29,7 @@ def addresses(hosts: str) -> list[str]:
     return listed
 
 
-def meet(listed: list[str], index: int, patience: float) -> tuple[socket.socket, ...]:
+def rendezvous(listed: list[str], index: int, patience: float) -> tuple[socket.socket, ...]:
     """Open lines: of process 0 to all others in their order, of every other process to process 0."""
     end = time.monotonic() + patience
     with _server(listed[index]) as server:  # process 0: to see that JAX can have the port
@@ -109,7 +109,7 @@ def _exchange(line: socket.socket, listed: list[str]) -> list[str]:
     """The other end's list of addresses, for this one; empty if it is none of these processes."""
     try:
         line.sendall(json.dumps(listed).encode() + b"\n")
-        theirs = json.loads(read_word(line))
+        theirs = json.loads(recv_line(line))
     except (OSError, ValueError):
         return []
     return theirs if isinstance(theirs, list) and all(isinstance(address, str) for address in theirs) else []
@@ -118,12 +118,12 @@ def _exchange(line: socket.socket, listed: list[str]) -> list[str]:
 def _keep_alive(line: socket.socket) -> None:
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", SILENCE // 3), ("TCP_KEEPINTVL", SILENCE // 6), ("TCP_KEEPCNT", 4)):
+    for name, value in (("TCP_KEEPIDLE", PEER_TIMEOUT // 3), ("TCP_KEEPINTVL", PEER_TIMEOUT // 6), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):  # macOS has them under other names, and its own pace
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def read_word(line: socket.socket) -> str:
+def recv_line(line: socket.socket) -> str:
     """The next word; "" when the line is closed or broken."""
     word = b""
     try:

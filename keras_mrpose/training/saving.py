@@ -7,8 +7,8 @@ import time
 import keras
 import numpy as np
 
+from keras_mrpose.training.checkpointing import State, States, capture, place, restore
 from keras_mrpose.training.interruption import Interruption, Stopped
-from keras_mrpose.training.state import State, States, captured, place, restore
 
 
 class SaveState(keras.callbacks.Callback):
@@ -84,7 +84,7 @@ class SaveState(keras.callbacks.Callback):
             self._stop(state)
 
     def _state(self, epoch: int, step: int) -> State:
-        return State(epoch, step, self.begun.history, self.begun.origin, captured(self.model))
+        return State(epoch, step, self.begun.history, self.begun.origin, capture(self.model))
 
     def _save(self, state: State) -> None:
         if not all(np.isfinite(values).all() for values in state.variables.values()):

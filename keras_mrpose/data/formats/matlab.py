@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_mrpose.errors import InputError, reason
+from keras_mrpose.errors import InputError, short_message
 
 _TYPES = {  # of stored numbers
     **{1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4"},
@@ -51,7 +51,9 @@ def read(file: str | Path, advice: str, *names: str) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{file} is not there; {advice}.") from None
     except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
-        raise InputError(f"{file} cannot be read as a MATLAB file ({reason(error)}); download it again.") from error
+        raise InputError(
+            f"{file} cannot be read as a MATLAB file ({short_message(error)}); download it again."
+        ) from error
 
 
 def _variables(content: bytes) -> Iterator[tuple[str, object]]:

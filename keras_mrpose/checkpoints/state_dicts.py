@@ -1,0 +1,199 @@
+"""State dicts: checkpoints of the published PyTorch networks, into a network of ours and out of it again.
+
+A state dict is a PyTorch file (read without PyTorch) or a `.npz` with the same tensor names. Every tensor is checked
+before anything is assigned; what became of them is a `Report`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_mrpose import skeletons
+from keras_mrpose.checkpoints import tensor_names
+from keras_mrpose.checkpoints.npz import read_npz
+from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
+from keras_mrpose.checkpoints.torch_files import StateDict, read_torch_file, write_torch_file
+from keras_mrpose.errors import InputError, short_message
+
+SUFFIXES = (".npz", ".pth", ".pt", ".tar", ".bin")
+BGR = "published"  # the one preprocessing whose files have their first kernel for blue, green, red
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the tensors of a file.
+
+    Args:
+        source: the file.
+        network: what it holds, for example "mrfeanet2 on ResNet-50".
+        style: which convolution of a block strides in the network that took the tensors: "pytorch" the 3x3, "caffe"
+            the first 1x1. Names and shapes are the same in both: the file does not tell.
+        preprocessing: key of `PREPROCESSING` that the tensors were taken to be trained with.
+        used: name -> shape of the tensors that the network has now.
+        unused: names of those it has no place for: classifier and counters.
+        joints: names of the joints whose heatmaps the file makes.
+        fresh: names of the joints that the file does not know; they start from random numbers.
+    """
+
+    source: str
+    network: str
+    style: str
+    preprocessing: str
+    used: dict[str, tuple[int, ...]]
+    unused: tuple[str, ...]
+    joints: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        values = sum(int(np.prod(shape)) for shape in self.used.values())
+        unused = f"{len(self.unused)} unused ({_kinds(self.unused)})" if self.unused else "none unused"
+        lines = [
+            f"{self.source}: {self.network}, {len(self.joints)} joints",
+            f"read as {self.style} style with {self.preprocessing!r} preprocessing (tensors do not tell which)",
+            f"{len(self.used)} tensors ({values:,} values) used, {unused}, none missing",
+        ]
+        if self.fresh:
+            lines.append(f"joints that the file does not know, to be trained: {', '.join(self.fresh)}")
+        return "\n".join(lines)
+
+
+def _kinds(names: tuple[str, ...]) -> str:
+    """Last parts of tensor names, each once."""
+    return ", ".join(dict.fromkeys(name.split(".")[-1] for name in names))
+
+
+def read_state_dict(source: str | Path) -> StateDict:
+    """The tensors of a PyTorch file or a `.npz`, without the "module." that PyTorch's DataParallel puts in front."""
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such weights file.")
+    file = _read_npz(path) if path.suffix == ".npz" else read_torch_file(path)
+    if all(name.startswith("module.") for name in file.tensors):
+        return StateDict({name.removeprefix("module."): value for name, value in file.tensors.items()}, file.notes)
+    return file
+
+
+def load_state_dict(
+    model: keras.Model, source: str | Path, *, preprocessing: str = "published", map_joints: bool = False
+) -> LoadReport:
+    """Gives a network the tensors of a published checkpoint (or of a file that `save_state_dict` wrote).
+
+    Args:
+        model: made by `keras_mrpose.build` on a ResNet, for the same `preprocessing`.
+        source: a PyTorch file or a `.npz` with the published names.
+        preprocessing: what the file's network was trained with, unless the file itself says so: "published" (blue,
+            green, red with torchvision's red, green, blue mean and deviation) or "torchvision" (RGB).
+        map_joints: the model may have another skeleton than the file: rows of the head whose joint names both have
+            are taken, the others keep their random start, to be trained.
+
+    Returns:
+        What was used and what was not.
+
+    Raises:
+        InputError: the file cannot be read, or is of another network, depth, joint count or preprocessing. Nothing
+            has been assigned then.
+    """
+    return assign(model, source, read_state_dict(source), preprocessing, map_joints)
+
+
+def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessing: str, map_joints: bool) -> LoadReport:
+    """The same for a file that has been read; `source` is its name."""
+    spec = model.spec
+    preprocessing = str(file.notes.get("preprocessing", preprocessing))
+    if preprocessing != spec["preprocessing"]:
+        raise InputError(
+            f"{source} was trained with {preprocessing!r} preprocessing, but the model was built with "
+            f"{spec['preprocessing']!r}; build it with preprocessing={preprocessing!r}."
+        )
+    network, depth, count = tensor_names.describe(file.tensors)
+    _check_network(source, spec, network, depth)
+    skeleton = skeletons.for_joint_count(count)
+    joints = None
+    if count != spec["num_joints"] and not map_joints:
+        raise InputError(
+            f"{source}: tensor final_layer.weight is for {count} joints, the network has {spec['num_joints']}; "
+            f"build it with num_joints={count}, or keep the joints that both know (map_joints)."
+        )
+    if map_joints:
+        joints = JointMap(skeleton, model.skeleton)
+    elif count == model.skeleton.num_joints:
+        skeleton = model.skeleton
+    plan = WeightMap(source, file.tensors, bgr=preprocessing == BGR)
+    for layer in model.layers:
+        if layer.weights:
+            plan.add(layer, torch_module(layer.name), joints)
+    unused = plan.assign(model.name)
+    return LoadReport(
+        source=str(source),
+        network=tensor_names.words(network, depth),
+        style="pytorch" if "v1b" in spec["backbone"] else "caffe",
+        preprocessing=preprocessing,
+        used=plan.used,
+        unused=unused,
+        joints=skeleton.joints,
+        fresh=joints.fresh if joints else (),
+    )
+
+
+def _check_network(source, spec: dict, network: str | None, depth: int | None) -> None:
+    """That names and numbers of blocks are those of the network that was built, before single tensors are looked at."""
+    backbone = spec["backbone"]
+    if not is_resnet(backbone):
+        raise InputError(f"{source}: published checkpoints are of ResNets; the backbone {backbone} has none.")
+    if network is None:
+        raise InputError(f"{source} has no pose head (no tensor final_layer.weight); give it as backbone_weights.")
+    wanted = re.match(r"resnet(\d+)", backbone)
+    if network != spec["name"] or depth != (int(wanted[1]) if wanted else None):
+        has = tensor_names.words(network, depth)
+        raise InputError(f"{source} is {has}; {spec['name']} on {backbone} was asked for.")
+
+
+def save_state_dict(model: keras.Model, path: str | Path) -> None:
+    """Writes a network's weights under the published names, the inverse of `load_state_dict`.
+
+    What was imported comes out with the same numbers, and the published PyTorch code can load it. A model that was not
+    built with `preprocessing="published"` is written with a note: "preprocessing" beside the tensors, and its first
+    kernel is for RGB. On Keras' own ResNets biases move into the batch norms that follow.
+
+    Args:
+        model: made by `keras_mrpose.build` on a ResNet.
+        path: `.npz`, or `.pth` (`.pth.tar`, `.pt`) for a PyTorch file.
+
+    Raises:
+        InputError: another suffix or another backbone.
+    """
+    path, spec = Path(path), model.spec
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a state dict is written to a .npz or a .pth file.")
+    if not is_resnet(spec["backbone"]):
+        raise InputError(f"The backbone {spec['backbone']} has no published names; state dicts are for ResNets.")
+    named = [(torch_module(layer.name), layer) for layer in model.layers if layer.weights]
+    tensors = tensor_names.tensors_of(named, bgr=spec["preprocessing"] == BGR)
+    notes = {} if spec["preprocessing"] == BGR else {"preprocessing": spec["preprocessing"]}
+    if path.suffix != ".npz":
+        write_torch_file(path, tensors, notes)
+        return
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("wb") as file:
+        np.savez(file, **tensors, **{key: np.array(value) for key, value in notes.items()})
+    aside.replace(path)
+
+
+def is_resnet(backbone: str) -> bool:
+    """Whether torchvision's names fit the backbone of this name."""
+    return backbone.startswith("resnet") or backbone.endswith("_v1b")
+
+
+def _read_npz(path: Path) -> StateDict:
+    """All arrays of the file; pickled objects are refused. Single words are notes."""
+    try:
+        tensors = read_npz(path)
+        notes = {key: value.item() for key, value in tensors.items() if value.shape == () and value.dtype.kind == "U"}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable .npz file ({short_message(error)}); fetch it again.") from error
+    return StateDict({key: value for key, value in tensors.items() if key not in notes}, notes)

@@ -1,0 +1,252 @@
+"""A trained network rewritten for prediction: the same function with fewer and faster layers.
+
+Training wants batch norms and transposed convolutions as they are written. A phone, and a CPU with one image, are
+faster without: a batch norm that follows a convolution is part of its kernel and bias, and a transposed convolution
+of stride 2 is four small convolutions, one for each of the four output pixels that an input pixel becomes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_mrpose.errors import InputError
+
+DECONVOLUTIONS = ("depth_to_space", "transpose")
+
+# Exact types: what a subclass does is not known. Each with the shape that brings a number per filter to its kernel.
+_KERNELS: dict[type, Callable] = {
+    layers.Conv2D: lambda kernel: (-1,),  # rows, columns, inputs, filters
+    layers.Conv2DTranspose: lambda kernel: (-1, 1),  # rows, columns, filters, inputs
+    layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
+}
+_PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
+_ONLY_IN_TRAINING = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
+
+# One operation, also in LiteRT, on TensorFlow; on any other backend TensorFlow is not imported.
+_shuffle = None
+if keras.backend.backend() == "tensorflow":
+    from tensorflow.raw_ops import DepthToSpace as _shuffle
+
+
+@keras.saving.register_keras_serializable("keras_mrpose")
+class DepthToSpace(layers.Layer):
+    """(batch, H, W, 4 C) to (batch, 2 H, 2 W, C): the channels are the pixels of a 2x2 block, row by row."""
+
+    def call(self, inputs):
+        """Move channels to pixels."""
+        if _shuffle:
+            return _shuffle(input=inputs, block_size=2)
+        height, width, depth = inputs.shape[1:]
+        blocks = ops.reshape(inputs, (-1, height, width, 2, 2, depth // 4))
+        return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, depth // 4))
+
+    def compute_output_shape(self, input_shape):
+        """Twice the sides, a quarter of the channels."""
+        batch, height, width, depth = input_shape
+        return batch, 2 * height, 2 * width, depth // 4
+
+
+def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space") -> keras.Model:
+    """The same network for prediction, in float32 whatever policy the model was trained in.
+
+    - A batch norm after a convolution, a depthwise or a transposed one whose output nothing else reads goes into its
+      kernel and bias (in float64, rounded once). Any other stays.
+    - A 4x4 transposed convolution of stride 2 becomes four 2x2 convolutions and a `DepthToSpace` of its name. A ReLU
+      behind it goes into the four, where LiteRT does it for nothing. Any other stays.
+    - Where such a batch norm feeds one 1x1 convolution and nothing else (the linear bottlenecks of MobileNetV2), the
+      constant that it adds goes on into the bias there. It is the mean of what it puts out: what is left varies around
+      zero, and float16 and int8 spend their precision on that (Nagel et al. 2019, "bias absorption").
+    - Dropout and noise are gone.
+
+    Args:
+        model: a Functional model, such as `build` makes; it stays as it is.
+        deconvolution: "depth_to_space", or "transpose", which keeps transposed convolutions as they are.
+
+    Returns:
+        A plain Functional model with new weights and the old input and output, equal up to float32 rounding.
+
+    Raises:
+        InputError: no such form of a deconvolution.
+    """
+    if deconvolution not in DECONVOLUTIONS:
+        raise InputError(f"deconvolution is {deconvolution!r}; give one of {', '.join(DECONVOLUTIONS)}.")
+    graph = keras.Model(model.input, model.output, name=model.name)  # not compiled: a clone would be, too
+    weights = {layer.name: layer.get_weights() for layer in graph.layers}
+    instead: dict[str, Callable] = {}
+    followers = _followers(graph)
+    for layer in graph.layers:
+        if isinstance(layer, _ONLY_IN_TRAINING):
+            instead[layer.name] = _unchanged
+        elif type(layer) in _KERNELS:
+            of_layer, of_weights = _prepared(layer, followers, deconvolution)
+            instead |= of_layer
+            weights |= of_weights
+    for layer in graph.layers:
+        _pass_on_mean(layer, followers, weights)
+    new = keras.models.clone_model(graph, clone_function=lambda layer: instead.get(layer.name) or _copied(layer))
+    for layer in new.layers:
+        if layer.weights:
+            layer.set_weights(weights[layer.name])
+    return new
+
+
+def _prepared(layer, followers: dict[str, layers.Layer], deconvolution: str) -> tuple[dict, dict]:
+    """By name: what is to stand for a convolution and for the layers that it takes in, and the weights of that."""
+    norm = followers.get(layer.name)
+    if not _can_be_folded(norm, layer):
+        norm = None
+    split = deconvolution == "depth_to_space" and _doubles(layer)
+    if norm is None and not split:
+        return {}, {}
+    kernel, bias = _folded(layer, norm)
+    instead = {} if norm is None else {norm.name: _unchanged}
+    if not split:
+        instead[layer.name] = _copied(layer, use_bias=True)
+        return instead, {layer.name: [kernel, bias]}
+    activation = layer.activation
+    relu = followers.get(layer.name if norm is None else norm.name)
+    if _is_plain_relu(relu) and activation is keras.activations.linear:
+        instead[relu.name], activation = _unchanged, "relu"
+    instead[layer.name] = _four_convolutions(layer, activation)
+    return instead, {_part(layer, *ab): [_quarter(kernel, *ab), bias] for ab in _PIXELS}
+
+
+# --- the graph ----------------------------------------------------------------------------------------------------
+
+
+def _followers(graph: keras.Model) -> dict[str, layers.Layer]:
+    """For each layer whose output nothing but one other layer reads, by name: that layer. Both are called once."""
+    entries = graph.get_config()["layers"]
+    readers = defaultdict(list)
+    for entry in entries:
+        for source in _sources(entry["inbound_nodes"]):
+            readers[source].append(entry["name"])
+    once = {entry["name"] for entry in entries if len(entry["inbound_nodes"]) <= 1}  # an input is called by none
+    return {
+        source: graph.get_layer(names[0])
+        for source, names in readers.items()
+        if len(names) == 1 and {source, *names} <= once and source not in graph.output_names
+    }
+
+
+def _sources(arguments) -> Iterator[str]:
+    """Names of the layers whose outputs are among the (nested) arguments of a call, as a model's config has them."""
+    if isinstance(arguments, dict):
+        if arguments.get("class_name") == "__keras_tensor__":
+            yield arguments["config"]["keras_history"][0]
+            return
+        arguments = list(arguments.values())
+    if isinstance(arguments, (list, tuple)):
+        for argument in arguments:
+            yield from _sources(argument)
+
+
+def _copied(layer, **changes):
+    """A layer of the same kind and name, in float32, without the weights."""
+    config = layer.get_config()
+    if "dtype" in config:  # a nested model's has none
+        config["dtype"] = "float32"
+    return type(layer).from_config({**config, **changes})
+
+
+def _unchanged(inputs, **_):
+    """Stands for a layer that is gone."""
+    return inputs
+
+
+# --- batch norms --------------------------------------------------------------------------------------------------
+
+
+def _can_be_folded(norm, layer) -> bool:
+    """Whether it is a batch norm, of the convolution's filters, and the convolution has no activation of its own."""
+    if not isinstance(norm, layers.BatchNormalization):
+        return False
+    linear = layer.activation is keras.activations.linear
+    return linear and layer.data_format == "channels_last" and norm.axis in (-1, 3)
+
+
+def _folded(layer, norm) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias, float32, of a convolution and the batch norm (or None) behind it."""
+    kernel = _float64(layer.kernel)
+    bias = _float64(layer.bias) if layer.use_bias else np.zeros(layer.output.shape[-1])
+    if norm is not None:
+        factor = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+        if norm.scale:
+            factor *= _float64(norm.gamma)
+        kernel *= factor.reshape(_KERNELS[type(layer)](kernel))
+        bias = (bias - _float64(norm.moving_mean)) * factor
+        if norm.center:
+            bias += _float64(norm.beta)
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _pass_on_mean(layer, followers: dict[str, layers.Layer], weights: dict[str, list[np.ndarray]]) -> None:
+    """Move the constant of a batch norm that has been folded from its convolution's bias to that of the next one."""
+    norm = followers.get(layer.name)
+    following = followers.get(norm.name) if type(layer) in _KERNELS and _can_be_folded(norm, layer) else None
+    pointwise = type(following) is layers.Conv2D and following.kernel_size == (1, 1) and following.groups == 1
+    if not (pointwise and norm.center and len(weights[following.name]) == 2):
+        return
+    kernel, bias = weights[following.name]
+    constant = _float64(norm.beta)
+    weights[following.name] = [kernel, (bias + constant @ kernel[0, 0].astype(np.float64)).astype(np.float32)]
+    kernel, bias = weights[layer.name]
+    weights[layer.name] = [kernel, (bias - constant).astype(np.float32)]
+
+
+def _float64(variable) -> np.ndarray:
+    return ops.convert_to_numpy(variable).astype(np.float64)
+
+
+# --- transposed convolutions --------------------------------------------------------------------------------------
+
+
+def _doubles(layer) -> bool:
+    """Whether it is the 4x4 transposed convolution that doubles each side, as in `heads`."""
+    return (
+        type(layer) is layers.Conv2DTranspose
+        and layer.kernel_size == (4, 4)
+        and layer.strides == (2, 2)
+        and layer.padding == "same"
+        and layer.output_padding is None
+        and layer.data_format == "channels_last"
+    )
+
+
+def _is_plain_relu(layer) -> bool:
+    return type(layer) is layers.ReLU and layer.max_value is None and not layer.negative_slope and not layer.threshold
+
+
+def _four_convolutions(layer, activation) -> Callable:
+    """What a transposed convolution is called as: on the input four times, each padded on two sides, and a shuffle.
+
+    Measured on two CPU cores against one convolution with four times the filters (its output has a border to cut off),
+    one of 3x3 (more than half of its kernel is zero) and four on slices of one padded input: this form was the
+    fastest or as fast, in TensorFlow and in LiteRT.
+    """
+    filters, name = layer.filters, layer.name
+    pads, convolutions = [], []
+    for row, column in _PIXELS:
+        sides = ((1 - row, row), (1 - column, column))
+        part = _part(layer, row, column)
+        pads.append(layers.ZeroPadding2D(sides, name=f"{part}_pad", dtype="float32"))
+        convolutions.append(layers.Conv2D(filters, 2, activation=activation, name=part, dtype="float32"))
+    joined = layers.Concatenate(name=f"{name}_parts", dtype="float32")
+    shuffle = DepthToSpace(name=name, dtype="float32")
+    return lambda x: shuffle(joined([conv(pad(x)) for pad, conv in zip(pads, convolutions, strict=True)]))
+
+
+def _part(layer, row: int, column: int) -> str:
+    """Name of the convolution that makes the output's pixels 2 i + row, 2 j + column."""
+    return f"{layer.name}_{row}{column}"
+
+
+def _quarter(kernel: np.ndarray, row: int, column: int) -> np.ndarray:
+    """Its 2x2 kernel: output row 2 i is kernel rows 3, 1 on inputs i - 1, i; row 2 i + 1 is rows 2, 0 on i, i + 1."""
+    return kernel[3 - row :: -2, 3 - column :: -2].swapaxes(2, 3)

@@ -1,0 +1,260 @@
+"""The five networks as a table, and `build`.
+
+A network is a head on a backbone. It eats RGB 0..255: one `keras.layers.Rescaling`, the first layer, brings the image
+into the range that the weights were trained for. The model carries its skeleton and its codec, so that a saved
+`.keras` file is all that a prediction needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import keras
+
+from keras_mrpose import skeletons
+from keras_mrpose.checkpoints import load, state_dicts, tensor_names
+from keras_mrpose.codecs import Codec
+from keras_mrpose.codecs import codec as codec_of
+from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.models import heads
+from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone
+from keras_mrpose.skeletons import Skeleton
+
+INPUT_MULTIPLE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
+
+NETWORKS: dict[str, Callable] = {
+    "simplebaseline": heads.simple_baseline,
+    "mrheatnet1": partial(heads.multi_resolution_heatmaps, sequential=True),
+    "mrheatnet2": partial(heads.multi_resolution_heatmaps, sequential=False),
+    "mrfeanet1": partial(heads.multi_resolution_features, halving=False),
+    "mrfeanet2": partial(heads.multi_resolution_features, halving=True),
+}
+PUBLISHED_NAMES = {
+    "pose_resnet": "simplebaseline",
+    "mrheat1_pose_resnet": "mrheatnet1",
+    "mrheat2_pose_resnet": "mrheatnet2",
+    "mrfea1_pose_resnet": "mrfeanet1",
+    "mrfea2_pose_resnet": "mrfeanet2",
+}
+
+
+@keras.saving.register_keras_serializable("keras_mrpose")
+class PoseModel(keras.Model):
+    """A Functional model from images (batch, H, W, 3) to heatmaps (batch, H/4, W/4, joints), made by `build`.
+
+    Args:
+        inputs: the image, symbolic.
+        outputs: the heatmaps, symbolic.
+        skeleton: which joints the heatmaps are for.
+        codec: turns heatmaps into points and points into heatmaps.
+        spec: how `build` made it: name, backbone, input_shape, num_joints, include_preprocessing, preprocessing.
+    """
+
+    def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec: Codec, spec: dict, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.skeleton = skeleton
+        self.codec = codec
+        self._spec = dict(spec)
+
+    @property
+    def spec(self) -> dict:
+        """A copy of how `build` made this model."""
+        return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
+
+    def get_config(self) -> dict:
+        """The graph as Keras describes a plain Functional model, and what this class adds."""
+        graph = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
+        return {
+            "graph": graph.get_config(),
+            "skeleton": self.skeleton.to_dict(),
+            "codec": keras.saving.serialize_keras_object(self.codec),
+            "spec": {**self._spec, "input_shape": list(self._spec["input_shape"])},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> PoseModel:
+        """The inverse of `get_config`, with fresh weights."""
+        graph = keras.Model.from_config(config["graph"], custom_objects=custom_objects)
+        return cls(
+            graph.input,
+            graph.output,
+            skeleton=Skeleton.from_dict(config["skeleton"]),
+            codec=keras.saving.deserialize_keras_object(config["codec"], custom_objects=custom_objects),
+            spec=config["spec"],
+            name=graph.name,
+            trainable=graph.trainable,
+        )
+
+
+def list_models() -> list[str]:
+    """Names that `build` takes (it takes the published names, such as `mrfea2_pose_resnet`, as well)."""
+    return list(NETWORKS)
+
+
+def build(
+    name: str,
+    backbone: str = "resnet50",
+    input_shape: tuple[int, int, int] = (256, 192, 3),
+    num_joints: int | None = None,
+    *,
+    skeleton: str | Skeleton | None = None,
+    weights: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
+    include_preprocessing: bool = True,
+    preprocessing: str | None = None,
+    map_joints: bool = False,
+    codec: str | Codec | None = None,
+) -> PoseModel:
+    """Builds one of the five networks.
+
+    Args:
+        name: see `list_models`; any case; published names too.
+        backbone: see `list_backbones`.
+        input_shape: (height, width, 3), sides multiples of 32.
+        num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
+        skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
+        weights: the whole network's, loaded last: a `.keras` or `.weights.h5` file of this library, or a state dict of
+            the published network (a PyTorch file such as `.pth.tar`, or a `.npz` with the same names). A `.keras` file
+            and a state dict bring their preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
+            given); their input size may be another. A `.weights.h5` file holds numbers only: give the same
+            `backbone_weights` as for the model that wrote it.
+        backbone_weights: None (random), a state dict with torchvision's names, a `.npz` with folded batch norms
+            (`LAYER.kernel`, `LAYER.bias`, layers named as in `keras.applications`; before training see
+            `normalization.match_statistics`), a Keras `.h5` file without classifier, or "imagenet", which downloads
+            Keras' own; nothing else touches the network. ResNet files in "caffe" layout
+            (stride on the first 1x1 of a block) are for `resnet50`, torchvision's own (stride on the 3x3) for
+            `resnet50_v1b`: the names in the file are the same.
+        include_preprocessing: False leaves the first layer out; the input is then what that layer would have made of
+            RGB 0..255, for example (x / 255 - mean) / std.
+        preprocessing: what the first layer does; None takes what the weights were trained with. "torchvision":
+            (x / 255 - mean) / std; "published": the same with blue's and red's numbers exchanged, as the published
+            training on BGR had it; "caffe": minus (123.68, 116.779, 103.939); "symmetric": x / 127.5 - 1.
+        map_joints: `weights` may be of another skeleton: joints whose names both have keep their part of the head,
+            the others start random, to be trained.
+        codec: "gaussian" (published; the default), "dark" or "udp", with sigma 2, or 3 from a height of 384 on; or a
+            codec of your own sigma, such as `DarkCodec(1.5)`. By default that of a `.keras` file in `weights`.
+
+    Returns:
+        A Functional model: RGB 0..255, (batch, H, W, 3), to float32 heatmaps, (batch, H/4, W/4, joints).
+
+    Raises:
+        InputError: a name, size, number or file is wrong.
+    """
+    name = lookup("network", name, [*NETWORKS, *PUBLISHED_NAMES])
+    name = PUBLISHED_NAMES.get(name, name)
+    backbone = lookup("backbone", backbone, BACKBONES)
+    input_shape = _checked_shape(input_shape)
+    path = None if weights is None else load.check_pose_weights(weights)
+    source_model = file = None
+    if path is not None and path.suffix == ".keras":
+        source_model = _read_source_model(path, name, backbone, include_preprocessing)
+    elif path is not None and path.suffix in state_dicts.SUFFIXES:
+        file = state_dicts.read_state_dict(path)
+    if codec is None:
+        codec = "gaussian" if source_model is None else source_model.codec
+    codec = codec_of(codec, sigma=3.0 if input_shape[0] >= 384 else 2.0)
+    skeleton = _checked_skeleton(skeleton, num_joints, _known_skeleton(source_model, file))
+    preprocessing = _preprocessing(preprocessing, backbone, backbone_weights, source_model, file)
+
+    image = x = keras.Input(input_shape, name="image")
+    if include_preprocessing:
+        scale, offset = PREPROCESSING[preprocessing]
+        x = keras.layers.Rescaling(scale, offset, name="preprocessing", dtype="float32")(x)
+    features_model, features = build_backbone(backbone, x)
+    if backbone_weights is not None:
+        load.load_backbone(features_model, backbone, backbone_weights, preprocessing)
+    heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width)
+    spec = {
+        "name": name,
+        "backbone": backbone,
+        "input_shape": input_shape,
+        "num_joints": skeleton.num_joints,
+        "include_preprocessing": bool(include_preprocessing),
+        "preprocessing": preprocessing,
+    }
+    model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
+    if source_model is not None:
+        load.copy_weights(source_model, model, map_joints)
+    elif file is not None:
+        state_dicts.assign(model, path, file, preprocessing, map_joints)
+    elif path is not None:
+        load.load_weights_h5(model, path)
+    return model
+
+
+def _preprocessing(asked: str | None, backbone: str, backbone_weights, source_model, file) -> str:
+    """Key of `PREPROCESSING`: what was asked for if the weights allow it, else what they were trained with."""
+    own = BACKBONES[backbone].keras_preprocessing
+    if asked is not None:
+        asked = lookup("preprocessing", asked, PREPROCESSING)
+    if source_model is not None:
+        needed = source_model.spec["preprocessing"]
+    elif file is not None:
+        needed = file.notes.get("preprocessing", asked or "published")
+    elif own and load.source_kind(backbone_weights) in ("keras", "folded"):
+        needed = own
+    else:
+        needed = asked or "torchvision"  # random weights take any
+    if asked not in (None, needed):
+        raise InputError(f"The weights were trained with {needed!r} preprocessing, but {asked!r} is asked for.")
+    return lookup("preprocessing", needed, PREPROCESSING)
+
+
+def _known_skeleton(source_model: PoseModel | None, file: state_dicts.StateDict | None) -> Skeleton | None:
+    """The joints that a weights file is for, if it tells."""
+    if source_model is not None:
+        return source_model.skeleton
+    count = tensor_names.describe(file.tensors)[2] if file is not None else None
+    return skeletons.for_joint_count(count) if count else None
+
+
+def _read_source_model(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
+    """The model in a `.keras` file, if it is the network that is being built."""
+    source_model = load.read_keras(path)
+    if not isinstance(source_model, PoseModel):
+        raise InputError(f"{path} holds a {type(source_model).__name__}, not a model that keras_mrpose.build made.")
+    asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}
+    for key, value in asked.items():
+        if source_model.spec[key] != value:
+            raise InputError(f"{path} was built with {key}={source_model.spec[key]!r}, but {value!r} is asked for.")
+    return source_model
+
+
+def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None, known: Skeleton | None) -> Skeleton:
+    """The skeleton that was asked for, else that of the weights, else the one that has so many joints."""
+    if num_joints is not None and (isinstance(num_joints, bool) or not isinstance(num_joints, int) or num_joints < 1):
+        raise InputError(f"num_joints is {num_joints!r}; give a whole number of at least 1.")
+    if skeleton is None:
+        of_weights = known is not None and num_joints in (None, known.num_joints)
+        skeleton = known if of_weights else skeletons.for_joint_count(17 if num_joints is None else num_joints)
+    skeleton = skeletons.get(skeleton)
+    if num_joints not in (None, skeleton.num_joints):
+        raise InputError(
+            f"num_joints is {num_joints}, but the skeleton {skeleton.name!r} has {skeleton.num_joints} joints; "
+            "leave num_joints out."
+        )
+    return skeleton
+
+
+def _checked_shape(input_shape) -> tuple[int, int, int]:
+    try:
+        height, width, channels = (int(side) for side in input_shape)
+    except (TypeError, ValueError):
+        raise InputError(f"input_shape is {input_shape!r}; give (height, width, 3).") from None
+    if channels != 3:
+        raise InputError(
+            f"input_shape {tuple(input_shape)} has {channels} channels; the networks take RGB, 3 channels."
+        )
+    for side, value in (("height", height), ("width", width)):
+        if value < INPUT_MULTIPLE or value % INPUT_MULTIPLE:
+            below, above = (
+                max(INPUT_MULTIPLE, value // INPUT_MULTIPLE * INPUT_MULTIPLE),
+                max(INPUT_MULTIPLE, -(-value // INPUT_MULTIPLE) * INPUT_MULTIPLE),
+            )
+            sizes = f"{below} or {above}" if below != above else f"{below}"
+            raise InputError(
+                f"The input {side} is {value}, which is no positive multiple of {INPUT_MULTIPLE}; take {sizes}."
+            )
+    return height, width, channels
