@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_mrpose.evaluation import diagnosis, mpii
-from keras_mrpose.evaluation.evaluate import Result
 from keras_mrpose.evaluation.coco import NUMBERS
+from keras_mrpose.evaluation.evaluate import Result
 
 
 def plain(title: str, headings: Iterable[str], lines: Iterable[tuple[str, ...]], folds: int | None = None) -> Table:

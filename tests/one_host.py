@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from micro import EXPERIMENT_OF_ALL, micro, people_of
 
-from keras_mrpose import training
 from keras_mrpose.errors import InputError
 from keras_mrpose.training import callbacks, hosts, train
 

@@ -14,7 +14,7 @@ import on_jax
 import pytest
 from micro import EXPERIMENT, STEPS, draw, micro, people_of
 
-from keras_mrpose import training
+from keras_mrpose.errors import InputError
 from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.skeletons import COCO

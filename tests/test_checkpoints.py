@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format  # writes the format of Keras' own notop .h5 files
 
-from keras_mrpose.checkpoints import load
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import build
+from keras_mrpose.models import build, pretrained
 from keras_mrpose.models.backbones import application, build_backbone
 
 # TensorFlow 2.21's variables under NumPy 2.4, whenever Keras saves them; neither side is ours.
@@ -187,7 +186,7 @@ def test_real_mobilenet_in_both_spellings(shared, tmp_path):
     other = save(tmp_path / "nested.npz", {nested(key): value for key, value in tensors.items()})
     assert "features.2.conv.1.1.running_var" in np.load(other).files
     backbone, _ = build_backbone("mobilenetv2", keras.Input((32, 64, 3)))
-    load.load_backbone(backbone, "mobilenetv2", other)
+    pretrained.load_backbone(backbone, "mobilenetv2", other)
     for layer in backbone.layers[1:]:
         for a, b in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -210,7 +209,7 @@ def test_names_of_keras_resnet_layers():
         "s_deconv12": "s_deconv12",
         "final_layer": "final_layer",
     }
-    assert {layer: load.torch_module(layer) for layer in names} == names
+    assert {layer: pretrained.torch_module(layer) for layer in names} == names
 
 
 def without(key):
@@ -247,7 +246,7 @@ def test_damaged_tensors_change_nothing(damage, words, tmp_path):
     backbone, _ = build_backbone("tiny_v1b", keras.Input((64, 32, 3)))
     before = backbone.get_weights()
     with pytest.raises(InputError) as error:
-        load.load_backbone(backbone, "tiny_v1b", path)
+        pretrained.load_backbone(backbone, "tiny_v1b", path)
     assert all(word in str(error.value) for word in (str(path), *words))
     for a, b in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -347,7 +346,7 @@ def test_keras_h5_brings_its_own_preprocessing(backbone, network, module, tmp_pa
 def test_keras_h5_of_another_network_is_refused(tmp_path):
     path = notop_h5(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), tmp_path / "other.h5")
     with pytest.raises(InputError, match=r"other\.h5.*MobileNetV2"):
-        load.load_backbone(None, "mobilenetv2", path)
+        pretrained.load_backbone(None, "mobilenetv2", path)
 
 
 def test_imagenet_is_a_sentence_where_there_is_none(monkeypatch):
@@ -357,9 +356,9 @@ def test_imagenet_is_a_sentence_where_there_is_none(monkeypatch):
     def no_network(*args, **kwargs):
         raise Exception("URL fetch failure on https://storage.googleapis.com/...: None -- unreachable")
 
-    monkeypatch.setattr(load, "application", no_network)
+    monkeypatch.setattr(pretrained, "application", no_network)
     with pytest.raises(InputError, match=r"could not download.*mobilenetv2.*URL fetch failure"):
-        load.load_backbone(None, "mobilenetv2", "imagenet")
+        pretrained.load_backbone(None, "mobilenetv2", "imagenet")
 
 
 # --- whole networks --------------------------------------------------------------------------------------------------

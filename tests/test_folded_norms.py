@@ -8,12 +8,11 @@ import on_jax
 import pytest
 from micro import EXPERIMENT, Killed, draw, people_of
 
-from keras_mrpose import data, training
-from keras_mrpose.checkpoints import load
+from keras_mrpose import data
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import build
+from keras_mrpose.models import build, pretrained
 from keras_mrpose.models.backbones import BACKBONES, build_backbone
 from keras_mrpose.models.normalization import match_statistics
 from keras_mrpose.training import train
@@ -143,7 +142,7 @@ def test_the_real_file_computes_what_it_says(real):
 def test_a_loaded_norm_only_adds(tiny):
     """To the bit: rounding is left to the convolution."""
     backbone, _ = build_backbone("tiny_v1b", keras.Input((32, 64, 3)))
-    load.load_backbone(backbone, "tiny_v1b", tiny)
+    pretrained.load_backbone(backbone, "tiny_v1b", tiny)
     norm = backbone.get_layer("bn1")
     x = np.random.default_rng(0).normal(0, 9, (1, 4, 5, 8)).astype(np.float32)
     np.testing.assert_array_equal(norm(x), x + np.load(tiny)["conv1.bias"])
@@ -161,8 +160,8 @@ def test_every_batch_norm_follows_a_convolution(name):
 
 
 def test_kinds_are_told_by_names(tiny, tmp_path):
-    assert load.source_kind(tiny) == "folded"
-    assert load.source_kind(save(tmp_path / "torch.npz", {"conv1.weight": np.ones(3)})) == "state dict"
+    assert pretrained.source_kind(tiny) == "folded"
+    assert pretrained.source_kind(save(tmp_path / "torch.npz", {"conv1.weight": np.ones(3)})) == "state dict"
 
 
 def test_another_preprocessing_is_refused(tmp_path):
@@ -203,7 +202,7 @@ def test_damaged_tensors_change_nothing(damage, words, tmp_path):
     backbone, _ = build_backbone("tiny_v1b", keras.Input((32, 64, 3)))
     before = backbone.get_weights()
     with pytest.raises(InputError) as error:
-        load.load_backbone(backbone, "tiny_v1b", path)
+        pretrained.load_backbone(backbone, "tiny_v1b", path)
     assert all(word in str(error.value) for word in (str(path), *words))
     for a, b in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -216,7 +215,7 @@ def test_a_damaged_file_is_one_sentence(tiny, tmp_path):
     (tmp_path / "half.npz").write_bytes(content[: len(content) // 2])
     for name, kind in (("flipped", "folded"), ("half", "state dict")):
         path = tmp_path / f"{name}.npz"
-        assert load.source_kind(path) == kind
+        assert pretrained.source_kind(path) == kind
         with pytest.raises(InputError, match=rf"{name}\.npz is not a readable") as error:
             build("simplebaseline", "tiny_v1b", (32, 64, 3), backbone_weights=path)
         assert "\n" not in str(error.value)
@@ -323,7 +322,7 @@ def test_statistics_on_jax():
 
 
 def test_statistics_of_real_crops(real, shared):
-    """Both modes of a real network: correlation 0.11 in C5 as it is loaded, 0.97 with statistics of other crops."""
+    """Both modes of a real network: correlation 0.14 in C5 as it is loaded, 0.95 with statistics of other crops."""
     folder = shared / "data" / "lsp"
     if not folder.is_dir():
         pytest.skip("the developers' shared/ folder has no data/lsp")

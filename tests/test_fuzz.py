@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from scipy.io import savemat
 
-from keras_mrpose.checkpoints import load, state_dicts
+from keras_mrpose.checkpoints import state_dicts
 from keras_mrpose.checkpoints.torch_files import write_torch_file
 from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Experiment
@@ -35,7 +35,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import read_numbers
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.models import networks
+from keras_mrpose.models import networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import COCO
 
@@ -385,7 +385,7 @@ class Readers:
         self.state_dict(content, ".npz")
 
     def keras(self, content):
-        model = outcome(load.read_keras, self.put("network.keras", content))
+        model = outcome(pretrained.read_keras, self.put("network.keras", content))
         assert model is None or all(np.isfinite(values).all() for values in model.get_weights())
 
     def sidecar(self, content):

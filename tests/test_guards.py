@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from micro import EXPERIMENT, STEPS, draw, people_of
 
-from keras_mrpose import training
 from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Recipe
 from keras_mrpose.data import pipeline

@@ -10,7 +10,7 @@ import pytest
 from micro import EXPERIMENT, EXPERIMENT_OF_ALL, Killed, draw, micro
 from scipy.io import savemat
 
-from keras_mrpose import Skeleton, data, evaluate, metrics, skeletons, training
+from keras_mrpose import Skeleton, data, evaluate, metrics, skeletons
 from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.config import Augmentation, Experiment, Source
 from keras_mrpose.data import mixture, pipeline

@@ -8,8 +8,7 @@ import pytest
 
 from keras_mrpose.config import Recipe
 from keras_mrpose.optimizers import Adam
-from keras_mrpose.training.schedules import schedule
-from keras_mrpose.training.schedules import WarmUp, optimizer
+from keras_mrpose.training.schedules import WarmUp, optimizer, schedule
 
 STEPS = 7
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from commands import call
 
 import keras_mrpose
-from keras_mrpose import data, training
+from keras_mrpose import data
 from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline, skipped
 from keras_mrpose.data.skipped import Skipped
@@ -145,9 +145,7 @@ def test_an_unknown_choice(tables):
 def test_training_past_bad_records(spoilt, tables, tmp_path, capsys):
     """The run folder lists them, and the last line tells."""
     people, run = tables[1], tmp_path / "run"
-    history = train.train(
-        micro.EXPERIMENT, people, data.load(spoilt, "val"), run, on_bad_record="skip", time_limit=0.0
-    )
+    history = train.train(micro.EXPERIMENT, people, data.load(spoilt, "val"), run, on_bad_record="skip", time_limit=0.0)
     assert np.isfinite(history["loss"]).all()
     records = json.loads((run / "skipped.json").read_text())
     bad = set(people.ids[bad_rows(people)].tolist())

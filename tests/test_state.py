@@ -29,7 +29,6 @@ from micro import EXPERIMENT_OF_ALL as EXPERIMENT
 from micro import STEPS, Killed, draw, micro, people_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_mrpose import training
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.training import checkpointing, saving, train

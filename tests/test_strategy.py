@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from micro import Killed, draw, people_of
 
-from keras_mrpose import InputError, training
+from keras_mrpose import InputError
 from keras_mrpose.config import Augmentation, Experiment, Recipe
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import networks
@@ -249,8 +249,7 @@ def test_a_training_on_two_devices_is_that_on_one(drawn, tmp_path, validated):
     """Eight steps: each makes ten times more of a rounding at most; here 1e-4 is left of it."""
     table, validation = drawn[0], drawn[1].take(slice(validated))
     histories = {
-        name: train.train(TRAINED, table, validation, tmp_path / name, strategy=name)
-        for name in ("none", "mirrored")
+        name: train.train(TRAINED, table, validation, tmp_path / name, strategy=name) for name in ("none", "mirrored")
     }
     assert set(histories["mirrored"]) == set(histories["none"])
     for name in ("loss", "val_loss", "learning_rate"):

@@ -14,11 +14,11 @@ from pathlib import Path
 import keras
 
 from keras_mrpose import skeletons
-from keras_mrpose.checkpoints import load, state_dicts, tensor_names
+from keras_mrpose.checkpoints import state_dicts, tensor_names
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError, lookup
-from keras_mrpose.models import heads
+from keras_mrpose.models import heads, pretrained
 from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone
 from keras_mrpose.skeletons import Skeleton
 
@@ -146,7 +146,7 @@ def build(
     name = PUBLISHED_NAMES.get(name, name)
     backbone = lookup("backbone", backbone, BACKBONES)
     input_shape = _checked_shape(input_shape)
-    path = None if weights is None else load.check_pose_weights(weights)
+    path = None if weights is None else pretrained.check_pose_weights(weights)
     source_model = file = None
     if path is not None and path.suffix == ".keras":
         source_model = _read_source_model(path, name, backbone, include_preprocessing)
@@ -164,7 +164,7 @@ def build(
         x = keras.layers.Rescaling(scale, offset, name="preprocessing", dtype="float32")(x)
     features_model, features = build_backbone(backbone, x)
     if backbone_weights is not None:
-        load.load_backbone(features_model, backbone, backbone_weights, preprocessing)
+        pretrained.load_backbone(features_model, backbone, backbone_weights, preprocessing)
     heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width)
     spec = {
         "name": name,
@@ -176,11 +176,11 @@ def build(
     }
     model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
     if source_model is not None:
-        load.copy_weights(source_model, model, map_joints)
+        pretrained.copy_weights(source_model, model, map_joints)
     elif file is not None:
         state_dicts.assign(model, path, file, preprocessing, map_joints)
     elif path is not None:
-        load.load_weights_h5(model, path)
+        pretrained.load_weights_h5(model, path)
     return model
 
 
@@ -193,7 +193,7 @@ def _preprocessing(asked: str | None, backbone: str, backbone_weights, source_mo
         needed = source_model.spec["preprocessing"]
     elif file is not None:
         needed = file.notes.get("preprocessing", asked or "published")
-    elif own and load.source_kind(backbone_weights) in ("keras", "folded"):
+    elif own and pretrained.source_kind(backbone_weights) in ("keras", "folded"):
         needed = own
     else:
         needed = asked or "torchvision"  # random weights take any
@@ -212,7 +212,7 @@ def _known_skeleton(source_model: PoseModel | None, file: state_dicts.StateDict 
 
 def _read_source_model(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
     """The model in a `.keras` file, if it is the network that is being built."""
-    source_model = load.read_keras(path)
+    source_model = pretrained.read_keras(path)
     if not isinstance(source_model, PoseModel):
         raise InputError(f"{path} holds a {type(source_model).__name__}, not a model that keras_mrpose.build made.")
     asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}

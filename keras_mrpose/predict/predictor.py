@@ -11,12 +11,11 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from keras_mrpose import geometry
-from keras_mrpose.checkpoints import load
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.data import augmentation
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import fuse, networks
+from keras_mrpose.models import fuse, networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
@@ -151,7 +150,7 @@ def load_model(source: str | Path) -> keras.Model | ExportedModel:
         raise InputError(f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run.")
     if path.suffix == ".tflite":
         return ExportedModel(path)
-    return load.read_keras(path)
+    return pretrained.read_keras(path)
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose import codecs, skeletons
-from keras_mrpose.checkpoints.load import source_kind
 from keras_mrpose.config import Experiment, Source
 from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.people import People
@@ -23,6 +22,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import backbones, networks, normalization
+from keras_mrpose.models.pretrained import source_kind
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.bad_batch import FILE, BadBatch
 from keras_mrpose.training.callbacks import Curves, ListSkipped, PreviewImages, SourceScore, Throughput, TimeLimit
