@@ -20,7 +20,7 @@ from rich.table import Table
 from timing import Spread, console, seconds
 
 from keras_mrpose import build, data
-from keras_mrpose.config import Augmentation
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.export import TOLERANCES, litert, outputs, verify
 from keras_mrpose.export.bundle import calibration_crops
 from keras_mrpose.models.fuse import fuse_for_inference

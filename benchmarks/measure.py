@@ -19,8 +19,8 @@ from rich.table import Table
 from timing import Spread, console, machine, seconds
 
 from keras_mrpose import build, skeletons
-from keras_mrpose.config import Augmentation
 from keras_mrpose.data import coco, lsp, pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.fuse import fuse_for_inference

@@ -20,10 +20,10 @@ from rich.table import Table
 from timing import console
 
 from keras_mrpose import data, training
-from keras_mrpose.config import Experiment, Recipe
 from keras_mrpose.data import coco
 from keras_mrpose.data.people import People
 from keras_mrpose.synthetic import dataset
+from keras_mrpose.training.config import Experiment, Recipe
 
 # COCO's train2017 has 149,813 people with keypoints and 262,465 annotations in 64,115 images.
 ANNOTATIONS_PER_PERSON, PEOPLE_PER_IMAGE = 1.75, 2.34

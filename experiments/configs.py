@@ -22,9 +22,10 @@ from dataclasses import replace
 
 import paper
 
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import lookup
 from keras_mrpose.models import list_models
+from keras_mrpose.training.config import Experiment, Recipe
 
 # The published recipes (Adam 1e-3, divided by 10 twice); those of MPII serve LSP, for which none is published.
 COCO = Recipe(epochs=170, batch_size=64, milestones=(120 / 170, 150 / 170))

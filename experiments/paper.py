@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from keras_mrpose.config import Experiment
+from keras_mrpose.training.config import Experiment
 
 
 @dataclass(frozen=True)

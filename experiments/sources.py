@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_mrpose import InputError, Skeleton, data, skeletons
-from keras_mrpose.config import Source
 from keras_mrpose.data import mixture
-from keras_mrpose.data.mixture import Folder, Mixture
+from keras_mrpose.data.mixture import Folder, Mixture, Source
 from keras_mrpose.data.people import People
 
 SKELETON = "body19"  # of a network for several data sets, if nobody says another

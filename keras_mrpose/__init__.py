@@ -26,7 +26,7 @@ The package, from the bottom up; a module imports only from layers below its own
 """
 
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.export import export_litert
@@ -35,6 +35,7 @@ from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
 from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
+from keras_mrpose.training.config import Experiment, Recipe
 from keras_mrpose.training.train import train
 
 __all__ = [

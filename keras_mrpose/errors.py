@@ -37,3 +37,17 @@ def lookup(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(key), known, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise InputError(f"Unknown {kind} {name!r}.{hint} Known are: {', '.join(known)}.")
+
+
+def require(condition: bool, what: str, field: str, value, wanted: str) -> None:
+    """An `InputError` unless the condition holds: which field has which value, and what to give.
+
+    Args:
+        condition: whether the value is right.
+        what: that has the field, such as ``"recipe"``.
+        field: its name.
+        value: of it.
+        wanted: what to give instead.
+    """
+    if not condition:
+        raise InputError(f"The {what}'s {field} is {value!r:.200}; give {wanted}.")

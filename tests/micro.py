@@ -5,9 +5,10 @@ from dataclasses import replace
 import keras
 
 from keras_mrpose import data
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.models import networks
 from keras_mrpose.synthetic import dataset
+from keras_mrpose.training.config import Experiment, Recipe
 
 EXPERIMENT = Experiment(
     name="micro",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance
+from keras_mrpose.data import augmentation as augment
+from keras_mrpose.data.augmentation import Augmentation
 
 DRAWS = 4000
 JITTER = {"brightness": 0.3, "contrast": 0.4, "saturation": 0.5, "channel_gain": 0.2}
@@ -19,7 +19,7 @@ def picture(size=(7, 5), seed=0):
 def draws(augmentation):
     """Colours and rectangles of many seeds."""
     looks = tf.data.Dataset.range(DRAWS).map(
-        lambda number: tuple(appearance.draw(tf.stack([number, tf.constant(3, tf.int64)]), augmentation))
+        lambda number: tuple(augment.draw_photometric(tf.stack([number, tf.constant(3, tf.int64)]), augmentation))
     )
     return [values.numpy() for values in next(iter(looks.batch(DRAWS)))]
 
@@ -33,8 +33,8 @@ def near(share, wanted, count=DRAWS):
 
 
 def recoloured(crop, *colours):
-    return appearance.apply(
-        tf.constant(crop), appearance.PhotometricParams(colours=tf.constant(colours, tf.float32))
+    return augment.apply_photometric(
+        tf.constant(crop), augment.PhotometricParams(colours=tf.constant(colours, tf.float32))
     ).numpy()
 
 
@@ -106,8 +106,8 @@ def test_rectangles_are_filled_pixel_by_pixel(size):
         crop, sides = picture(size, seed), rng.uniform(0, 0.8, (3, 2))
         rectangles = np.hstack([rng.random((3, 2)) * (1 - sides), sides, rng.uniform(0, 255, (3, 3))])
         rectangles = rectangles.astype(np.float32)
-        found = appearance.apply(
-            tf.constant(crop), appearance.PhotometricParams(rectangles=tf.constant(rectangles))
+        found = augment.apply_photometric(
+            tf.constant(crop), augment.PhotometricParams(rectangles=tf.constant(rectangles))
         ).numpy()
         np.testing.assert_array_equal(found, reference_erased(crop, rectangles))
         covered.append((found != crop).all(axis=-1).mean())
@@ -119,7 +119,7 @@ def test_a_rectangle_may_be_empty_or_everything():
     for sides, wanted in (((0, 0), crop), ((0.9, 0), crop), ((1, 1), np.full_like(crop, 9))):
         rectangles = tf.constant([[0, 0, *sides, 9, 9, 9]], tf.float32)
         np.testing.assert_array_equal(
-            appearance.apply(crop, appearance.PhotometricParams(rectangles=rectangles)), wanted
+            augment.apply_photometric(crop, augment.PhotometricParams(rectangles=rectangles)), wanted
         )
 
 
@@ -155,15 +155,15 @@ def test_colours_and_rectangles_are_independent():
 
 def test_crops_that_are_spared_keep_every_bit():
     never = Augmentation(colour_probability=1e-12, erasing_probability=1e-12)
-    crop, look = picture((64, 48)), appearance.draw(tf.constant([1, 2], tf.int64), never)
+    crop, look = picture((64, 48)), augment.draw_photometric(tf.constant([1, 2], tf.int64), never)
     assert None not in look
-    np.testing.assert_array_equal(appearance.apply(tf.constant(crop), look), crop)
+    np.testing.assert_array_equal(augment.apply_photometric(tf.constant(crop), look), crop)
 
 
 def test_fills_stay_as_drawn():
     """The rectangles come after the colours."""
-    look = appearance.PhotometricParams(tf.constant([0.5, 1, 1, 1, 1, 1]), tf.constant([[0, 0, 1, 1, 10.0, 20, 30]]))
-    np.testing.assert_array_equal(appearance.apply(picture(), look)[3, 2], [10, 20, 30])
+    look = augment.PhotometricParams(tf.constant([0.5, 1, 1, 1, 1, 1]), tf.constant([[0, 0, 1, 1, 10.0, 20, 30]]))
+    np.testing.assert_array_equal(augment.apply_photometric(picture(), look)[3, 2], [10, 20, 30])
 
 
 def test_strongest_values_stay_in_range_and_traced_agrees():
@@ -175,7 +175,7 @@ def test_strongest_values_stay_in_range_and_traced_agrees():
     crop = picture((31, 20))
 
     def look_at(crop, seed):
-        return appearance.apply(crop, appearance.draw(seed, most))
+        return augment.apply_photometric(crop, augment.draw_photometric(seed, most))
 
     graph = tf.function(look_at)
     for number in range(5):

@@ -10,9 +10,9 @@ from scipy.stats import norm
 
 from keras_mrpose import geometry, skeletons
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance, pipeline
 from keras_mrpose.data import augmentation as augment
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.models.backbones import PREPROCESSING
 
 SIZE = (96, 64)  # height, width
@@ -219,7 +219,7 @@ def test_no_kind_changes_another(kind):
     """Each alone draws what it draws among the others."""
     seed = tf.constant([3, 5], tf.int64)
     alone = augment.draw(seed, Augmentation(**{f"{kind}_probability": getattr(EVERYTHING, f"{kind}_probability")}))
-    one, among = (drawn[3:5] + tuple(drawn.look) for drawn in (alone, augment.draw(seed, EVERYTHING)))
+    one, among = (drawn[3:5] + tuple(drawn.photometric) for drawn in (alone, augment.draw(seed, EVERYTHING)))
     assert sum(value is not None for value in one) == 1
     for value, other in zip(one, among, strict=True):
         assert value is None or np.array_equal(value, other)
@@ -242,7 +242,7 @@ def test_what_is_off_costs_nothing():
     drawn = augment.draw(tf.constant([3, 5], tf.int64), off)
     box, keypoints, crop = tf.ones(4), tf.ones((17, 3)), tf.ones((4, 3, 3))
     assert augment.moved_box(box, keypoints, drawn, off, skeletons.COCO.upper_body) is box
-    assert appearance.apply(crop, drawn.look) is crop
+    assert augment.apply_photometric(crop, drawn.photometric) is crop
 
 
 STATELESS = (tf.random.stateless_normal, tf.random.stateless_uniform)
@@ -309,7 +309,7 @@ def test_halves_follow_the_skeleton():
     for skeleton in skeletons.SKELETONS.values():
         assert {skeleton.mirrored[joint] for joint in skeleton.upper_body} == set(skeleton.upper_body)
     keypoints, box = np.random.default_rng(0).uniform(1, 9, (17, 3)).astype(np.float32), tf.constant([1.0, 2, 3, 4])
-    drawn = outcome()._replace(half=tf.constant(1))
+    drawn = outcome()._replace(half_body=tf.constant(1))
     for labelled, share, upper_body, changed in (
         (9, 0.5, coco.upper_body, True), (8, 0.5, coco.upper_body, False), (8, 0.4, coco.upper_body, True),
         (17, 0.5, (), False),
@@ -358,7 +358,7 @@ def test_shifted_boxes_against_plain_numbers():
     upper = skeletons.COCO.upper_body
     for half in (0, 1, -1):
         box, shift = rng.uniform(1, 100, 4), rng.uniform(-0.16, 0.16, 2)
-        drawn = outcome()._replace(half=tf.constant(half))
+        drawn = outcome()._replace(half_body=tf.constant(half))
         unmoved = augment.moved_box(tf.constant(box), keypoints, drawn, Augmentation(), upper).numpy()
         drawn = drawn._replace(shift=tf.constant(shift))
         x, y, w, h = augment.moved_box(tf.constant(box), keypoints, drawn, Augmentation(), upper).numpy()

@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from keras_mrpose.config import Augmentation, Experiment, Recipe, Source
+from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.mixture import Source
 from keras_mrpose.errors import InputError
+from keras_mrpose.training.config import Experiment, Recipe
 
 ODD = Experiment(
     name="odd",

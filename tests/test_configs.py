@@ -9,8 +9,9 @@ from conftest import ROOT
 
 import keras_mrpose
 from keras_mrpose import skeletons
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
+from keras_mrpose.training.config import Experiment, Recipe
 
 sys.path.insert(0, str(ROOT / "experiments"))
 import configs

@@ -8,12 +8,13 @@ from commands import call
 
 import keras_mrpose
 from keras_mrpose import data, skeletons
-from keras_mrpose.config import Augmentation, Experiment
 from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import coco
 from keras_mrpose.skeletons import COCO, Skeleton
 from keras_mrpose.synthetic import dataset
+from keras_mrpose.training.config import Experiment
 
 # Nine joints of the drawn people, under other names and in another order.
 DRAWN = {

@@ -9,8 +9,8 @@ import pytest
 from micro import EXPERIMENT, Killed, draw, people_of
 
 from keras_mrpose import data
-from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build, pretrained
 from keras_mrpose.models.backbones import BACKBONES, build_backbone

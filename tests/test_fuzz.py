@@ -28,7 +28,6 @@ from scipy.io import savemat
 from keras_mrpose.checkpoints import state_dicts
 from keras_mrpose.checkpoints.torch_files import write_torch_file
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.config import Experiment
 from keras_mrpose.data import coco, lsp, mpii, mpii_release
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
@@ -38,6 +37,7 @@ from keras_mrpose.evaluation.settings import Settings
 from keras_mrpose.models import networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import COCO
+from keras_mrpose.training.config import Experiment
 
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))  # nothing is written into the checkout
 MOST_BYTES = 2**28  # that reading a file of some kilobytes may take

@@ -12,7 +12,6 @@ import tensorflow as tf
 from micro import EXPERIMENT, STEPS, draw, people_of
 
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.config import Recipe
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
@@ -22,6 +21,7 @@ from keras_mrpose.synthetic import dataset
 from keras_mrpose.training import sanity_checks, train
 from keras_mrpose.training.bad_batch import BadBatch
 from keras_mrpose.training.checkpointing import State, States, capture
+from keras_mrpose.training.config import Recipe
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.training.sanity_checks import BN_GAP, BatchNormGuard, StopOnNaN, bn_train_eval_gap
 

@@ -26,8 +26,8 @@ import pytest
 from micro import draw
 
 from keras_mrpose import data
-from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.training import hosts, meeting
 

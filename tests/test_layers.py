@@ -13,7 +13,6 @@ PACKAGE = "keras_mrpose"
 LAYERS = (
     {"errors"},
     {"skeletons"},
-    {"config"},
     {"checkpoints", "codecs", "geometry"},
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},
     {"doctor", "predict", "training"},

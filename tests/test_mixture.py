@@ -12,14 +12,15 @@ from scipy.io import savemat
 
 from keras_mrpose import Skeleton, data, evaluate, metrics, skeletons
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.config import Augmentation, Experiment, Source
 from keras_mrpose.data import mixture, pipeline
-from keras_mrpose.data.mixture import Folder, Mixture
+from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.mixture import Folder, Mixture, Source
 from keras_mrpose.data.people import concatenate
 from keras_mrpose.errors import InputError
 from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import BODY19, COCO, LSP, MPII
 from keras_mrpose.training import train
+from keras_mrpose.training.config import Experiment
 
 SIZE = (96, 64)
 

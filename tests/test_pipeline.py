@@ -10,9 +10,9 @@ from PIL import Image
 
 from keras_mrpose import geometry
 from keras_mrpose.codecs import UDPCodec
-from keras_mrpose.config import Augmentation
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton

@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.io import savemat
 
 import keras_mrpose
-from keras_mrpose.config import Experiment
 from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.training.config import Experiment
 
 COMMANDS = (
     "demo",

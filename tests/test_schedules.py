@@ -6,8 +6,8 @@ import math
 import keras
 import pytest
 
-from keras_mrpose.config import Recipe
 from keras_mrpose.optimizers import Adam
+from keras_mrpose.training.config import Recipe
 from keras_mrpose.training.schedules import WarmUp, optimizer, schedule
 
 STEPS = 7

@@ -14,8 +14,8 @@ from commands import call
 
 import keras_mrpose
 from keras_mrpose import data
-from keras_mrpose.config import Augmentation
 from keras_mrpose.data import pipeline, skipped
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE

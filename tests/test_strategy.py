@@ -18,13 +18,14 @@ import tensorflow as tf
 from micro import Killed, draw, people_of
 
 from keras_mrpose import InputError
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm, synchronize
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.training import distributed, saving, train
 from keras_mrpose.training.checkpointing import States, capture, restore
+from keras_mrpose.training.config import Experiment, Recipe
 from keras_mrpose.training.distributed import devices, per_sample
 from keras_mrpose.training.interruption import Stopped
 

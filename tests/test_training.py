@@ -18,13 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from keras_mrpose import data, training
 from keras_mrpose.codecs import GaussianCodec, UDPCodec
-from keras_mrpose.config import Augmentation, Experiment, Recipe
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import networks
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 from keras_mrpose.training import callbacks, train
+from keras_mrpose.training.config import Experiment, Recipe
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.training.run_dir import RunFiles, data_hash
 

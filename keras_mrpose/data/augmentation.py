@@ -1,6 +1,7 @@
 """Augmentation in two steps: draw the random numbers, then make a crop from them, with nothing random left.
 
-Here is where the crop lies; `appearance` has what its pixels look like. TensorFlow ops only: this runs in `tf.data`.
+The geometric half says where the crop lies, the photometric one what its pixels look like: colours jittered, rectangles
+erased. TensorFlow ops only: this runs in `tf.data`.
 
 The published numbers are always drawn. Each later kind has a seed of its own, so that turning it on changes no other's
 outcome; while its probability is 0 it is None and adds no op.
@@ -8,6 +9,8 @@ outcome; while its probability is 0 it is None and adds no op.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +18,92 @@ import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
-from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance
+from keras_mrpose.errors import require
 
-HALF_BODY, SHIFT = 0, 1  # whose seed is which; `appearance` has 2 and 3
+HALF_BODY, SHIFT, COLOUR, ERASING = range(4)  # whose seed is which
 HALF_BODY_PADDING = 1.5  # HRNet's, in place of the usual one
 HALF_BODY_JOINTS = 3  # that a half must have to be a crop
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue look
+RATIO = 2.0  # a rectangle's height over its width, relative to the crop's: 1/2 to 2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training crop may differ from the annotated one (defaults: published, COCO).
+
+    Half bodies, shifts, colours and erasing are not of the published recipe: they are off until given a probability.
+
+    Args:
+        scale: the crop window is scaled by clip(1 + scale * normal, 1 - scale, 1 + scale).
+        rotation: degrees; the angle is clip(rotation * normal, -2 * rotation, 2 * rotation).
+        rotation_probability: share of the crops that are rotated at all.
+        flip_probability: share of the crops that are mirrored.
+        half_body_probability: share of the crops that show the upper or, as often, the lower half of the body; of
+            people with enough labelled joints, if the names of the skeleton's joints tell the halves.
+        half_body_labelled: which share of all joints must be exceeded by the labelled ones for that.
+        shift_probability: share of the crops that are shifted.
+        shift: most that a box moves, in its widths and heights, each by a uniform number (before scale and rotation).
+        colour_probability: share of the crops whose colours change, each of the following by its own uniform factor.
+        brightness: factor of 1 - brightness to 1 + brightness.
+        contrast: the same, around the crop's mean grey.
+        saturation: the same, around each pixel's grey.
+        channel_gain: the same, for red, green and blue by themselves.
+        erasing_probability: share of the crops in which rectangles of one random colour each are filled; the joints
+            under them stay labelled.
+        erasing_rectangles: how many.
+        erasing_area: most that one covers of the crop; uniform from 0.
+    """
+
+    scale: float = 0.3
+    rotation: float = 40.0
+    rotation_probability: float = 0.6
+    flip_probability: float = 0.5
+    half_body_probability: float = 0.0
+    half_body_labelled: float = 0.5
+    shift_probability: float = 0.0
+    shift: float = 0.16
+    colour_probability: float = 0.0
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    channel_gain: float = 0.1
+    erasing_probability: float = 0.0
+    erasing_rectangles: int = 1
+    erasing_area: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("scale", 0, 0.99),  # at 1 the crop window could shrink to nothing
+            ("rotation", 0, 180),
+            ("rotation_probability", 0, 1),
+            ("flip_probability", 0, 1),
+            ("half_body_probability", 0, 1),
+            ("half_body_labelled", 0, 1),
+            ("shift_probability", 0, 1),
+            ("shift", 0, 1),
+            ("colour_probability", 0, 1),
+            ("brightness", 0, 1),
+            ("contrast", 0, 1),
+            ("saturation", 0, 1),
+            ("channel_gain", 0, 1),
+            ("erasing_probability", 0, 1),
+            ("erasing_area", 0, 0.5),  # a rectangle twice as high as wide still fits
+        ):
+            require(low <= getattr(self, name) <= high, "augmentation", name, getattr(self, name), f"{low} to {high}")
+        count = self.erasing_rectangles
+        whole = isinstance(count, int) and 1 <= count <= 16
+        require(whole, "augmentation", "erasing_rectangles", count, "a whole number from 1 to 16")
+
+
+class PhotometricParams(NamedTuple):
+    """One outcome: how colours change, and what is covered.
+
+    `colours` is ``(6,)``: factors on brightness, contrast and saturation, then gains of red, green and blue.
+    `rectangles` is ``(k, 7)``: top, left, height and width as shares of the crop's sides, then red, green and blue.
+    """
+
+    colours: tf.Tensor | None = None
+    rectangles: tf.Tensor | None = None
 
 
 class AugmentParams(NamedTuple):
@@ -30,17 +113,17 @@ class AugmentParams(NamedTuple):
         scale: factor on the crop window's size.
         rotation: angle in radians.
         flip: whether the image is mirrored.
-        half: 1 for the upper half of the body, -1 for the lower, 0 for all of it.
+        half_body: 1 for the upper half of the body, -1 for the lower, 0 for all of it.
         shift: ``(2,)`` in widths and heights of the box.
-        look: of the pixels.
+        photometric: of the pixels.
     """
 
     scale: tf.Tensor
     rotation: tf.Tensor
     flip: tf.Tensor
-    half: tf.Tensor | None = None
+    half_body: tf.Tensor | None = None
     shift: tf.Tensor | None = None
-    look: appearance.PhotometricParams = appearance.PhotometricParams()
+    photometric: PhotometricParams = PhotometricParams()
 
 
 # NumPy, not tensors: those would start TensorFlow's devices on import, after which nobody can configure them.
@@ -54,9 +137,9 @@ def draw(seed: tf.Tensor, augmentation: Augmentation) -> AugmentParams:
     uniform = tf.random.stateless_uniform((2,), seeds[1])
     published = params_of(normal[0], normal[1], uniform[0], uniform[1], augmentation)
     return published._replace(
-        half=_draw_half(seed, augmentation) if augmentation.half_body_probability else None,
+        half_body=_draw_half(seed, augmentation) if augmentation.half_body_probability else None,
         shift=_draw_shift(seed, augmentation) if augmentation.shift_probability else None,
-        look=appearance.draw(seed, augmentation),
+        photometric=draw_photometric(seed, augmentation),
     )
 
 
@@ -94,7 +177,7 @@ def _draw_shift(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
 def moved_box(
     box: tf.Tensor,
     keypoints: tf.Tensor,
-    outcome: AugmentParams,
+    params: AugmentParams,
     augmentation: Augmentation,
     upper_body: tuple[int, ...],
 ) -> tf.Tensor:
@@ -103,14 +186,14 @@ def moved_box(
     Args:
         box: ``(4,)`` x, y, w, h in image pixels.
         keypoints: ``(joints, 3)`` of the image as it is.
-        outcome: what was drawn.
+        params: what was drawn.
         augmentation: what it was drawn for.
         upper_body: the skeleton's; empty, as for a skeleton whose halves are unknown, leaves all people whole.
     """
-    if outcome.half is not None and upper_body:
-        box = half_body_box(box, keypoints, outcome.half, upper_body, augmentation.half_body_labelled)
-    if outcome.shift is not None:
-        box = tf.concat([box[:2] + outcome.shift * box[2:], box[2:]], axis=0)
+    if params.half_body is not None and upper_body:
+        box = half_body_box(box, keypoints, params.half_body, upper_body, augmentation.half_body_labelled)
+    if params.shift is not None:
+        box = tf.concat([box[:2] + params.shift * box[2:], box[2:]], axis=0)
     return box
 
 
@@ -139,16 +222,16 @@ def half_body_box(
     return tf.where(taken, tf.concat([(low + high - sides) / 2, sides], axis=0), box)
 
 
-def crop_matrix(box: tf.Tensor, outcome: AugmentParams, image_width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def crop_matrix(box: tf.Tensor, params: AugmentParams, image_width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """The one matrix that crops, scales, rotates and mirrors: ``(2, 3)``, image pixels to crop pixels.
 
     The window's centre is mirrored with the image; the angle is not negated (as published).
     """
     centre, width = geometry.crop_window(box, size, xp=tnp)
     last = tf.cast(image_width, box.dtype) - 1
-    centre = tf.where(outcome.flip, tf.stack([last - centre[0], centre[1]]), centre)
-    matrix = geometry.crop_matrix(centre, width * outcome.scale, size, outcome.rotation, xp=tnp)
-    return tf.where(outcome.flip, geometry.mirror(matrix, last + 1, xp=tnp), matrix)
+    centre = tf.where(params.flip, tf.stack([last - centre[0], centre[1]]), centre)
+    matrix = geometry.crop_matrix(centre, width * params.scale, size, params.rotation, xp=tnp)
+    return tf.where(params.flip, geometry.mirror(matrix, last + 1, xp=tnp), matrix)
 
 
 def move_joints(keypoints: tf.Tensor, matrix: tf.Tensor, flip: tf.Tensor, mirrored: tuple[int, ...]) -> tf.Tensor:
@@ -187,3 +270,71 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )[0]
+
+
+# --- what the pixels look like ----------------------------------------------------------------------------------------
+
+
+def draw_photometric(seed: tf.Tensor, augmentation: Augmentation) -> PhotometricParams:
+    """The outcome that belongs to a seed of two integers."""
+    return PhotometricParams(
+        colours=_draw_colours(seed, augmentation) if augmentation.colour_probability else None,
+        rectangles=_draw_rectangles(seed, augmentation) if augmentation.erasing_probability else None,
+    )
+
+
+def apply_photometric(crop: tf.Tensor, photometric: PhotometricParams) -> tf.Tensor:
+    """The crop ``(height, width, 3)`` float32, 0..255, as it looks then: colours first, so that fills stay as drawn."""
+    if photometric.colours is not None:
+        crop = _recoloured(crop, photometric.colours)
+    if photometric.rectangles is not None:
+        crop = _erased(crop, photometric.rectangles)
+    return crop
+
+
+def _draw_colours(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Each factor from a uniform distribution around 1; all are 1 if it does not happen."""
+    uniform = tf.random.stateless_uniform((7,), tf.random.fold_in(seed, COLOUR))
+    reach = [augmentation.brightness, augmentation.contrast, augmentation.saturation, *3 * [augmentation.channel_gain]]
+    return tf.where(
+        uniform[0] < augmentation.colour_probability, 1 + tf.constant(reach, tf.float32) * (2 * uniform[1:] - 1), 1.0
+    )
+
+
+def _draw_rectangles(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Area uniform, ratio log-uniform, place uniform inside the crop; all are empty if it does not happen."""
+    seeds = tf.random.split(tf.random.fold_in(seed, ERASING), 2)
+    happens = tf.random.stateless_uniform((), seeds[0]) < augmentation.erasing_probability
+    uniform = tf.random.stateless_uniform((7, augmentation.erasing_rectangles), seeds[1])
+    area, ratio, top, left, *colour = tf.unstack(uniform)
+    area *= augmentation.erasing_area * tf.cast(happens, tf.float32)
+    ratio = tf.exp(math.log(RATIO) * (2 * ratio - 1))
+    height, width = tf.sqrt(area * ratio), tf.sqrt(area / ratio)
+    return tf.stack([top * (1 - height), left * (1 - width), height, width, *(255 * c for c in colour)], axis=1)
+
+
+def _recoloured(crop: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+    """Gains and brightness, then contrast around the crop's mean grey, then saturation around each pixel's; clipped.
+
+    All three are linear, so they are one matrix and one offset (grey: a saturation leaves it as it is).
+    """
+    brightness, contrast, saturation = colours[0], colours[1], colours[2]
+    luma = tf.constant(LUMA)
+    gains = brightness * colours[3:]
+    grey = tf.tensordot(tf.reduce_mean(crop, axis=(0, 1)) * gains, luma, 1)
+    mixing = saturation * tf.eye(3) + (1 - saturation) * luma[:, None]  # from the row, red green blue, to the column
+    changed = tf.reshape(crop, (-1, 3)) @ (contrast * gains[:, None] * mixing) + (1 - contrast) * grey
+    return tf.reshape(tf.clip_by_value(changed, 0.0, 255.0), tf.shape(crop))
+
+
+def _erased(crop: tf.Tensor, rectangles: tf.Tensor) -> tf.Tensor:
+    """Each rectangle in its colour, later ones over earlier ones; a pixel belongs to it if its centre does."""
+    corners = tf.stack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:4]], axis=1)
+    corners = tf.cast(tf.math.ceil(corners * tf.cast(tf.shape(crop)[:2], tf.float32) - 0.5), tf.int32)
+    for number in range(rectangles.shape[0]):
+        (top, left), (bottom, right) = map(tf.unstack, tf.unstack(corners[number]))
+        # joined from pieces: to choose for every pixel takes several times as long
+        patch = tf.broadcast_to(rectangles[number, 4:], (bottom - top, right - left, 3))
+        band = tf.concat([crop[top:bottom, :left], patch, crop[top:bottom, right:]], axis=1)
+        crop = tf.ensure_shape(tf.concat([crop[:top], band, crop[bottom:]], axis=0), crop.shape)
+    return crop

@@ -8,6 +8,8 @@ are one `People` table, in which `source_index` tells where each is from.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,11 +17,38 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose import skeletons
-from keras_mrpose.config import Source
 from keras_mrpose.data import load
 from keras_mrpose.data.people import People, concatenate
-from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.errors import InputError, require, short_message
 from keras_mrpose.skeletons import Skeleton, canonical
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of several data sets that a training takes its people from, see `keras_mrpose.data.mixture`.
+
+    Args:
+        name: that messages, metrics and logs call it by.
+        share: of the crops of an epoch; None: what the others leave, divided by the numbers of people.
+        weight: of its number in the one by which the best epoch is told.
+        protocol: by which it is validated, ``"ap"``, ``"pckh"`` or ``"pck"``; empty if it is not.
+    """
+
+    name: str
+    share: float | None = None
+    weight: float = 1.0
+    protocol: str = ""
+
+    def __post_init__(self) -> None:
+        require(
+            isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
+            "source", "name", self.name, "letters, digits, - and _",
+        )  # fmt: skip
+        what = f"source {self.name}"
+        require(
+            self.share is None or _is_number(self.share, 0, 1), what, "share", self.share, "a share above 0, up to 1"
+        )
+        require(_is_number(self.weight, 0, math.inf), what, "weight", self.weight, "a positive number")
 
 
 @dataclass(frozen=True)
@@ -216,3 +245,7 @@ def crops_of_epoch(sources: Sequence[Source], people: People, batch_size: int, t
     for index in np.argsort(crops - exact, kind="stable")[: total - crops.sum()]:  # largest remainders
         crops[index] += 1
     return tuple(crops.tolist())
+
+
+def _is_number(value, above: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value <= most and value < math.inf

@@ -12,9 +12,8 @@ import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
-from keras_mrpose.config import Augmentation
-from keras_mrpose.data import appearance
 from keras_mrpose.data import augmentation as augment
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.data.skipped import Skipped, reader
 from keras_mrpose.errors import InputError
@@ -95,14 +94,14 @@ def batches(
 
     def sample(epoch, person):
         image, points = read(person)
-        outcome, box = augment.IDENTITY, boxes[person]
+        params, box = augment.IDENTITY, boxes[person]
         if augmentation is not None:
-            outcome = augment.draw(_fold(seed, epoch, person), augmentation)
-            box = augment.moved_box(box, points, outcome, augmentation, upper_body)
-        matrix = augment.crop_matrix(box, outcome, tf.shape(image)[1], input_size)
-        joints = augment.move_joints(points, matrix, outcome.flip, mirrored)
+            params = augment.draw(_fold(seed, epoch, person), augmentation)
+            box = augment.moved_box(box, points, params, augmentation, upper_body)
+        matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
+        joints = augment.move_joints(points, matrix, params.flip, mirrored)
         length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
-        crop = appearance.apply(augment.warp(image, matrix, input_size), outcome.look)
+        crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
         return crop, target(joints, length, scale, sources if sources is None else sources[person])
 
     size = batch_size // count

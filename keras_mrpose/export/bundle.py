@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_mrpose.codecs import name_of
-from keras_mrpose.config import Augmentation
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError, lookup
 from keras_mrpose.evaluation.provenance import of_network

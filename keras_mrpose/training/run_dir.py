@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mrpose.config import Experiment
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.training.checkpointing import State, States, atomic_write, commit
+from keras_mrpose.training.config import Experiment
 from keras_mrpose.training.optimization import AveragedWeights
 
 BEST, LAST, CONFIG, HISTORY, LOGS, STATE = "best.keras", "last.keras", "config.json", "history.json", "logs", "state"

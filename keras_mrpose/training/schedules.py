@@ -7,8 +7,8 @@ import math
 import keras
 from keras import ops
 
-from keras_mrpose.config import Recipe
 from keras_mrpose.optimizers import Adam
+from keras_mrpose.training.config import Recipe
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")

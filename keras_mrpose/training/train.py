@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose import codecs, skeletons
-from keras_mrpose.config import Experiment, Source
 from keras_mrpose.data import mixture, pipeline
+from keras_mrpose.data.mixture import Source
 from keras_mrpose.data.people import People
 from keras_mrpose.data.skipped import Skipped
 from keras_mrpose.errors import InputError
@@ -27,6 +27,7 @@ from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.bad_batch import FILE, BadBatch
 from keras_mrpose.training.callbacks import Curves, ListSkipped, PreviewImages, SourceScore, Throughput, TimeLimit
 from keras_mrpose.training.checkpointing import State, States, restore
+from keras_mrpose.training.config import Experiment
 from keras_mrpose.training.distributed import devices, per_sample
 from keras_mrpose.training.hosts import ProcessGroup, ReadOnlyStates
 from keras_mrpose.training.optimization import AveragedWeights, ValidateAveraged, precise_bn_batches

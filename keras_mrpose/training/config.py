@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import reprlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.mixture import Source
+from keras_mrpose.errors import InputError, require, short_message
 from keras_mrpose.skeletons import SKELETONS, Skeleton
 
 SCHEDULES = ("step", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-
-def _require(condition: bool, what: str, field: str, value, wanted: str) -> None:
-    if not condition:
-        raise InputError(f"The {what}'s {field} is {value!r:.200}; give {wanted}.")
 
 
 def _filled(kind: type, values: dict):
@@ -40,74 +36,6 @@ def _fits(value, kind) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
     return any(_fits(value, one) for one in get_args(kind)) if get_args(kind) else isinstance(value, kind)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training crop may differ from the annotated one (defaults: published, COCO).
-
-    Half bodies, shifts, colours and erasing are not of the published recipe: they are off until given a probability.
-
-    Args:
-        scale: the crop window is scaled by clip(1 + scale * normal, 1 - scale, 1 + scale).
-        rotation: degrees; the angle is clip(rotation * normal, -2 * rotation, 2 * rotation).
-        rotation_probability: share of the crops that are rotated at all.
-        flip_probability: share of the crops that are mirrored.
-        half_body_probability: share of the crops that show the upper or, as often, the lower half of the body; of
-            people with enough labelled joints, if the names of the skeleton's joints tell the halves.
-        half_body_labelled: which share of all joints must be exceeded by the labelled ones for that.
-        shift_probability: share of the crops that are shifted.
-        shift: most that a box moves, in its widths and heights, each by a uniform number (before scale and rotation).
-        colour_probability: share of the crops whose colours change, each of the following by its own uniform factor.
-        brightness: factor of 1 - brightness to 1 + brightness.
-        contrast: the same, around the crop's mean grey.
-        saturation: the same, around each pixel's grey.
-        channel_gain: the same, for red, green and blue by themselves.
-        erasing_probability: share of the crops in which rectangles of one random colour each are filled; the joints
-            under them stay labelled.
-        erasing_rectangles: how many.
-        erasing_area: most that one covers of the crop; uniform from 0.
-    """
-
-    scale: float = 0.3
-    rotation: float = 40.0
-    rotation_probability: float = 0.6
-    flip_probability: float = 0.5
-    half_body_probability: float = 0.0
-    half_body_labelled: float = 0.5
-    shift_probability: float = 0.0
-    shift: float = 0.16
-    colour_probability: float = 0.0
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    channel_gain: float = 0.1
-    erasing_probability: float = 0.0
-    erasing_rectangles: int = 1
-    erasing_area: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("scale", 0, 0.99),  # at 1 the crop window could shrink to nothing
-            ("rotation", 0, 180),
-            ("rotation_probability", 0, 1),
-            ("flip_probability", 0, 1),
-            ("half_body_probability", 0, 1),
-            ("half_body_labelled", 0, 1),
-            ("shift_probability", 0, 1),
-            ("shift", 0, 1),
-            ("colour_probability", 0, 1),
-            ("brightness", 0, 1),
-            ("contrast", 0, 1),
-            ("saturation", 0, 1),
-            ("channel_gain", 0, 1),
-            ("erasing_probability", 0, 1),
-            ("erasing_area", 0, 0.5),  # a rectangle twice as high as wide still fits
-        ):
-            _require(low <= getattr(self, name) <= high, "augmentation", name, getattr(self, name), f"{low} to {high}")
-        count = self.erasing_rectangles
-        whole = isinstance(count, int) and 1 <= count <= 16
-        _require(whole, "augmentation", "erasing_rectangles", count, "a whole number from 1 to 16")
 
 
 @dataclass(frozen=True)
@@ -162,64 +90,32 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
-            _require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
+            require(isinstance(value, int) and value > 0, "recipe", name, value, "a positive whole number")
         counts = isinstance(self.ohkm_topk, int) and self.ohkm_topk >= 0
-        _require(counts, "recipe", "ohkm_topk", self.ohkm_topk, "a number of joints, or 0 for all")
+        require(counts, "recipe", "ohkm_topk", self.ohkm_topk, "a number of joints, or 0 for all")
         stages = isinstance(self.frozen_stages, int) and 0 <= self.frozen_stages <= 4
-        _require(stages, "recipe", "frozen_stages", self.frozen_stages, "a number of stages, 0 to 4")
-        _require(self.optimizer in OPTIMIZERS, "recipe", "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
+        require(stages, "recipe", "frozen_stages", self.frozen_stages, "a number of stages, 0 to 4")
+        require(self.optimizer in OPTIMIZERS, "recipe", "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
         if self.optimizer == "adamw":
-            _require(
+            require(
                 0 < self.weight_decay < math.inf,
                 "recipe", "weight_decay", self.weight_decay, "a positive number, which adamw needs (or choose adam)",
             )  # fmt: skip
         else:
-            _require(
+            require(
                 self.weight_decay == 0, "recipe", "weight_decay", self.weight_decay, "0, or choose the optimizer adamw"
             )
-        _require(0 < self.learning_rate < math.inf, "recipe", "learning_rate", self.learning_rate, "a positive number")
-        _require(self.schedule in SCHEDULES, "recipe", "schedule", self.schedule, " or ".join(SCHEDULES))
-        _require(self.precision in PRECISIONS, "recipe", "precision", self.precision, ", ".join(PRECISIONS))
-        _require(0 <= self.warmup < 1, "recipe", "warmup", self.warmup, "a share from 0 to below 1")
-        _require(0 <= self.ema < 1, "recipe", "ema", self.ema, "a momentum from 0 to below 1")
-        _require(
+        require(0 < self.learning_rate < math.inf, "recipe", "learning_rate", self.learning_rate, "a positive number")
+        require(self.schedule in SCHEDULES, "recipe", "schedule", self.schedule, " or ".join(SCHEDULES))
+        require(self.precision in PRECISIONS, "recipe", "precision", self.precision, ", ".join(PRECISIONS))
+        require(0 <= self.warmup < 1, "recipe", "warmup", self.warmup, "a share from 0 to below 1")
+        require(0 <= self.ema < 1, "recipe", "ema", self.ema, "a momentum from 0 to below 1")
+        require(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
             "recipe", "milestones", self.milestones, "rising shares of the epochs between 0 and 1",
         )  # fmt: skip
         seed_fits = isinstance(self.seed, int) and 0 <= self.seed < 2**32  # what NumPy's generator takes
-        _require(seed_fits, "recipe", "seed", self.seed, "a whole number from 0 to below 2**32")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One of several data sets that a training takes its people from, see `keras_mrpose.data.mixture`.
-
-    Args:
-        name: that messages, metrics and logs call it by.
-        share: of the crops of an epoch; None: what the others leave, divided by the numbers of people.
-        weight: of its number in the one by which the best epoch is told.
-        protocol: by which it is validated, ``"ap"``, ``"pckh"`` or ``"pck"``; empty if it is not.
-    """
-
-    name: str
-    share: float | None = None
-    weight: float = 1.0
-    protocol: str = ""
-
-    def __post_init__(self) -> None:
-        _require(
-            isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
-            "source", "name", self.name, "letters, digits, - and _",
-        )  # fmt: skip
-        what = f"source {self.name}"
-        _require(
-            self.share is None or _is_number(self.share, 0, 1), what, "share", self.share, "a share above 0, up to 1"
-        )
-        _require(_is_number(self.weight, 0, math.inf), what, "weight", self.weight, "a positive number")
-
-
-def _is_number(value, above: float, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and above < value <= most and value < math.inf
+        require(seed_fits, "recipe", "seed", self.seed, "a whole number from 0 to below 2**32")
 
 
 @dataclass(frozen=True)
@@ -250,7 +146,7 @@ class Experiment:
     input_size: tuple[int, int] = (256, 192)
     sigma: float = 2.0
     codec: str = "gaussian"
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     recipe: Recipe = Recipe()
     backbone_weights: str | None = None
     weights: str | None = None
@@ -262,17 +158,17 @@ class Experiment:
         object.__setattr__(self, "input_size", tuple(self.input_size))
         if self.skeleton in SKELETONS.values():  # one experiment, one form
             object.__setattr__(self, "skeleton", self.skeleton.name)
-        _require(
+        require(
             len(self.input_size) == 2 and all(n > 0 and n % 32 == 0 for n in self.input_size),
             "experiment", "input_size", self.input_size, "a height and a width, both multiples of 32",
         )  # fmt: skip
         object.__setattr__(self, "sources", tuple(self.sources))
         names = [source.name for source in self.sources]
-        _require(len(set(names)) == len(names), "experiment", "sources", names, "each source a name of its own")
+        require(len(set(names)) == len(names), "experiment", "sources", names, "each source a name of its own")
         crops = self.crops_per_epoch
         whole = crops is None or (isinstance(crops, int) and crops > 0)
-        _require(whole, "experiment", "crops_per_epoch", crops, "a positive whole number, or nothing")
-        _require(0 < self.sigma < math.inf, "experiment", "sigma", self.sigma, "a positive number of heatmap pixels")
+        require(whole, "experiment", "crops_per_epoch", crops, "a positive whole number, or nothing")
+        require(0 < self.sigma < math.inf, "experiment", "sigma", self.sigma, "a positive number of heatmap pixels")
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
