@@ -16,27 +16,69 @@ The conventions, everywhere:
 
 The package, from the bottom up; a module imports only from layers below its own:
 
-- L0 `errors`, `skeletons` (joint names, pairs, edges), `config` (what an experiment is)
-- L1 `geometry` (box -> crop matrix -> points, and back), `heatmaps` (codecs: points <-> heatmaps)
-- L2 `data` (loaders, drawn people, `tf.data`), `models` (backbones, heads, the five networks), `losses`, `metrics`,
-  `nms`, `optimizers`, `visualize`
-- L3 `predictor` (image + boxes -> joints), `training` (`model.fit` and its run folder)
-- L4 `evaluation` (exact numbers that say how they were made)
-- L5 `export` (files for phones, each proved against the Keras model before it leaves)
+- L0 `errors`, `skeletons` (joint names, pairs, edges)
+- L1 `geometry` (box -> crop matrix -> points, and back), `codecs` (points <-> heatmaps), `checkpoints` (other
+  people's files)
+- L2 `data` (loaders, augmentation, `tf.data`), `synthetic` (drawn people), `models` (backbones, heads, the five
+  networks), `losses`, `metrics`, `nms`, `optimizers`, `runtime` (exported files as networks), `visualization`
+- L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder), `doctor` (checks a data folder)
+- L4 `evaluation` (exact numbers that say how they were made), `paper` (its tables and experiments)
+- L5 `export` (files for phones, each verified against the Keras model)
+- `cli` (the commands of `mrpose`)
+
+Importing the package imports no TensorFlow: the first use of a public name does. Keras loads a saved model only if the
+classes in it are imported, so the package imports all of them at once if Keras (or TensorFlow) is imported already, and
+otherwise at that first use. Both ways `keras.models.load_model` knows them, with ``import keras`` above
+``import keras_mrpose``, or after any public name of this package.
 """
 
-from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.evaluate import Result, evaluate
-from keras_mrpose.export import export_litert
-from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
-from keras_mrpose.predict.predictor import Predictor
-from keras_mrpose.skeletons import Skeleton
-from keras_mrpose.training.config import Experiment, Recipe
-from keras_mrpose.training.train import train
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
+    from keras_mrpose.data.augmentation import Augmentation
+    from keras_mrpose.errors import InputError
+    from keras_mrpose.evaluation.evaluate import Result, evaluate
+    from keras_mrpose.export import export_litert
+    from keras_mrpose.losses import HeatmapMSE
+    from keras_mrpose.metrics import OKSAP, PCK, PCKh
+    from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
+    from keras_mrpose.predict.predictor import Predictor
+    from keras_mrpose.skeletons import Skeleton
+    from keras_mrpose.training.config import Experiment, Recipe
+    from keras_mrpose.training.train import train
+
+    __version__: str
+
+# Public name -> the module that it is made in.
+_HOMES = {
+    "DarkCodec": "codecs",
+    "GaussianCodec": "codecs",
+    "UDPCodec": "codecs",
+    "Augmentation": "data.augmentation",
+    "InputError": "errors",
+    "Result": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "export_litert": "export",
+    "HeatmapMSE": "losses",
+    "OKSAP": "metrics",
+    "PCK": "metrics",
+    "PCKh": "metrics",
+    "build": "models",
+    "list_backbones": "models",
+    "list_models": "models",
+    "load_state_dict": "models",
+    "save_state_dict": "models",
+    "Predictor": "predict.predictor",
+    "Skeleton": "skeletons",
+    "Experiment": "training.config",
+    "Recipe": "training.config",
+    "train": "training.train",
+}
 
 __all__ = [
     "OKSAP",
@@ -62,3 +104,43 @@ __all__ = [
     "save_state_dict",
     "train",
 ]
+
+
+def _import_everything() -> None:
+    """Bind every public name here; importing their modules registers the classes with Keras."""
+    for name, module in _HOMES.items():
+        globals().setdefault(name, getattr(importlib.import_module(f"{__name__}.{module}"), name))
+
+
+def _find_version() -> str:
+    """Version of the installed distribution; of a checkout that is not installed, "0+unknown"."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("keras-mrpose")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def __getattr__(name: str):
+    """A public name, a submodule, or the version, at its first use (PEP 562)."""
+    if name in _HOMES:
+        _import_everything()
+        return globals()[name]
+    if name == "__version__":
+        return globals().setdefault(name, _find_version())
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as missing:
+            if missing.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+if not {"keras", "tensorflow"}.isdisjoint(sys.modules):
+    _import_everything()

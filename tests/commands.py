@@ -1,25 +1,13 @@
-"""`experiments/run.py` as a module, and what holds for every command: a mistake is one sentence and leaves nothing."""
+"""The command line, called; and what holds for every command: a mistake is one sentence and leaves nothing."""
 
-import contextlib
-import importlib.util
+import os
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "experiments" / "run.py"
-
-
-@contextlib.contextmanager
-def loaded():
-    """The module; its neighbours can be imported as when it is started."""
-    spec = importlib.util.spec_from_file_location("experiments_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPT.parent))
-        spec.loader.exec_module(module)
-        yield module
+# For processes in other folders: this checkout, whether it is installed or not.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def call(run, *arguments):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import commands
 import pytest
+
+from keras_mrpose.cli import main as command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -34,11 +35,10 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run():
-    """`experiments/run.py` as a module."""
-    with commands.loaded() as module:
-        yield module
+    """The command line: what `mrpose` and `experiments/run.py` call."""
+    return command_line
 
 
 @pytest.fixture(scope="session")

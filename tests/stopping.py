@@ -1,4 +1,4 @@
-"""A micro training through `run.py`, stopped at given places: `python stopping.py RUN DATA PLACE...`.
+"""A micro training through the command line, stopped at given places: `python stopping.py RUN DATA PLACE...`.
 
 A place is ``SIGNAL:EVENT:COUNT``, for example ``SIGTERM:train:3``: the process sends itself that signal at the third
 training step; ``test`` counts validation steps, ``write`` the moments at which a state may be half-written. After a
@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 
-import commands
-import configs
 import micro
 
+from keras_mrpose.cli import main as command_line
+from keras_mrpose.paper import experiments
 from keras_mrpose.training import checkpointing, saving, train
 
 COMMAND = ("train", "micro", "--save-every", "0", "--resume")
@@ -60,13 +60,13 @@ def watch(trigger):
 def main(run_folder, folder, *places):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
     train.networks.build = micro.micro
-    configs.EXPERIMENTS["micro"] = micro.EXPERIMENT_OF_ALL
+    experiments.EXPERIMENTS["micro"] = micro.EXPERIMENT_OF_ALL
     current = Trigger("never")
     watch(lambda: current)
-    with commands.loaded() as run:
-        for place in places:
-            current = Trigger(place)
-            print(f"\nreturned {run.main([*COMMAND, '--data', folder, '--run', run_folder])}", flush=True)
+    for place in places:
+        current = Trigger(place)
+        arguments = [*COMMAND, "--data", folder, "--run", run_folder]
+        print(f"\nreturned {command_line.main(arguments)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,15 @@
 
 import dataclasses
 import re
-import sys
 
 import pytest
-from conftest import ROOT
 
 import keras_mrpose
 from keras_mrpose import skeletons
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
+from keras_mrpose.paper import experiments, tables
 from keras_mrpose.training.config import Experiment, Recipe
-
-sys.path.insert(0, str(ROOT / "experiments"))
-import configs
-import paper
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 MPII_METRICS = ("Hea", "Sho", "Elb", "Wri", "Hip", "Kne", "Ank", "Total")
@@ -71,8 +66,8 @@ def markdown_tables(text):
 
 def test_tables_are_the_papers_cell_by_cell(shared):
     published = list(markdown_tables((shared / "design" / "PAPER_TABLES.md").read_text()))
-    assert len(published) == len(paper.TABLES)
-    for table, (title, columns, rows) in zip(paper.TABLES, published, strict=True):
+    assert len(published) == len(tables.TABLES)
+    for table, (title, columns, rows) in zip(tables.TABLES, published, strict=True):
         assert table.title == title
         assert len(table.rows) == len(rows)
         for row, (section, cells) in zip(table.rows, rows, strict=True):
@@ -87,9 +82,9 @@ def test_tables_are_the_papers_cell_by_cell(shared):
 @pytest.mark.parametrize(
     ("table", "skeleton", "words", "metrics", "rows"),
     [
-        (paper.COCO_VAL2017, "coco", ["Method", "Backbone", "Pretrain"], COCO_METRICS, 12),
-        (paper.COCO_TEST_DEV, "coco", ["Method", "Backbone", "Input size"], COCO_METRICS, 17),
-        (paper.MPII, "mpii", ["Method"], MPII_METRICS, 27),
+        (tables.COCO_VAL2017, "coco", ["Method", "Backbone", "Pretrain"], COCO_METRICS, 12),
+        (tables.COCO_TEST_DEV, "coco", ["Method", "Backbone", "Input size"], COCO_METRICS, 17),
+        (tables.MPII, "mpii", ["Method"], MPII_METRICS, 27),
     ],
     ids=["val2017", "test-dev", "mpii"],
 )
@@ -110,7 +105,7 @@ def test_tables_are_whole(table, skeleton, words, metrics, rows):
 
 def test_numbers_fit_together():
     """A higher OKS threshold is harder; the average over sizes or joints lies between the smallest and the largest."""
-    for table in (paper.COCO_VAL2017, paper.COCO_TEST_DEV):
+    for table in (tables.COCO_VAL2017, tables.COCO_TEST_DEV):
         for row in table.rows:
             if None not in row.numbers.values():
                 n = row.numbers
@@ -118,28 +113,31 @@ def test_numbers_fit_together():
                     assert n[kind] < n[f"{kind}75"] < n[f"{kind}50"], row.words
                     assert n[f"{kind}M"] < n[kind] < n[f"{kind}L"], row.words
                     assert n[kind] >= n["AP"], row.words
-    for row in paper.MPII.rows:
+    for row in tables.MPII.rows:
         *groups, total = row.numbers.values()
         assert min(groups) < total < max(groups), row.words
 
 
 @pytest.mark.parametrize(
-    "line", ["A | 1.0", "A | B | C | 1.0 2.0", "A | B | 1.0", "A | B | 1.0 2.0 3.0", "A | B | 1.0 2,0", "A | B |"]
+    "line", ["S,A,1.0", "S,A,B,C,1.0,2.0", "S,A,B,1.0", "S,A,B,1.0,2.0,3.0", "S,A,B,1.0,2;0", "S,A,B"]
 )
-def test_a_line_of_another_form_is_refused(line):
-    text = "Method | Backbone | AP AR\n"
-    good = paper._table("title", "coco", text + "heading\nA | - | 1.0 -")
-    assert good.rows == (paper.Row("heading", {"Method": "A", "Backbone": None}, {"AP": 1.0, "AR": None}),)
+def test_a_line_of_another_form_is_refused(line, tmp_path):
+    file, text = tmp_path / "table.csv", "Section,Method,Backbone,AP,AR\n"
+    file.write_text(text + "heading,A,,1.0,\n")
+    good = tables.read_table(file, "title", "coco", ("AP", "AR"))
+    wanted = tables.PaperRow("heading", {"Method": "A", "Backbone": None}, {"AP": 1.0, "AR": None})
+    assert good == tables.PaperTable("title", "coco", ("AP", "AR"), (wanted,))
+    file.write_text(text + line + "\n")
     with pytest.raises(ValueError):
-        paper._table("title", "coco", text + line)
+        tables.read_table(file, "title", "coco", ("AP", "AR"))
 
 
 # --- the experiments ----------------------------------------------------------------------------------------------
 
 
 def test_names():
-    assert set(configs.EXPERIMENTS) == {*OF_THE_PAPER, *OWN}
-    for name, experiment in configs.EXPERIMENTS.items():
+    assert set(experiments.EXPERIMENTS) == {*OF_THE_PAPER, *OWN}
+    for name, experiment in experiments.EXPERIMENTS.items():
         assert experiment.name == name
         assert experiment.model in keras_mrpose.list_models()
         assert experiment.backbone in keras_mrpose.list_backbones()
@@ -148,24 +146,24 @@ def test_names():
 
 def test_every_row_that_can_be_trained_is_one_experiment():
     """And an experiment leads to its row in each table of its data."""
-    for table in paper.TABLES:
+    for table in tables.TABLES:
         rows = [row for row in table.rows if row.network]
-        found = [row for experiment in configs.EXPERIMENTS.values() if (row := table.of(experiment))]
+        found = [row for experiment in experiments.EXPERIMENTS.values() if (row := table.of(experiment))]
         assert len(rows) == {"coco": 9, "mpii": 15}[table.skeleton]
         assert len(found) == len(rows) and all(found.count(row) == 1 for row in rows)
 
 
 @pytest.mark.parametrize("name", OF_THE_PAPER)
 def test_experiment_is_its_row(name):
-    experiment, (model, backbone, number) = configs.EXPERIMENTS[name], OF_THE_PAPER[name]
+    experiment, (model, backbone, number) = experiments.EXPERIMENTS[name], OF_THE_PAPER[name]
     assert (experiment.model, experiment.backbone, experiment.skeleton) == (model, backbone, name[:4])
-    published = {table.title: row for table in paper.TABLES if (row := table.of(experiment))}
+    published = {table.title: row for table in tables.TABLES if (row := table.of(experiment))}
     if experiment.skeleton == "mpii":
-        assert list(published) == [paper.MPII.title]
-        assert published[paper.MPII.title].numbers["Total"] == number
+        assert list(published) == [tables.MPII.title]
+        assert published[tables.MPII.title].numbers["Total"] == number
     else:
-        assert list(published) == [paper.COCO_VAL2017.title, paper.COCO_TEST_DEV.title]
-        assert published[paper.COCO_VAL2017.title].numbers["AP"] == number
+        assert list(published) == [tables.COCO_VAL2017.title, tables.COCO_TEST_DEV.title]
+        assert published[tables.COCO_VAL2017.title].numbers["AP"] == number
     for row in published.values():
         assert row.network == (model, backbone)
         assert re.search(rf"\b{re.escape(model)}\b", row.words["Method"].lower())
@@ -175,12 +173,12 @@ def test_experiment_is_its_row(name):
 @pytest.mark.parametrize("change", [{"backbone": "resnet50"}, {"model": "mrfeanet3"}, {"skeleton": "lsp"}])
 def test_another_network_has_no_published_numbers(change):
     """The ResNet of `keras.applications` is another one."""
-    experiment = configs.EXPERIMENTS["coco-mrfeanet2"]
-    assert paper.COCO_VAL2017.of(experiment)
-    for table in paper.TABLES:
+    experiment = experiments.EXPERIMENTS["coco-mrfeanet2"]
+    assert tables.COCO_VAL2017.of(experiment)
+    for table in tables.TABLES:
         assert table.of(dataclasses.replace(experiment, **change)) is None
         for name in OWN:
-            assert table.of(configs.EXPERIMENTS[name]) is None
+            assert table.of(experiments.EXPERIMENTS[name]) is None
 
 
 # --- how they are trained -----------------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ def test_recipe_is_the_published_one(name):
     epochs, steps, batch = 170, (120, 150), 64
     if mpii or baseline:
         epochs, steps, batch = 140, (90, 120), 64 if mpii else 128
-    assert configs.EXPERIMENTS[name] == Experiment(
+    assert experiments.EXPERIMENTS[name] == Experiment(
         name=name,
         model=OF_THE_PAPER[name][0],
         backbone=OF_THE_PAPER[name][1],
@@ -222,35 +220,35 @@ def test_recipe_is_the_published_one(name):
 
 def test_lsp_experiments_follow_mpii():
     for model in FIVE:
-        experiment = configs.EXPERIMENTS[f"lsp-{model}"]
+        experiment = experiments.EXPERIMENTS[f"lsp-{model}"]
         assert (experiment.model, experiment.backbone, experiment.skeleton) == (model, "resnet50", "lsp")
         assert (experiment.input_size, experiment.sigma) == ((128, 128), 1.5)
-        like = configs.EXPERIMENTS[f"mpii-{model}"]
+        like = experiments.EXPERIMENTS[f"mpii-{model}"]
         assert (experiment.recipe, experiment.augmentation) == (like.recipe, like.augmentation)
 
 
 @pytest.mark.parametrize("name", MOBILE)
 def test_those_for_phones_are_trained_like_their_neighbours(name):
     """Only the backbone is another."""
-    like = configs.EXPERIMENTS[name.removesuffix("-mobile")]
-    assert configs.EXPERIMENTS[name] == dataclasses.replace(like, name=name, backbone="mobilenetv2")
+    like = experiments.EXPERIMENTS[name.removesuffix("-mobile")]
+    assert experiments.EXPERIMENTS[name] == dataclasses.replace(like, name=name, backbone="mobilenetv2")
 
 
 def test_quick_changes_the_recipe_only():
-    experiment = configs.EXPERIMENTS["mpii-mrheatnet2-r152"]
-    assert configs.quick(experiment) == dataclasses.replace(experiment, recipe=configs.QUICK)
+    experiment = experiments.EXPERIMENTS["mpii-mrheatnet2-r152"]
+    assert experiments.quick(experiment) == dataclasses.replace(experiment, recipe=experiments.QUICK)
 
 
 def test_the_published_recipe_is_the_experiments_own():
-    assert list(configs.RECIPES) == ["published", "modern"]
-    for experiment in configs.EXPERIMENTS.values():
-        assert configs.with_recipe(experiment, "published") == experiment
+    assert list(experiments.RECIPES) == ["published", "modern"]
+    for experiment in experiments.EXPERIMENTS.values():
+        assert experiments.with_recipe(experiment, "published") == experiment
 
 
 def test_the_modern_recipe():
     """Length, batch, precision and how far crops are turned and scaled stay; so does all that is not training."""
-    experiment = configs.EXPERIMENTS["mpii-mrheatnet2-r152"]
-    modern = configs.with_recipe(experiment, "modern")
+    experiment = experiments.EXPERIMENTS["mpii-mrheatnet2-r152"]
+    modern = experiments.with_recipe(experiment, "modern")
     recipe = dataclasses.replace(
         experiment.recipe,
         optimizer="adamw",
@@ -272,4 +270,4 @@ def test_the_modern_recipe():
 
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(InputError, match=r"Unknown recipe 'moderne'\. Did you mean modern\?"):
-        configs.with_recipe(configs.EXPERIMENTS["demo"], "moderne")
+        experiments.with_recipe(experiments.EXPERIMENTS["demo"], "moderne")

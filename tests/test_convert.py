@@ -1,4 +1,4 @@
-"""`run.py import`: checkpoints in and out by command, and one sentence where that cannot be."""
+"""`mrpose import`: checkpoints in and out by command, and one sentence where that cannot be."""
 
 import json
 from types import SimpleNamespace

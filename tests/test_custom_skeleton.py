@@ -224,7 +224,7 @@ def test_results_in_a_file(run, trained, work, capfd):
     told = []
     for options in ((), ("--skeleton", work / "puppet.json")):
         capfd.readouterr()
-        assert call(run, "score", file, "--data", work / "puppets", *options) == 0
+        assert call(run, "evaluate-results", file, "--data", work / "puppets", *options) == 0
         told.append(capfd.readouterr().out)
     assert all(name in told[0] for name in JOINTS)
 

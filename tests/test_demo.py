@@ -1,16 +1,11 @@
 """The demo, whole, on a tenth of its images."""
 
 import json
-import sys
 
 import pytest
-from conftest import ROOT
 
+from keras_mrpose.cli import demo
 from keras_mrpose.predict.predictor import read_image
-
-sys.path.insert(0, str(ROOT / "experiments"))
-import demo
-import run
 
 
 @pytest.mark.parametrize(
@@ -24,11 +19,11 @@ def test_precision_is_what_the_processor_computes(flags, precision, tmp_path):
 
 
 @pytest.mark.slow
-def test_quick_demo_leaves_numbers_and_pictures(tmp_path, capsys):
+def test_quick_demo_leaves_numbers_and_images(run, tmp_path, capsys):
     folder = tmp_path / "demo"
     assert run.main(["demo", "--quick", "--run", str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "run.py predict" in told and "run.py train lsp-mrfeanet2" in told
+    assert "mrpose predict" in told and "mrpose train lsp-mrfeanet2" in told
     result = json.loads((folder / "result.json").read_text())
     assert result["metric"] == "PCK" and result["numbers"]["people"] > 30
     assert 0.0 < result["value"] < 1.0  # one epoch on 600 people: something, not much

@@ -228,20 +228,19 @@ def test_stamp(folder, people, network):
 # --- the command line ---------------------------------------------------------------------------------------------
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(run, tmp_path, capsys):
     """`evaluate` and `predict` take a file; the results of two forms lie side by side."""
     dataset.write(tmp_path / "drawn", 3, seed=3, split="val2017")
     model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3), skeleton="coco")
     (tmp_path / "export").mkdir()
     export(model, tmp_path / "export", maps=("heatmaps", "float32"), ends=("keypoints", "float32"))
     file, ends = tmp_path / "export" / "maps.tflite", tmp_path / "export" / "ends.tflite"
-    with commands.loaded() as run:
-        assert commands.call(run, "evaluate", file, "--data", tmp_path / "drawn", "--no-diagnosis") == 0
-        assert commands.call(run, "evaluate", ends, "--data", tmp_path / "drawn", "--no-diagnosis", "--no-flip") == 0
-        picture = next((tmp_path / "drawn" / "val2017").iterdir())
-        assert commands.call(run, "predict", file, picture, "--out", tmp_path / "out") == 0
-        capsys.readouterr()
-        assert commands.call(run, "predict", ends, picture, "--out", tmp_path / "out") == 2
+    assert commands.call(run, "evaluate", file, "--data", tmp_path / "drawn", "--no-diagnosis") == 0
+    assert commands.call(run, "evaluate", ends, "--data", tmp_path / "drawn", "--no-diagnosis", "--no-flip") == 0
+    picture = next((tmp_path / "drawn" / "val2017").iterdir())
+    assert commands.call(run, "predict", file, picture, "--out", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert commands.call(run, "predict", ends, picture, "--out", tmp_path / "out") == 2
     assert "(--no-flip)" in capsys.readouterr().err
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_modern_recipe_trains(run, tmp_path):
     """About 100 people, 12 steps an epoch, 20 epochs; the validation is of the averaged weights."""
-    assert call(run, "draw", tmp_path / "drawn", "--train", 60, "--val", 20, "--seed", 5) == 0
+    assert call(run, "synthesize", tmp_path / "drawn", "--train", 60, "--val", 20, "--seed", 5) == 0
     size = ("--backbone", "tiny_v1b", "--input-size", 96, 64, "--batch-size", 8, "--epochs", 20)
     options = ("--data", tmp_path / "drawn", "--recipe", "modern", "--run", tmp_path / "run", *size)
     assert call(run, "train", "coco-mrfeanet1", *options) == 0

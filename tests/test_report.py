@@ -1,9 +1,10 @@
-"""`run.py compare` and `run.py results`: tables with nothing cut short, and a letter for what was done otherwise."""
+"""`mrpose compare` and `mrpose results`: tables with nothing cut short, and a letter for what was done otherwise."""
 
 import copy
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import commands
 import made_up
@@ -11,6 +12,7 @@ import pytest
 from commands import call
 
 from keras_mrpose import Result
+from keras_mrpose.cli import results
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.evaluation import coco, mpii
 from keras_mrpose.evaluation.compare import changes
@@ -169,10 +171,10 @@ def test_results_without_a_row_are_listed_too(run, tmp_path, capsys):
 
 def test_unreadable_files_are_left_out_with_a_note_unless_named(run, tmp_path, capsys, monkeypatch):
     """saved_models may hold results of older versions."""
-    monkeypatch.setattr(run.options, "SAVED", tmp_path / "saved")
-    old = written(tmp_path / "saved" / "old", {"PCK@0.2": {"mean": 0.5}, "people": 3})
-    written(tmp_path / "saved" / "new", content())
-    written(tmp_path / "saved" / "new", content(settings={"codec": "dark"}), "result-dark.json")
+    monkeypatch.chdir(tmp_path)
+    old = written(Path("saved_models/old"), {"PCK@0.2": {"mean": 0.5}, "people": 3})
+    written(Path("saved_models/new"), content())
+    written(Path("saved_models/new"), content(settings={"codec": "dark"}), "result-dark.json")
     assert call(run, "results") == 0
     told = capsys.readouterr()
     assert told.err.startswith(f"left out: {old} is not a result file of this version") and told.err.count("\n") == 1
@@ -183,19 +185,17 @@ def test_unreadable_files_are_left_out_with_a_note_unless_named(run, tmp_path, c
 
 
 def test_without_results_the_paper_is_shown(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run.options, "SAVED", tmp_path / "saved")
+    monkeypatch.chdir(tmp_path)
     assert call(run, "results") == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     assert "coco-mrfeanet2-r152      72.6 89.4 80.4 69.4 79.3 78.2 93.4 85.2 74.1 84.2" in text
 
 
-def test_deviations_do_not_look_at_what_was_not_published(run):
-    import report
-
+def test_deviations_do_not_look_at_what_was_not_published():
     expected = {"settings.codec": "gaussian", "network.input_size": [256, 192], "boxes.file": "b"}
     result = {"protocol": {"settings": {"codec": "dark", "more": 1}, "network": {"input_size": [256, 192]}}}
-    assert report.deviations(result, expected) == [
+    assert results.deviations(result, expected) == [
         "settings.codec is dark, published: gaussian",
         "boxes.file is not given, published: b",
     ]
@@ -229,7 +229,7 @@ def test_compare_lists_what_differs(run, pair, capsys):
     values = [json.loads(file.read_text())["value"] for file in (one, two)]
     assert rows(text, "AP") == [["AP", *(f"{100 * value:.2f}" for value in values)]]
     assert "command" not in text and "o'clock" not in text and "settings.codec" not in text
-    assert "What each difference costs is told by --data DIR" in text
+    assert "--data DIR, the folder with the annotations, shows what each difference costs." in text
 
 
 def test_compare_with_the_data_tells_the_costs(run, pair, capsys):
@@ -269,7 +269,7 @@ def test_compare_of_what_changes_no_number(run, pair, tmp_path, capsys):
     assert call(run, "compare", *files, "--data", pair / "data") == 0
     text = capsys.readouterr().out
     assert rows(text, "versions.keras") == [["versions.keras", "-", "9.9"]]
-    assert "None of it can be judged again." in text and "What each difference" not in text
+    assert "None of it can be evaluated again." in text and "What each difference" not in text
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------

@@ -1,37 +1,44 @@
-"""The command line: from drawing to predicting in one go, and one clear sentence for each mistake."""
+"""The command line: from drawn people to predicting in one go, and one clear sentence for each mistake."""
 
 import json
+import logging
 import re
 import resource
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import commands
 import dots
 import numpy as np
 import pytest
-from commands import ROOT, SCRIPT, call
+from commands import ENVIRONMENT, SCRIPT, call
 from PIL import Image
 from scipy.io import savemat
 
 import keras_mrpose
+from keras_mrpose.cli import saved_models
+from keras_mrpose.paper import experiments, tables
 from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.synthetic import dataset
 from keras_mrpose.training.config import Experiment
 
 COMMANDS = (
     "demo",
+    "doctor",
     "train",
     "evaluate",
-    "score",
+    "evaluate-results",
     "compare",
     "results",
-    "ceiling",
+    "upper-bound",
     "predict",
     "import",
     "export",
-    "draw",
+    "synthesize",
     "list",
 )
 SMALL = ("--backbone", "tiny_v1b", "--input-size", "96", "64", "--batch-size", "4", "--epochs", "1", "--people", "8")
@@ -44,7 +51,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn_by_command(run, work):
-    assert call(run, "draw", work / "drawn", "--train", 6, "--val", 3, "--seed", 3) == 0
+    assert call(run, "synthesize", work / "drawn", "--train", 6, "--val", 3, "--seed", 3) == 0
     return work / "drawn"
 
 
@@ -74,7 +81,7 @@ def test_help_answers_at_once():
         f"import runpy, sys\nsys.argv, sys.path[0] = ['run.py', '--help'], {str(SCRIPT.parent)!r}\n"
         f"try:\n    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
         "except SystemExit as done:\n    assert not done.code\n"
-        "print([name for name in ('tensorflow', 'keras', 'numpy', 'keras_mrpose') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'keras', 'numpy') if name in sys.modules])"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
@@ -88,43 +95,86 @@ def test_help_answers_at_once():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_its_help(run, command, capsys):
     assert call(run, command, "--help") == 0
-    assert f"run.py {command}" in capsys.readouterr().out
+    assert f"usage: mrpose {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_help_answers_at_once(command):
+    """As the installed script and as a module; nothing heavy is imported."""
+    check = (
+        "import sys\nfrom keras_mrpose.cli.main import main\n"
+        f"try:\n    main([{command!r}, '--help'])\nexcept SystemExit as done:\n    assert not done.code\n"
+        "print([name for name in ('tensorflow', 'keras', 'numpy', 'rich') if name in sys.modules])"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - begin < 10  # TensorFlow alone takes seconds; the machine may be busy
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_as_a_module(tmp_path):
+    """`python -m keras_mrpose`, in any folder; its own name is in the hints."""
+    command = [sys.executable, "-m", "keras_mrpose", "evaluate", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert done.stdout.startswith("usage: python -m keras_mrpose evaluate [-h]")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("draw", "synthesize"), ("score", "evaluate-results"), ("ceiling", "upper-bound")]
+)
+def test_old_spellings_are_accepted(run, old, new, capsys):
+    assert call(run, new, "--help") == 0
+    wanted = capsys.readouterr().out
+    assert call(run, old, "--help") == 0
+    assert capsys.readouterr().out == wanted and f"mrpose {new} " in wanted
+
+
+def test_messages_of_the_library_are_printed_plainly(run, tmp_path, monkeypatch, capsys):
+    """INFO to stdout, warnings to stderr; afterwards the logger is as it was."""
+    logger = logging.getLogger("keras_mrpose")
+    before = logger.level, logger.propagate, list(logger.handlers)
+
+    def write(*arguments, **options):
+        logging.getLogger("keras_mrpose.synthetic.dataset").info("written")
+        logging.getLogger("keras_mrpose.synthetic.dataset").warning("a damaged file")
+        logging.getLogger("keras_mrpose.synthetic.dataset").debug("a detail")
+
+    monkeypatch.setattr(dataset, "write", write)
+    assert call(run, "synthesize", tmp_path / "x", "--train", 1, "--val", 1) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("written\nwritten\n1 + 1 images") and told.err == "a damaged file\n" * 2
+    assert (logger.level, logger.propagate, logger.handlers) == before
 
 
 def test_list_tells_everything(run, capsys, monkeypatch):
     """On a terminal of 80 columns nothing is cut short, and each experiment leads to its training."""
-    import configs
-    import paper
-
     monkeypatch.setenv("COLUMNS", "80")
     assert call(run, "list") == 0
     text = capsys.readouterr().out
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     for kind, names in (("models", keras_mrpose.list_models()), ("backbones", keras_mrpose.list_backbones())):
         assert f"{kind}: {', '.join(names)}" in " ".join(text.split())
-    tables = {title: lines for title, *lines in (block.splitlines() for block in re.split(r"\n\s*\n", text.strip()))}
-    tables = {title.strip(): [line.split() for line in lines] for title, lines in tables.items()}
-    trainings = {number: line for number, *line in tables["How # is trained, with Adam"]}
+    printed = {title: lines for title, *lines in (block.splitlines() for block in re.split(r"\n\s*\n", text.strip()))}
+    printed = {title.strip(): [line.split() for line in lines] for title, lines in printed.items()}
+    trainings = {number: line for number, *line in printed["How # is trained, with Adam"]}
     listed = []
-    for table in paper.TABLES:
-        heading, _, *lines = tables[f"{table.title}, as published"]
+    for table in tables.TABLES:
+        heading, _, *lines = printed[f"{table.title}, as published"]
         assert heading == ["experiment", "#", *table.metrics]
         for name, number, *cells in lines:
             listed.append(name)
-            experiment = configs.EXPERIMENTS[name]
+            experiment = experiments.EXPERIMENTS[name]
             assert list(map(float, cells)) == list(table.of(experiment).numbers.values())
             assert trainings[number][-2:] == [str(experiment.recipe.epochs), str(experiment.recipe.batch_size)]
-    heading, _, *lines = tables["Without published numbers"]
+    heading, _, *lines = printed["Without published numbers"]
     listed += [line[0] for line in lines]
-    assert set(listed) == set(configs.EXPERIMENTS)
+    assert set(listed) == set(experiments.EXPERIMENTS)
     told = [" ".join(line) for line in trainings.values()]
     assert "256x192 2 0.3 40 p 0.6 p 0.5 0.001 1e-08 x0.1 at 90, 120 140 128" in told  # SimpleBaseline on COCO
 
 
 def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
     """Over the recipe that was named; what is not given is the recipe's."""
-    import configs
-
     seen = []
     monkeypatch.setattr(keras_mrpose, "train", lambda experiment, *some, **more: seen.append(experiment))
     changes = {
@@ -145,7 +195,7 @@ def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
     options.append("--sync-batch-norm")
     command = ("train", "coco-mrfeanet2", "--data", drawn_by_command, "--recipe", "modern")
     assert call(run, *command) == call(run, *command, *options) == 0
-    modern = configs.with_recipe(configs.EXPERIMENTS["coco-mrfeanet2"], "modern")
+    modern = experiments.with_recipe(experiments.EXPERIMENTS["coco-mrfeanet2"], "modern")
     assert seen == [modern, replace(modern, recipe=replace(modern.recipe, **changes, sync_batch_norm=True))]
 
 
@@ -169,8 +219,6 @@ def test_training_by_options(trained):
 
 
 def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
-    import configs
-
     found = []
     monkeypatch.setattr(keras_mrpose, "train", lambda experiment, *rest, **options: found.append((experiment, options)))
     options = ("--quick", "--batch-size", 2, "--time-limit", 3, "--run", work / "quick")
@@ -178,7 +226,7 @@ def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
     ((experiment, passed),) = found
     assert passed.pop("hosts").count == 1
     assert experiment.model == "mrheatnet1"
-    assert experiment.recipe == configs.QUICK.__class__(**{**vars(configs.QUICK), "batch_size": 2})
+    assert experiment.recipe == experiments.QUICK.__class__(**{**vars(experiments.QUICK), "batch_size": 2})
     assert passed == {
         "resume": False,
         "overwrite": False,
@@ -323,9 +371,9 @@ MISTAKES = {
     "box outside": ((*PREDICT, "--box", "320", "5", "9", "9"), r"lies outside the image of 320x240 pixels"),
     "box of three": ((*PREDICT, "--box", "5", "5", "9"), r"--box: expected 4 arguments"),
     "predict out": (("predict", "RUN", "PHOTO", "--out", "WORK/file"), r"file"),
-    "draw none": (("draw", "NEW", "--train", "3", "--val", "0"), r"--val is 0; give a number of at least 1"),
-    "draw seed": (("draw", "NEW", "--train", "3", "--val", "1", "--seed", "-1"), r"seed is -1"),
-    "draw over others": (("draw", "DATA", "--train", "2", "--val", "1"), r"is already there and was drawn with"),
+    "draw none": (("synthesize", "NEW", "--train", "3", "--val", "0"), r"--val is 0; give a number of at least 1"),
+    "draw seed": (("synthesize", "NEW", "--train", "3", "--val", "1", "--seed", "-1"), r"seed is -1"),
+    "draw over others": (("synthesize", "DATA", "--train", "2", "--val", "1"), r"is already there and was drawn with"),
 }
 
 
@@ -363,7 +411,7 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
     assert not done.stdout and not list(tmp_path.iterdir())
 
 
-def test_run_names(run, tmp_path):
-    assert run.options.run_folder("mine") == ROOT / "saved_models" / "mine"
+def test_run_names(tmp_path):
+    assert saved_models.run_folder("mine") == Path("saved_models/mine")  # of the current directory
     for path in (str(tmp_path / "mine"), "./mine", ".", ".."):
-        assert run.options.run_folder(path) == run.Path(path)
+        assert saved_models.run_folder(path) == Path(path)

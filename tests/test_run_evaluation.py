@@ -1,4 +1,4 @@
-"""`run.py evaluate`, `score` and `ceiling` on drawn people: every option arrives, every mistake is one sentence."""
+"""`mrpose evaluate`, `evaluate-results`, `upper-bound` on drawn people: options arrive, a mistake is one sentence."""
 
 import json
 import shutil
@@ -167,7 +167,7 @@ def test_results_for_a_server(run, network, test_dev, boxes, capsys):
 
 @pytest.mark.slow
 def test_results_for_a_server_are_those_of_an_evaluation(run, network, drawn, boxes, annotations, work):
-    """Judged by `score`'s ways they give the evaluation's numbers; also of fewer images."""
+    """Measured as `evaluate-results` does they give the evaluation's numbers; also of fewer images."""
     options = ("--data", drawn, "--boxes", boxes, "--suppression", "none", "--no-flip", "--no-diagnosis", "--people", 1)
     assert call(run, "evaluate", network, *options, "--out", work / "few.json") == 0
     assert call(run, "evaluate", network, *options, "--out", work / "results.json", "--format-only") == 0
@@ -180,7 +180,7 @@ def test_results_for_a_server_are_those_of_an_evaluation(run, network, drawn, bo
     }
 
 
-# --- score and ceiling --------------------------------------------------------------------------------------------
+# --- evaluate-results and upper-bound ------------------------------------------------------------------------------
 
 
 def truth_as_results(annotations, shift=0):
@@ -190,25 +190,25 @@ def truth_as_results(annotations, shift=0):
     return coco.results_json(np.array(joints) + np.array((shift, 0.0, 0)), images, np.ones(len(images)))
 
 
-def test_score_coco_results(run, drawn, annotations, work, capsys):
+def test_evaluate_coco_results(run, drawn, annotations, work, capsys):
     """Of any program, against the annotation file or the data folder; nothing is written."""
     file = written(work / "perfect.json", truth_as_results(annotations))
     before = commands.contents(work)
     truth = drawn / "annotations" / f"person_keypoints_{SPLIT}.json"
     told = []
     for options in (("--data", drawn), ("--annotations", truth), ("--data", drawn, "--split", SPLIT)):
-        assert call(run, "score", file, *options) == 0
+        assert call(run, "evaluate-results", file, *options) == 0
         told.append(capsys.readouterr().out)
     assert told[0] == told[1] == told[2]
     assert "100.0" in told[0] and "OKS in the 7 of 7 people found" in told[0] and "-100" not in told[0]
     shifted = written(work / "shifted.json", truth_as_results(annotations, shift=200))
-    assert call(run, "score", shifted, "--data", drawn) == 0
+    assert call(run, "evaluate-results", shifted, "--data", drawn) == 0
     assert "OKS in the 0 of 7 people found" in capsys.readouterr().out
     shifted.unlink()
     assert commands.contents(work).keys() == before.keys()
 
 
-def test_score_mpii_predictions(run, work, capsys):
+def test_evaluate_mpii_predictions(run, work, capsys):
     """From MATLAB's tables, which count from 1: two people, an ankle of one is off by more than half of its head."""
     rng = np.random.default_rng(0)
     joints = rng.uniform(50, 200, (16, 2, 2))
@@ -219,12 +219,12 @@ def test_score_mpii_predictions(run, work, capsys):
     found = joints.transpose(2, 0, 1).copy()
     found[0, 0] += (15.1, 0)
     savemat(work / "found.mat", {"preds": found})
-    assert call(run, "score", work / "found.mat", "--data", work / "mpii") == 0
+    assert call(run, "evaluate-results", work / "found.mat", "--data", work / "mpii") == 0
     text = capsys.readouterr().out
     assert "75.00" in text and f"{100 * 27 / 28:.2f}" in text  # ankles, and all 14 joints of two people
 
 
-def test_ceiling(run, drawn, work, capsys, monkeypatch):
+def test_upper_bound(run, drawn, work, capsys, monkeypatch):
     """A line for each size and codec: no noise, flip test, noise, both; whole images of the first people."""
     from keras_mrpose.evaluation import upper_bound
 
@@ -237,7 +237,7 @@ def test_ceiling(run, drawn, work, capsys, monkeypatch):
     monkeypatch.setattr(upper_bound, "upper_bound", made_up)
     shutil.copytree(drawn / "annotations", work / "no images" / "annotations")
     options = ("--people", 1, "--noise", 0.25, "--protocol", "pck")
-    assert call(run, "ceiling", "--data", work / "no images", *options) == 0
+    assert call(run, "upper-bound", "--data", work / "no images", *options) == 0
     text = capsys.readouterr().out
     assert len(asked) == 3 * 3 * 4 and "36.00" in text and "noise 0.25" in text and "PCK" in text
     people = coco_data.load(drawn)
@@ -284,8 +284,8 @@ def mistakes(work, network, drawn, boxes, test_dev, annotations):
 EVALUATE = ("evaluate", "RUN", "--data", "DATA")
 FORMAT = (*EVALUATE, "--format-only")
 DEV = ("evaluate", "RUN", "--data", "DEV", "--split", "test-dev2017")
-SCORE = ("score", "PERFECT")
-CEILING = ("ceiling", "--data", "DATA")
+RESULTS = ("evaluate-results", "PERFECT")
+BOUND = ("upper-bound", "--data", "DATA")
 MISTAKES = {
     "run": (("evaluate", "WORK/gone", "--data", "DATA"), r"gone is not there; give a \.keras file"),
     "empty run": (("evaluate", "WORK/empty", "--data", "DATA"), r"has none of best\.keras, last\.keras"),
@@ -326,31 +326,43 @@ MISTAKES = {
     "format of lsp": (("evaluate", "RUN", "--data", "LSP", "--format-only"), r"has lsp joints; --format-only writes"),
     "format people": ((*FORMAT, "--people", "0"), r"--people is 0"),
     "format suppression": ((*FORMAT, "--suppression", "x"), r"'x'; give one of hard, soft, none"),
-    "score without truth": (SCORE, r"right\.json is judged against COCO annotations; give --annotations FILE, or"),
-    "score of nothing": (("score", "WORK/gone.json", "--data", "DATA"), r"gone\.json is not there; give results"),
-    "score of text": (("score", "WORK/file", "--data", "DATA"), r"file cannot be read as JSON"),
-    "score of boxes": (("score", "BOXES", "--data", "DATA"), r"boxes\.json: record 0 has keypoints None"),
-    "score of nobody": (("score", "WORK/none.json", "--data", "DATA"), r"none\.json holds no results"),
+    "score without truth": (
+        RESULTS,
+        r"right\.json needs COCO annotations to be evaluated; give --annotations FILE, or",
+    ),
+    "score of nothing": (
+        ("evaluate-results", "WORK/gone.json", "--data", "DATA"),
+        r"gone\.json is not there; give results",
+    ),
+    "score of text": (("evaluate-results", "WORK/file", "--data", "DATA"), r"file cannot be read as JSON"),
+    "score of boxes": (("evaluate-results", "BOXES", "--data", "DATA"), r"boxes\.json: record 0 has keypoints None"),
+    "score of nobody": (("evaluate-results", "WORK/none.json", "--data", "DATA"), r"none\.json holds no results"),
     "score of another split": (
-        ("score", "WORK/others.json", "--data", "DATA"),
+        ("evaluate-results", "WORK/others.json", "--data", "DATA"),
         r"others\.json: record 7 has image_id 99, expected one of the annotated images",
     ),
-    "score of nan": (("score", "WORK/nan.json", "--data", "DATA"), r"nan\.json: record 1 has score nan"),
-    "score against nobody": ((*SCORE, "--data", "WORK/nobody"), r"has nobody with keypoints, so that there is no AP"),
-    "score against another split": ((*SCORE, "--data", "DATA", "--split", "x"), r"person_keypoints_x\.json is not"),
-    "score against no file": ((*SCORE, "--annotations", "WORK/gone.json"), r"gone\.json is not there"),
-    "score of mpii": (("score", "WORK/short.mat"), r"short\.mat holds predictions for MPII; give --data DIR"),
+    "score of nan": (("evaluate-results", "WORK/nan.json", "--data", "DATA"), r"nan\.json: record 1 has score nan"),
+    "score against nobody": ((*RESULTS, "--data", "WORK/nobody"), r"has nobody with keypoints, so that there is no AP"),
+    "score against another split": ((*RESULTS, "--data", "DATA", "--split", "x"), r"person_keypoints_x\.json is not"),
+    "score against no file": ((*RESULTS, "--annotations", "WORK/gone.json"), r"gone\.json is not there"),
+    "score of mpii": (
+        ("evaluate-results", "WORK/short.mat"),
+        r"short\.mat holds predictions for MPII; give --data DIR",
+    ),
     "score of mpii without truth": (
-        ("score", "WORK/short.mat", "--data", "DATA"),
+        ("evaluate-results", "WORK/short.mat", "--data", "DATA"),
         r"gt_valid\.mat is not there",
     ),
-    "ceiling data": (("ceiling", "--data", "WORK/gone"), r"data folder .*gone is not there"),
-    "ceiling of nobody": (("ceiling", "--data", "WORK/nobody"), r"has no people; choose another"),
-    "ceiling people": ((*CEILING, "--people", "-2"), r"--people is -2; give a number of at least 1"),
-    "ceiling noise": ((*CEILING, "--noise", "-0.1"), r"--noise is -0\.1; give a number of at least 0"),
-    "ceiling noise of nan": ((*CEILING, "--noise", "nan"), r"--noise is nan"),
-    "ceiling protocol": ((*CEILING, "--protocol", "voc"), r"Unknown protocol 'voc'; give one of"),
-    "ceiling protocol of others": (("ceiling", "--data", "LSP", "--protocol", "ap"), r"COCO's protocol needs its 17"),
+    "upper bound data": (("upper-bound", "--data", "WORK/gone"), r"data folder .*gone is not there"),
+    "upper bound of nobody": (("upper-bound", "--data", "WORK/nobody"), r"has no people; choose another"),
+    "upper bound people": ((*BOUND, "--people", "-2"), r"--people is -2; give a number of at least 1"),
+    "upper bound noise": ((*BOUND, "--noise", "-0.1"), r"--noise is -0\.1; give a number of at least 0"),
+    "upper bound noise of nan": ((*BOUND, "--noise", "nan"), r"--noise is nan"),
+    "upper bound protocol": ((*BOUND, "--protocol", "voc"), r"Unknown protocol 'voc'; give one of"),
+    "upper bound protocol of others": (
+        ("upper-bound", "--data", "LSP", "--protocol", "ap"),
+        r"COCO's protocol needs its 17",
+    ),
 }
 
 

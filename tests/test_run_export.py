@@ -1,4 +1,4 @@
-"""`run.py export`: a folder and a table; a refusal has the table, too; every mistake is one sentence."""
+"""`mrpose export`: a folder and a table; a refusal has the table, too; every mistake is one sentence."""
 
 import dataclasses
 import json

@@ -1,29 +1,69 @@
-"""`--data` of `train` and `doctor`: one data set's folder, several with names, or a mixture file."""
+"""Data options that commands share; `--data` of `train` and `doctor` is a folder, several with names, or a mixture."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_mrpose import InputError, Skeleton, data, skeletons
-from keras_mrpose.data import mixture
-from keras_mrpose.data.mixture import Folder, Mixture, Source
-from keras_mrpose.data.people import People
+from keras_mrpose.errors import InputError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from keras_mrpose.data.mixture import Mixture
+    from keras_mrpose.data.people import People
+    from keras_mrpose.skeletons import Skeleton
 
 SKELETON = "body19"  # of a network for several data sets, if nobody says another
 
 
-def load(options, require_images: bool) -> tuple[People, People, dict]:
+def add_data(parser: ArgumentParser, required: bool = True) -> None:
+    """`--data` of one data set, and `--split`."""
+    parser.add_argument("--data", required=required, metavar="DIR", help="data set folder (LSP, MPII, or COCO format)")
+    parser.add_argument("--split", default="val", help="train, val (default), or another name that the folder has")
+
+
+def add_skeleton(parser: ArgumentParser) -> None:
+    """`--skeleton` of one data set."""
+    parser.add_argument("--skeleton", metavar="FILE", help="of a COCO-format folder with joints of its own (.json)")
+
+
+def require_positive(option: str, number: int) -> None:
+    """Refuse a count below 1."""
+    if number < 1:
+        raise InputError(f"{option} is {number}; give a number of at least 1.")
+
+
+def skeleton_file(args) -> Skeleton | None:
+    """The skeleton of ``--skeleton FILE``, None without."""
+    from keras_mrpose import skeletons
+
+    return skeletons.load(args.skeleton) if args.skeleton else None
+
+
+def of_first(people: People, count: int | None) -> People:
+    """Everybody in the images of the first `count` people (``--people``), or all."""
+    if count is None:
+        return people
+    require_positive("--people", count)
+    return people.of_first(count)
+
+
+def load(args, require_images: bool) -> tuple[People, People, dict]:
     """The people to train and to validate on, and what the data change in the experiment."""
-    mixed = mixture_of(options.data)
+    from keras_mrpose import data
+    from keras_mrpose.data import mixture
+
+    mixed = mixture_of(args.data)
     if mixed is None:
-        if options.share or options.crops_per_epoch is not None:
+        if args.share or args.crops_per_epoch is not None:
             raise InputError("--share and --crops-per-epoch are for several data sets; give --data NAME=DIR for each.")
-        given = _skeleton(options.skeleton)
-        tables = [data.load(options.data[0], split, require_images, given) for split in ("train", "val")]
+        given = _skeleton(args.skeleton)
+        tables = [data.load(args.data[0], split, require_images, given) for split in ("train", "val")]
         return *tables, {"skeleton": given} if given else {}
-    mixed = _with_options(mixed, options)
+    mixed = _with_options(mixed, args)
     joined = mixture.join(mixed, mixed.skeleton, require_images)
     for sentence in joined.joints:
         print(sentence)
@@ -33,6 +73,9 @@ def load(options, require_images: bool) -> tuple[People, People, dict]:
 
 def mixture_of(given: list[str]) -> Mixture | None:
     """What several ``--data`` say together; None for the folder of one data set."""
+    from keras_mrpose.data import mixture
+    from keras_mrpose.data.mixture import Folder, Mixture, Source
+
     if len(given) == 1 and given[0].endswith(".json"):
         return mixture.read(given[0])
     named = [re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)", value) for value in given]
@@ -53,10 +96,12 @@ def folders(given: list[str]) -> list[Path]:
     return [Path(given[0])] if mixed is None else [folder.data for folder in mixed.folders]
 
 
-def _with_options(mixed: Mixture, options) -> Mixture:
+def _with_options(mixed: Mixture, args) -> Mixture:
     """The mixture with what the other options say."""
+    from keras_mrpose import skeletons
+
     shares = {}
-    for text in options.share:
+    for text in args.share:
         name, _, value = text.partition("=")
         try:
             shares[name] = float(value)
@@ -68,13 +113,15 @@ def _with_options(mixed: Mixture, options) -> Mixture:
     return replace(
         mixed,
         sources=sources,
-        skeleton=_skeleton(options.skeleton) or mixed.skeleton or skeletons.get(SKELETON),
-        crops_per_epoch=options.crops_per_epoch or mixed.crops_per_epoch,
+        skeleton=_skeleton(args.skeleton) or mixed.skeleton or skeletons.get(SKELETON),
+        crops_per_epoch=args.crops_per_epoch or mixed.crops_per_epoch,
     )
 
 
 def _skeleton(given: str | None) -> Skeleton | None:
     """A skeleton file, or the name of one that is built in."""
+    from keras_mrpose import skeletons
+
     if given is None:
         return None
     return skeletons.get(given) if given.lower() in skeletons.SKELETONS else skeletons.load(given)

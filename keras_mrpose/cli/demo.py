@@ -1,4 +1,4 @@
-"""The demo, in the order in which things happen: draw people, train, evaluate on unseen ones, write images."""
+"""`mrpose demo`, in the order in which things happen: draw people, train, evaluate on unseen ones, write images."""
 
 from __future__ import annotations
 
@@ -6,58 +6,67 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import configs
-import numpy as np
-import tables
-from PIL import Image
+from keras_mrpose.cli.saved_models import SAVED, run_folder
 
-import keras_mrpose
-from keras_mrpose import data
-from keras_mrpose.data.people import People
-from keras_mrpose.predict.predictor import read_image
-from keras_mrpose.synthetic import dataset
-from keras_mrpose.visualization import skeletons
+if TYPE_CHECKING:
+    import numpy as np
 
-PICTURES = {"train2017": 3000, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
-UNSEEN = 500  # people of test2017 that the demo is judged by
+    from keras_mrpose.data.people import People
+
+IMAGES = {"train2017": 3000, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
+UNSEEN = 500  # people of test2017 that the demo is evaluated on
 TRAINING_SECONDS = 285  # on a slow machine the epoch running then is the last, so that the demo ends in time
 
 
-def main(run: Path, quick: bool) -> None:
-    """Do all of it, and say what to do next.
+def register_parser(subparsers) -> None:
+    """The options of `demo`."""
+    summary = "Draw people, train MRFeaNet2 on them, evaluate it on unseen people, write images. Needs no files."
+    sub = subparsers.add_parser("demo", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+    sub.add_argument("--quick", action="store_true", help="a minute instead of five: see that everything works")
+    sub.add_argument(
+        "--run", type=run_folder, metavar="NAME", default=SAVED / "demo", help="run folder (default: demo)"
+    )
 
-    Args:
-        run: run folder, replaced if it is there.
-        quick: a few minutes less: fewer people, one epoch, poor joints.
-    """
+
+def handle(args) -> None:
+    """Do all of it, and say what to do next; an earlier run folder is replaced."""
+    from PIL import Image
+
+    import keras_mrpose
+    from keras_mrpose.cli import tables
+    from keras_mrpose.paper.experiments import DEMO
+    from keras_mrpose.visualization import skeletons
+
     begin = time.perf_counter()
-    folder = run.parent / ("drawn-people-quick" if quick else "drawn-people")
-    people, validation, unseen = (_drawn(folder, split, quick) for split in PICTURES)
+    folder = args.run.parent / ("drawn-people-quick" if args.quick else "drawn-people")
+    people, validation, unseen = (_drawn(folder, split, args.quick) for split in IMAGES)
     unseen = unseen.take(slice(UNSEEN))
-    print(f"{len(people)} drawn people to train on, {len(unseen)} others to be judged by, in {folder}")
+    print(f"{len(people)} drawn people to train on, {len(unseen)} others to evaluate on, in {folder}")
 
-    recipe = replace(configs.DEMO.recipe, precision=_precision())
-    experiment = replace(configs.DEMO, recipe=replace(recipe, epochs=1) if quick else recipe)
-    history = keras_mrpose.train(experiment, people, validation, run, overwrite=True, time_limit=TRAINING_SECONDS)
+    recipe = replace(DEMO.recipe, precision=_precision())
+    experiment = replace(DEMO, recipe=replace(recipe, epochs=1) if args.quick else recipe)
+    history = keras_mrpose.train(experiment, people, validation, args.run, overwrite=True, time_limit=TRAINING_SECONDS)
 
-    predictor = keras_mrpose.Predictor(run)
+    predictor = keras_mrpose.Predictor(args.run)
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")
-    result.save(run / "result.json")
-    skeletons.loss_curve(history, run / "loss_curve.png")
+    result.save(args.run / "result.json")
+    skeletons.loss_curve(history, args.run / "loss_curve.png")
     sheet = _overlays(unseen, result.predictions.read(result.settings))
-    Image.fromarray(sheet).save(run / "overlays.png")
+    Image.fromarray(sheet).save(args.run / "overlays.png")
     image = unseen.paths()[0]
     x, y, w, h = unseen.boxes[0].round().astype(int)
     print(
         f"\n{time.perf_counter() - begin:.0f} s. Look at\n"
-        f"  {run / 'overlays.png'}\n  {run / 'loss_curve.png'}\n"
+        f"  {args.run / 'overlays.png'}\n  {args.run / 'loss_curve.png'}\n"
         f"and go on with\n"
-        f"  python experiments/run.py predict {run} {image} --box {x} {y} {w} {h}\n"
-        f"  python experiments/run.py evaluate {run} --data {folder}\n"
-        f"  tensorboard --logdir {run}\n"
-        f"  python experiments/run.py train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
+        f"  {args.program} predict {args.run} {image} --box {x} {y} {w} {h}\n"
+        f"  {args.program} evaluate {args.run} --data {folder}\n"
+        f"  tensorboard --logdir {args.run}\n"
+        f"  {args.program} train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
     )
 
 
@@ -69,14 +78,22 @@ def _precision(cpu: Path = Path("/proc/cpuinfo")) -> str:
 
 def _drawn(folder: Path, split: str, quick: bool) -> People:
     """Draws one split, or takes it from an earlier demo; the splits share no image."""
-    first = sum(PICTURES[other] for other in list(PICTURES)[: list(PICTURES).index(split)])
-    count = PICTURES[split] // (10 if quick else 1)
+    from keras_mrpose import data
+    from keras_mrpose.synthetic import dataset
+
+    first = sum(IMAGES[other] for other in list(IMAGES)[: list(IMAGES).index(split)])
+    count = IMAGES[split] // (10 if quick else 1)
     dataset.write(folder, count, split=split, first_index=first)
     return data.load(folder, split)
 
 
 def _overlays(people: People, predictions: np.ndarray, rows: int = 3, columns: int = 4) -> np.ndarray:
     """A sheet of the first images with everybody's predicted skeleton."""
+    import numpy as np
+
+    from keras_mrpose.predict.predictor import read_image
+    from keras_mrpose.visualization import skeletons
+
     images = list(dict.fromkeys(people.image_index))[: rows * columns]
     tiles = [
         skeletons.draw_skeleton(

@@ -1,32 +1,51 @@
-"""`run.py doctor`: everything that is wrong with a data folder, in one table; 80 columns wide."""
+"""`mrpose doctor`: everything that is wrong with a data folder, in one table; 80 columns wide."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sources
-import tables
-from rich.console import Console
-from rich.progress import track
+from keras_mrpose.cli.data_options import folders
+from keras_mrpose.errors import InputError
 
-from keras_mrpose import InputError, doctor, skeletons
-from keras_mrpose.doctor.findings import ERROR, WARNING, DoctorReport, Finding
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from keras_mrpose.doctor.findings import DoctorReport, Finding
 
 SHOWN = 5  # examples of each kind; the file has more
 
 
-def main(options) -> int:
+def register_parser(subparsers) -> None:
+    """The options of `doctor`."""
+    summary = "Find everything that is wrong with a data folder; the exit code is 1 if there are errors."
+    sub = subparsers.add_parser("doctor", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+    sub.add_argument(
+        "--data", required=True, action="append", metavar="DIR",
+        help="data set folder (LSP, MPII, or COCO format); of several NAME=DIR for each, or a mixture.json",
+    )  # fmt: skip
+    sub.add_argument("--skeleton", metavar="FILE", help="of a COCO-format folder with joints of its own; checked too")
+    sub.add_argument("--no-images", action="store_true", help="annotations only: seconds instead of minutes")
+    sub.add_argument("--json", metavar="FILE", help="write the report here, too")
+
+
+def handle(args) -> int:
     """Examine, print, write; the exit code is 1 if there are errors."""
-    out = options.json and Path(options.json)
+    from rich.progress import track
+
+    from keras_mrpose import doctor, skeletons
+
+    out = args.json and Path(args.json)
     if out and not out.parent.is_dir():
         raise InputError(f"--json is {out}, but there is no folder {out.parent}; make it, or name another.")
     reports = []
-    for folder in sources.folders(options.data):
+    for folder in folders(args.data):
         report = doctor.examine(
             folder,
-            images=not options.no_images,
-            skeleton=options.skeleton and skeletons.load(options.skeleton),
+            images=not args.no_images,
+            skeleton=args.skeleton and skeletons.load(args.skeleton),
             watch=lambda looks, count: track(looks, "images", total=count, transient=True),
         )
         _print(report)
@@ -38,6 +57,11 @@ def main(options) -> int:
 
 
 def _print(report: DoctorReport) -> None:
+    from rich.console import Console
+
+    from keras_mrpose.cli import tables
+    from keras_mrpose.doctor.findings import ERROR, WARNING
+
     console = Console()
     splits = ", ".join(f"{count} people in {name}" for name, count in report.splits.items()) or "no split"
     console.print(f"{report.folder}: {splits}; {report.images} images", soft_wrap=True)

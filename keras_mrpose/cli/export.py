@@ -1,32 +1,59 @@
-"""`run.py export`: a network to a folder of LiteRT files, and the table that says what each of them costs."""
+"""`mrpose export`: a folder of LiteRT files, and the table that says what each of them costs."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tables
-from rich.console import Console
+from keras_mrpose.cli.data_options import add_data, require_positive
+from keras_mrpose.errors import InputError
 
-import keras_mrpose
-from keras_mrpose import InputError, data
-from keras_mrpose.export import TOLERANCES, ExportReport, Tolerance, ToleranceError
-from keras_mrpose.export.report import WORST
+if TYPE_CHECKING:
+    from keras_mrpose.export import ExportReport, Tolerance
 
 
-def main(options) -> None:
-    """Export, print the table, also that of a refusal."""
-    model = Path(options.model)
-    out = Path(options.out or (model if model.is_dir() else model.parent) / "export")
-    formats, budgets = _names(options.formats), _budgets(options.budget)
-    if options.people < 1:
-        raise InputError(f"--people is {options.people}; give a number of at least 1.")
+def register_parser(subparsers) -> None:
+    """The options of `export`."""
+    summary = "Turn a network into LiteRT files for phones; those that differ too much from it are refused."
+    sub = subparsers.add_parser("export", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+    sub.add_argument("model", help="run folder or .keras file")
+    add_data(sub)
+    sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="or dynamic, onnx")
+    sub.add_argument("--outputs", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
+    sub.add_argument("--people", type=int, default=1000, metavar="N", help="check on the images of the first N (1000)")
+    sub.add_argument(
+        "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
+    )
+    sub.add_argument("--input-type", default="float32", help="of the images: float32 (default) or uint8")
+    sub.add_argument("--output-type", default="float32", help="of int8's heatmaps: float32 (default), uint8 or int8")
+    sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
+    sub.add_argument("--float-layers", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
+    sub.add_argument(
+        "--tolerance", action="append", default=[], metavar="FORM.WHAT=X",
+        help="instead of the default: int8.points=2 (of the metric), int8.correlation=0.9, int8.shift=5 (pixels)",
+    )  # fmt: skip
+    sub.add_argument("--out", metavar="DIR", help="new folder (default: export in the run folder)")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
+def handle(args) -> None:
+    """Export, and print the table, also that of a refused export."""
+    import keras_mrpose
+    from keras_mrpose import data
+    from keras_mrpose.export import ToleranceError
+
+    model = Path(args.model)
+    out = Path(args.out or (model if model.is_dir() else model.parent) / "export")
+    formats, budgets = _names(args.formats), _budgets(args.budget)
+    require_positive("--people", args.people)
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
-    people = data.load(options.data, options.split, skeleton=skeleton, strict=False)
-    people = people.of_first(options.people)
+    people = data.load(args.data, args.split, skeleton=skeleton, strict=False)
+    people = people.of_first(args.people)
     calibration = None
     if "int8" in formats:
-        calibration = data.load(options.data, options.calibration, skeleton=skeleton, strict=False)
+        calibration = data.load(args.data, args.calibration, skeleton=skeleton, strict=False)
     try:
         report = keras_mrpose.export_litert(
             model,
@@ -34,13 +61,13 @@ def main(options) -> None:
             formats,
             people=people,
             calibration=calibration,
-            outputs=_names(options.outputs),
-            input_type=options.input_type,
-            output_type=options.output_type,
-            deconvolution=options.deconv,
-            float_layers=options.float_layers,
+            outputs=_names(args.outputs),
+            input_type=args.input_type,
+            output_type=args.output_type,
+            deconvolution=args.deconv,
+            float_layers=args.float_layers,
             budgets=budgets,
-            overwrite=options.overwrite,
+            overwrite=args.overwrite,
         )
     except ToleranceError as refused:
         _print(refused.report)
@@ -50,6 +77,11 @@ def main(options) -> None:
 
 
 def _print(report: ExportReport) -> None:
+    from rich.console import Console
+
+    from keras_mrpose.cli import tables
+    from keras_mrpose.export.report import WORST
+
     console = Console()
     console.print(tables.plain(f"{report.model} on {report.crops} crops", report.headings(), report.lines(), folds=0))
     if report.worst:
@@ -62,6 +94,8 @@ def _names(listed: str) -> list[str]:
 
 def _budgets(given: list[str]) -> dict[str, Tolerance]:
     """From texts such as int8.points=2."""
+    from keras_mrpose.export import TOLERANCES, Tolerance
+
     budgets, names = {}, [field.name for field in fields(Tolerance)]
     for text in given:
         form, _, rest = text.partition(".")

@@ -1,44 +1,59 @@
-"""`run.py list`: the experiments, what the paper reaches with each, and how they are trained; 80 columns wide."""
+"""`mrpose list`: the experiments, what the paper reaches with each, and how they are trained; 80 columns wide."""
 
 from __future__ import annotations
 
-import configs
-import paper
-import tables
-from rich.console import Console
+from typing import TYPE_CHECKING
 
-import keras_mrpose
-from keras_mrpose import Experiment
+if TYPE_CHECKING:
+    from keras_mrpose.training.config import Experiment
 
 SHOWN = "coco-mrfeanet2"
 RECIPE = ("optimizer", "rate", "decay", "schedule", "warmup", "EMA", "half", "shift", "colour", "erase")
 TRAINING = ("input", "sigma", "scale", "rotation", "flip", "rate", "epsilon", "schedule", "epochs", "batch")
 
 
-def main() -> None:
-    """Print it."""
+def register_parser(subparsers) -> None:
+    """The options of `list`."""
+    summary = "List the experiments with the paper's numbers and their training, the networks and the backbones."
+    sub = subparsers.add_parser("list", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+
+
+def handle(args) -> None:
+    """Print the tables."""
+    from rich.console import Console
+
+    import keras_mrpose
+    from keras_mrpose.cli import tables
+    from keras_mrpose.paper import experiments
+    from keras_mrpose.paper import tables as paper
+
     console = Console()
-    experiments = configs.EXPERIMENTS.values()
-    trainings = list(dict.fromkeys(_training(row) for row in experiments))
-    number = {row.name: str(1 + trainings.index(_training(row))) for row in experiments}
+    rows = experiments.EXPERIMENTS.values()
+    trainings = list(dict.fromkeys(_training(row) for row in rows))
+    number = {row.name: str(1 + trainings.index(_training(row))) for row in rows}
 
     for table in paper.TABLES:
         lines = [
             (row.name, number[row.name], *map(str, published.numbers.values()))
-            for row in experiments
+            for row in rows
             if (published := table.of(row))
         ]
         console.print(tables.plain(f"{table.title}, as published", ("experiment", "#", *table.metrics), lines))
-    others = [row for row in experiments if not any(table.of(row) for table in paper.TABLES)]
+    others = [row for row in rows if not any(table.of(row) for table in paper.TABLES)]
     lines = [(row.name, number[row.name], row.model, row.backbone) for row in others]
     console.print(tables.plain("Without published numbers", ("experiment", "#", "model", "backbone"), lines))
     lines = [(str(i), *cells) for i, cells in enumerate(trainings, 1)]
     console.print(tables.plain("How # is trained, with Adam", ("#", *TRAINING), lines))
 
-    lines = [(name, *_recipe(configs.with_recipe(configs.EXPERIMENTS[SHOWN], name))) for name in configs.RECIPES]
+    lines = [
+        (name, *_recipe(experiments.with_recipe(experiments.EXPERIMENTS[SHOWN], name))) for name in experiments.RECIPES
+    ]
     console.print(tables.plain(f"What --recipe changes, in {SHOWN}", ("recipe", *RECIPE), lines))
 
-    depths = ", ".join(f"{backbone} (*{ending})" if ending else backbone for backbone, ending in configs.DEPTHS.items())
+    depths = ", ".join(
+        f"{backbone} (*{ending})" if ending else backbone for backbone, ending in experiments.DEPTHS.items()
+    )
     console.print(f"\nThe paper's backbones are {depths}, from ImageNet weights: --backbone-weights FILE.")
     console.print(f"models: {', '.join(keras_mrpose.list_models())}")
     console.print(f"backbones: {', '.join(keras_mrpose.list_backbones())}")

@@ -1,4 +1,4 @@
-"""`run.py compare` and `run.py results`: results beside each other, and beside the paper's."""
+"""`mrpose results`: the paper's numbers and ours."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import string
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import configs
-import paper
-import tables
-from rich.console import Console
-from rich.table import Table
+from keras_mrpose.cli.saved_models import SAVED
+from keras_mrpose.errors import InputError
 
-from keras_mrpose import InputError, Result, Skeleton, data
-from keras_mrpose.evaluation import compare as comparison
-from keras_mrpose.evaluation.evaluate import read_numbers
+if TYPE_CHECKING:
+    from keras_mrpose.paper.tables import PaperTable
 
-# How the numbers of a table of the paper were made, in the words of `evaluation.stamp`.
+# How the numbers of the paper's table of each skeleton were made, in the words of `evaluation.provenance`.
 READING = {"settings.codec": "gaussian", "settings.flip_test": True, "settings.flip_shift": True}
 PUBLISHED = {
-    paper.COCO_VAL2017.title: READING
+    "coco": READING
     | {
         "evaluation": "ap",
         "settings.suppression": "hard",
@@ -31,58 +28,36 @@ PUBLISHED = {
         "boxes.file": "person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
         "network.input_size": [256, 192],
     },
-    paper.MPII.title: READING
+    "mpii": READING
     | {"evaluation": "pckh", "data.people": 2958, "boxes.kind": "annotated", "network.input_size": [256, 256]},
 }
-# Where the columns of a table are in the numbers of a result.
-COLUMNS = {
-    paper.COCO_VAL2017.title: paper.COCO_VAL2017.metrics,
-    paper.MPII.title: ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "mean"),
-}
+# Where the columns of a table are in the numbers of a result, if they have other names there.
+COLUMNS = {"mpii": ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "mean")}
 
 
-def compare(options) -> None:
-    """What two results differ in; with --data, what each difference costs."""
-    first, second = Result.load(options.first), Result.load(options.second)
-    different = comparison.differences(first.protocol, second.protocol)
-    lines = [(name, _short(one), _short(other)) for name, one, other in different]
-    metric = " / ".join(dict.fromkeys((first.metric, second.metric)))
-    lines.append((metric, tables.percent(first.value, 2), tables.percent(second.value, 2)))
-    console = Console(soft_wrap=True)
-    console.print(tables.plain("Differences", ("", _name(options.first), _name(options.second)), lines))
-    if not different:
-        console.print("The two were made in the same way.")
-    elif options.data is None:
-        console.print("What each difference costs is told by --data DIR, the folder with the annotations.")
-    else:
-        skeleton = first.protocol["data"].get("skeleton")  # which only one's own has there
-        truth = data.load(options.data, options.split, False, skeleton and Skeleton.from_dict(skeleton))
-        truth = truth.of_images(first.predictions.images)
-        changes = comparison.changes(first, second, truth)
-        console.print(_costs(changes, first, second) if changes else "None of it can be judged again.")
+def register_parser(subparsers) -> None:
+    """The options of `results`."""
+    summary = "Print the paper's rows with ours beside them, and what was done otherwise."
+    sub = subparsers.add_parser("results", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+    sub.add_argument("results", nargs="*", metavar="result", help="result files (default: those in saved_models)")
 
 
-def _costs(changes: list[comparison.Change], first: Result, second: Result) -> Table:
-    """A line per change: what the first result becomes with the second's, and the other way round."""
-    lines = []
-    for change in changes:
-        effects = change.of_first, change.of_second
-        cells = ("not kept" if effect is None else f"{100 * effect:+.2f}" for effect in effects)
-        lines.append((f"{change.name}: {_short(change.first)} -> {_short(change.second)}", *cells))
-    gap = 100 * (second.value - first.value)
-    title = f"What each difference alone does to the {first.metric} (the second is {gap:+.2f} from the first)"
-    return tables.plain(title, ("", "first, as second", "second, as first"), lines)
+def handle(args) -> None:
+    """Print the tables."""
+    from rich.console import Console
 
+    from keras_mrpose.cli import tables
+    from keras_mrpose.evaluation.evaluate import read_numbers
+    from keras_mrpose.paper import tables as paper
 
-def results(options) -> None:
-    """The paper's rows with ours beside them."""
-    files = [Path(file) for file in options.results] or sorted(options.saved.glob("*/result*.json"))
+    files = [Path(file) for file in args.results] or sorted(SAVED.glob("*/result*.json"))
     found = {}
     for file in files:
         try:
             found[file] = read_numbers(file)
         except InputError as error:
-            if options.results:
+            if args.results:
                 raise
             print(f"left out: {error}", file=sys.stderr)
     console, shown = Console(soft_wrap=True), set()
@@ -97,24 +72,27 @@ def results(options) -> None:
     for file in found.keys() - shown:
         result = found[file]
         network = result["protocol"]["network"]
-        names = network["model"], network["backbone"] or "-", _short(network["input_size"])
+        names = network["model"], network["backbone"] or "-", short_value(network["input_size"])
         data_name = result["protocol"]["data"]["annotations"]
-        lines.append((_name(file), result["metric"], tables.percent(result["value"]), data_name, *names))
+        lines.append((result_name(file), result["metric"], tables.percent(result["value"]), data_name, *names))
     if lines:
         console.print(
             tables.plain("Without a row in the paper", ("", "", "", "data", "network", "", ""), sorted(lines))
         )
 
 
-def _lines(table: paper.Table, found: dict[Path, dict], notes: dict[str, str], shown: set[Path]):
+def _lines(table: PaperTable, found: dict[Path, dict], notes: dict[str, str], shown: set[Path]):
     """The networks' rows of a table, each with our results of it below, and letters for what was done otherwise."""
-    columns, width = COLUMNS[table.title], max(map(len, configs.EXPERIMENTS))
-    for experiment in configs.EXPERIMENTS.values():
+    from keras_mrpose.cli import tables
+    from keras_mrpose.paper.experiments import EXPERIMENTS
+
+    columns, width = COLUMNS.get(table.skeleton, table.metrics), max(map(len, EXPERIMENTS))
+    for experiment in EXPERIMENTS.values():
         row = table.of(experiment)
         if row is None:
             continue
         yield experiment.name, *("-" if number is None else f"{number:.1f}" for number in row.numbers.values()), ""
-        expected = PUBLISHED[table.title] | {"network.backbone": experiment.backbone}
+        expected = PUBLISHED[table.skeleton] | {"network.backbone": experiment.backbone}
         for file, result in found.items():
             network = result["protocol"]["network"]
             same = (network["model"], _depth(network["backbone"])) == (experiment.model, _depth(experiment.backbone))
@@ -123,15 +101,17 @@ def _lines(table: paper.Table, found: dict[Path, dict], notes: dict[str, str], s
             shown.add(file)
             letters = [notes.setdefault(note, _letter(len(notes))) for note in deviations(result, expected)]
             ours = (tables.percent(_number(result["numbers"], name)) for name in columns)
-            name = textwrap.fill(_name(file), width, initial_indent=" ", subsequent_indent=" ")
+            name = textwrap.fill(result_name(file), width, initial_indent=" ", subsequent_indent=" ")
             yield name, *ours, "".join(letters)
 
 
 def deviations(result: dict, expected: dict) -> list[str]:
     """In what a result was made otherwise than the published numbers, a sentence each."""
+    from keras_mrpose.evaluation import compare as comparison
+
     flat = comparison.flat(result["protocol"])
     return [
-        f"{name} is {_short(flat.get(name, 'not given'))}, published: {_short(value)}"
+        f"{name} is {short_value(flat.get(name, 'not given'))}, published: {short_value(value)}"
         for name, value in expected.items()
         if flat.get(name) != value
     ]
@@ -152,13 +132,13 @@ def _depth(backbone: str | None) -> str | None:
     return backbone and backbone.removesuffix("_v1b")
 
 
-def _name(file: str | Path) -> str:
+def result_name(file: str | Path) -> str:
     """A result by its run folder."""
     file = Path(file).absolute()
     return file.parent.name if file.name == "result.json" else f"{file.parent.name}/{file.name}"
 
 
-def _short(value) -> str:
+def short_value(value) -> str:
     """A value for a cell: a hash by its beginning, a size as 256x192."""
     if isinstance(value, str) and len(value) == 64:
         return value[:12]

@@ -57,10 +57,10 @@ def print_coco(ten: dict, joints: dict, found: int, people: int, title: str) -> 
     _joints(console, joints, f"OKS in the {found} of {people} people found")
 
 
-def print_ceiling(rows, metric: str, noise: float, title: str) -> None:
+def print_upper_bound(rows, metric: str, noise: float, title: str) -> None:
     """A line per heatmap size and codec."""
     table = Table(
-        "crop", "heatmap", "codec", metric, "flip test", f"noise {noise:g}", "both", title=f"Ceiling: {title}"
+        "crop", "heatmap", "codec", metric, "flip test", f"noise {noise:g}", "both", title=f"Upper bound: {title}"
     )
     for place, ((height, width), codec, values) in enumerate(rows):
         if place and rows[place - 1][0] != (height, width):

@@ -1,11 +1,10 @@
 """The named experiments: one row each.
 
-`python experiments/run.py train NAME --data DIR` runs one; options change single values, `--recipe modern`
-and `--quick` the recipe.
+`mrpose train NAME --data DIR` runs one; options change single values, `--recipe modern` and `--quick` the recipe.
 
 - `coco-*` and `mpii-*` are the paper's: one for each row of its COCO and MPII tables that is one of the five networks,
-  named after data, network and, from ResNet-101 on, depth (`coco-mrfeanet2`, `mpii-mrfeanet2-r152`). `paper.TABLES` has
-  the published numbers, `paper.COCO_VAL2017.of(experiment)` those of an experiment. Their backbones are the `v1b`
+  named after data, network and, from ResNet-101 on, depth (`coco-mrfeanet2`, `mpii-mrfeanet2-r152`). `tables.TABLES`
+  has the published numbers, `tables.COCO_VAL2017.of(experiment)` those of an experiment. Their backbones are the `v1b`
   variant, the ResNet that the paper's networks are made of: stride on the 3x3, no bias. `resnet50` of
   `keras.applications` strides on the first 1x1, which is another network, with other features from the same file.
   The paper starts from torchvision's ImageNet weights. Where these lie is the user's to say, `--backbone-weights FILE`:
@@ -20,11 +19,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import paper
-
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import lookup
 from keras_mrpose.models import list_models
+from keras_mrpose.paper import tables
 from keras_mrpose.training.config import Experiment, Recipe
 
 # The published recipes (Adam 1e-3, divided by 10 twice); those of MPII serve LSP, for which none is published.
@@ -123,8 +121,8 @@ def _lsp(model: str, backbone: str = "resnet50") -> Experiment:
 
 
 _ROWS = [
-    *(_coco(*row.network) for row in paper.COCO_VAL2017.rows if row.network),
-    *(_mpii(*row.network) for row in paper.MPII.rows if row.network),
+    *(_coco(*row.network) for row in tables.COCO_VAL2017.rows if row.network),
+    *(_mpii(*row.network) for row in tables.MPII.rows if row.network),
     *(_lsp(model) for model in list_models()),
     *(make(model, MOBILE) for make in (_coco, _mpii, _lsp) for model in ("mrheatnet1", "mrfeanet1")),
     DEMO,

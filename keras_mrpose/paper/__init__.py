@@ -1,0 +1,1 @@
+"""The paper's tables, and the experiments that reproduce them: a row each."""
