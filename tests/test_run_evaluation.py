@@ -267,6 +267,11 @@ def mistakes(work, network, drawn, boxes, test_dev, annotations):
     nobody = annotations | {"annotations": nobody}
     written(work / "nobody" / "annotations" / f"person_keypoints_{SPLIT}.json", nobody)
     shutil.copytree(drawn / SPLIT, work / "nobody" / SPLIT)
+    category = annotations["categories"][0] | {"keypoints": [f"joint{number}" for number in range(17)]}
+    (work / "others" / "annotations").mkdir(parents=True)
+    others = annotations | {"categories": [category]}
+    written(work / "others" / "annotations" / f"person_keypoints_{SPLIT}.json", others)
+    shutil.copytree(drawn / SPLIT, work / "others" / SPLIT)
     (work / "lsp" / "images").mkdir(parents=True)
     for number in range(1, 11):
         shutil.copy(drawn / SPLIT / f"{FIRST + 1:012d}.jpg", work / "lsp" / "images" / f"im{number:05d}.jpg")
@@ -291,7 +296,10 @@ MISTAKES = {
     "empty run": (("evaluate", "WORK/empty", "--data", "DATA"), r"has none of best\.keras, last\.keras"),
     "weights of nan": (("evaluate", "WORK/nan.keras", "--data", "DATA"), r"has values that are not finite numbers"),
     "data": (("evaluate", "RUN", "--data", "WORK/gone"), r"data folder .*gone is not there"),
-    "joint count": (("evaluate", "RUN", "--data", "LSP"), r"has 14 joints \(lsp\), the network makes 17"),
+    "no joint in both": (
+        ("evaluate", "RUN", "--data", "WORK/others"),
+        r"has 17 joints \(.*\), the network makes 17 \(coco\), and no name is in both",
+    ),
     "split": ((*EVALUATE, "--split", "x"), r"person_keypoints_x\.json is not there"),
     "nobody": (("evaluate", "RUN", "--data", "WORK/nobody"), r"has no boxes of people in these images"),
     "nobody annotated": (

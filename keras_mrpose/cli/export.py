@@ -46,7 +46,7 @@ def handle(args) -> None:
 
     model = Path(args.model)
     out = Path(args.out or (model if model.is_dir() else model.parent) / "export")
-    formats, budgets = _names(args.formats), _budgets(args.budget)
+    formats, budgets = _names(args.formats), _budgets(args.tolerance)
     require_positive("--people", args.people)
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
     people = data.load(args.data, args.split, skeleton=skeleton, strict=False)

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,7 +87,6 @@ def make_parser(program: str = "mrpose") -> argparse.ArgumentParser:
         prog=program,
         description="Multi-resolution human pose estimation in Keras 3. Without a command: demo.",
         epilog=f"`{program} COMMAND --help` lists a command's options.",
-        formatter_class=partial(argparse.HelpFormatter, max_help_position=26),  # the longest command
     )
     top.set_defaults(program=program, handle=demo.handle, quick=False, run=SAVED / "demo")
     subparsers = top.add_subparsers(metavar="COMMAND")
