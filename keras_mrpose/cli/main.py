@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
     if argv and argv[0] in OLD_SPELLINGS:
         argv[0] = OLD_SPELLINGS[argv[0]]
     arguments = make_parser(program).parse_args(argv)
+    arguments.command_line = " ".join([program, *argv])  # results say how they were made
     try:
         _import_quietly()
         with _messages_on_the_terminal():
