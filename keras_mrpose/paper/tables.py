@@ -38,10 +38,10 @@ class PaperRow:
     @property
     def network(self) -> tuple[str, str] | None:
         """Model and backbone as `keras_mrpose.build` takes them; None for a method that it does not have."""
-        name = re.fullmatch(r"(SimpleBaseline|MR\w+Net[12])(?: (\d+))?(?: \[\d+\])?", self.words["Method"])
+        name = re.fullmatch(r"(SimpleBaseline|MR\w+Net[12])(?: (\d+))?(?: \[\d+\])?", self.words["Method"] or "")
         if name is None:
             return None
-        depth = name[2] or self.words["Backbone"].removeprefix("ResNet-")
+        depth = name[2] or (self.words["Backbone"] or "").removeprefix("ResNet-")
         return name[1].lower(), f"resnet{depth}_v1b"
 
 
