@@ -273,7 +273,7 @@ def test_other_mistakes_with_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"shapes \[\(1, 7\), \(1, 3\)\]; give a network from one image"):
         interpreter.Interpreter(content)
     monkeypatch.setattr(interpreter, "Interpreter", None)
-    with pytest.raises(InputError, match=r"pip install 'keras-mrpose\[litert\]'"):
+    with pytest.raises(InputError, match=r"pip install 'keras_mrpose\[litert\]'"):
         interpreter.Interpreter(content)
 
 

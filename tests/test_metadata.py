@@ -11,7 +11,7 @@ from flatbuffers import number_types as numbers
 
 interpreter = pytest.importorskip("keras_mrpose.runtime.interpreter")
 if interpreter.Interpreter is None:
-    pytest.skip("ai-edge-litert is not installed: pip install 'keras-mrpose[litert]'", allow_module_level=True)
+    pytest.skip("ai-edge-litert is not installed: pip install 'keras_mrpose[litert]'", allow_module_level=True)
 
 from keras_mrpose.export import litert, metadata  # noqa: E402
 

@@ -11,8 +11,8 @@ from keras_mrpose import InputError
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.export import export_litert, onnx, outputs
 
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'keras-mrpose[onnx]')")
-pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras-mrpose[onnx]')")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'keras_mrpose[onnx]')")
+pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras_mrpose[onnx]')")
 
 
 @pytest.mark.slow
@@ -46,6 +46,6 @@ def test_through_the_gate(tmp_path):
 
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "tf2onnx", None)
-    with pytest.raises(InputError, match=r"takes tf2onnx and onnxruntime: pip install 'keras-mrpose\[onnx\]'"):
+    with pytest.raises(InputError, match=r"takes tf2onnx and onnxruntime: pip install 'keras_mrpose\[onnx\]'"):
         export_litert(dotted.network(), tmp_path / "out", "onnx", people=np.full((2, 96, 64, 3), 90, np.float32))
     assert not list(tmp_path.iterdir())

@@ -136,7 +136,7 @@ MISTAKES = {
     "people": ((*EXPORT, "--people", "0"), "--people is 0; give a number of at least 1"),
     "formats": ((*EXPORT, "--formats", "float23"), "Unknown form 'float23'. Did you mean float32"),
     "no formats": ((*EXPORT, "--formats", ","), "No form to export"),
-    "outputs": ((*EXPORT, "--outputs", "heat"), "Unknown output 'heat'"),
+    "outputs": ((*EXPORT, "--outputs", "heat"), "Unknown twin 'heat'"),
     "input type": ((*EXPORT, "--input-type", "int4"), "Unknown input type 'int4'"),
     "deconvolution": ((*EXPORT, "--deconv", "x"), "deconvolution is 'x'"),
     "layer": ((*EXPORT, "--float-layers", "joint"), "float_layers names 'joint'.*did you mean joints"),

@@ -42,7 +42,7 @@ def convert(model: keras.Model) -> Conversion:
 def check_installed() -> None:
     """An `InputError` that says what to install, if something is missing."""
     if onnxruntime is None or tf2onnx is None:
-        raise InputError("Exporting to ONNX takes tf2onnx and onnxruntime: pip install 'keras-mrpose[onnx]'.")
+        raise InputError("Exporting to ONNX takes tf2onnx and onnxruntime: pip install 'keras_mrpose[onnx]'.")
 
 
 class OnnxModel:

@@ -22,7 +22,7 @@ def check_installed() -> None:
     if Interpreter is None:
         raise InputError(
             "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: "
-            "pip install 'keras-mrpose[litert]'."
+            "pip install 'keras_mrpose[litert]'."
         )
 
 
