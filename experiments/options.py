@@ -71,7 +71,9 @@ def train(sub: ArgumentParser) -> None:
     change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
     change.add_argument("--epochs", type=int)
     change.add_argument("--batch-size", type=int)
-    change.add_argument("--accumulate", type=int, metavar="STEPS", help="average their gradients for one update")
+    change.add_argument(
+        "--gradient-accumulation-steps", type=int, metavar="STEPS", help="average their gradients for one update"
+    )
     change.add_argument("--optimizer", help="adam (published) or adamw")
     change.add_argument("--learning-rate", type=float)
     change.add_argument(

@@ -100,7 +100,7 @@ def train(options) -> None:
     import keras_mrpose
     from keras_mrpose import skeletons
     from keras_mrpose.errors import lookup
-    from keras_mrpose.training import hosts
+    from keras_mrpose.training import distributed
 
     experiment = configs.EXPERIMENTS[lookup("experiment", options.experiment, configs.EXPERIMENTS)]
     if options.quick:
@@ -109,8 +109,8 @@ def train(options) -> None:
         experiment = configs.with_recipe(experiment, options.recipe)
     recipe = _given(
         options,
-        "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "ema",
-        "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
+        "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "learning_rate", "weight_decay", "schedule",
+        "warmup", "ema", "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
     )  # fmt: skip
     fields = _given(options, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **fields)
@@ -125,7 +125,7 @@ def train(options) -> None:
         experiment = replace(experiment, skeleton=own)
         print(f"skeleton {own.name}: {', '.join(own.joints)}")
     print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
-    with hosts.join(options.hosts, options.host_index) as joined:
+    with distributed.join(options.hosts, options.host_index) as process_group:
         keras_mrpose.train(
             experiment,
             people,
@@ -137,7 +137,7 @@ def train(options) -> None:
             save_every=options.save_every * 60,
             on_bad_record=options.on_bad_record,
             strategy=options.strategy,
-            hosts=joined,
+            process_group=process_group,
         )
     print(f"curves:   tensorboard --logdir {run}")
     print(f"numbers:  python experiments/run.py evaluate {run} --data {sources.folders(options.data)[0]}")

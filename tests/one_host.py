@@ -14,7 +14,7 @@ import numpy as np
 from micro import EXPERIMENT_OF_ALL, micro, people_of
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import callbacks, hosts, train
+from keras_mrpose.training import callbacks, distributed, train
 
 
 class Dying(callbacks.TimeLimit):
@@ -41,8 +41,8 @@ def main(folder, run, result, addresses="", index=0, die=None, patience=120, rat
     people, validation = people_of(folder)
     experiment = replace(EXPERIMENT_OF_ALL, recipe=replace(EXPERIMENT_OF_ALL.recipe, learning_rate=rate))
     try:
-        with hosts.join(addresses, index, patience) if addresses else hosts.ProcessGroup() as joined:
-            history = train.train(experiment, people, validation.take(slice(7)), run, hosts=joined, **options)
+        with distributed.join(addresses, index, patience) if addresses else distributed.ProcessGroup() as joined:
+            history = train.train(experiment, people, validation.take(slice(7)), run, process_group=joined, **options)
             values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in models[0].variables}
             values |= {v.path: keras.ops.convert_to_numpy(v) for v in models[0].optimizer.variables}
             np.savez(result, history=json.dumps(history), **values)

@@ -29,7 +29,7 @@ from keras_mrpose import data
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import hosts, meeting
+from keras_mrpose.training import distributed
 
 CHILD = Path(__file__).with_name("one_host.py")
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
@@ -54,7 +54,7 @@ def free_addresses(count=2):
 
 
 def test_addresses():
-    assert meeting.addresses("a.b:1, [::1]:22,c:65535") == ["a.b:1", "[::1]:22", "c:65535"]
+    assert distributed.addresses("a.b:1, [::1]:22,c:65535") == ["a.b:1", "[::1]:22", "c:65535"]
 
 
 @pytest.mark.parametrize(
@@ -72,29 +72,29 @@ def test_addresses():
 )
 def test_wrong_addresses(given, words):
     with pytest.raises(InputError, match=re.escape(words)):
-        meeting.addresses(given)
+        distributed.addresses(given)
 
 
 def test_alone():
     """Without --hosts nothing is joined, under any backend."""
-    with hosts.join(None, None) as alone:
-        assert (alone.first, alone.shard, alone.devices, alone.of_first(7)) == (True, (0, 1), 1, 7)
-        assert alone.arrays_of_first([np.ones(2)])[0].tolist() == [1, 1]
+    with distributed.join(None, None) as alone:
+        assert (alone.is_main, alone.shard, alone.devices, alone.broadcast(7)) == (True, (0, 1), 1, 7)
+        assert alone.broadcast_arrays([np.ones(2)])[0].tolist() == [1, 1]
         alone.check_same("this", "something")
-    with pytest.raises(InputError, match="--host-index is of no use without --hosts"):
-        hosts.join(None, 0)
+    with pytest.raises(InputError, match="host_index is of no use without hosts"):
+        distributed.join(None, 0)
 
 
 def test_another_backend():
     with pytest.raises(InputError, match=r"need Keras' JAX backend, this is tensorflow; .* KERAS_BACKEND=jax"):
-        hosts.join("a:1,b:2", 0)
+        distributed.join("a:1,b:2", 0)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--hosts", "a:1,b:2", "--host-index", "0"), "need Keras' JAX backend"),
-        (("--host-index", "0"), "of no use without --hosts"),
+        (("--host-index", "0"), "of no use without hosts"),
     ],
 )
 def test_command_line(run, drawn, tmp_path, capfd, options, words):
@@ -108,7 +108,7 @@ def met(lists, patience=20.0):
 
     def process(index):
         try:
-            results[index] = meeting.rendezvous(lists[index], index, patience)
+            results[index] = distributed.rendezvous(lists[index], index, patience)
         except InputError as error:
             results[index] = str(error)
 
@@ -126,13 +126,13 @@ def test_meeting_joins_process_0_with_each_other():
     assert [len(part) for part in lines] == [2, 1, 1]
     for index in (1, 2):
         lines[0][index - 1].sendall(f"you are {index}\n".encode())
-        assert meeting.recv_line(lines[index][0]) == f"you are {index}"
+        assert distributed.recv_line(lines[index][0]) == f"you are {index}"
     for line in (line for part in lines for line in part):
         assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):  # Linux
             keep = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             idle, pause, times = (line.getsockopt(socket.IPPROTO_TCP, name) for name in keep)
-            assert idle + pause * times == meeting.PEER_TIMEOUT
+            assert idle + pause * times == distributed.PEER_TIMEOUT
         assert line.gettimeout() is None  # a training may be quiet for hours
         line.close()
 
@@ -147,26 +147,26 @@ def test_meeting_by_ipv6():
 def test_meeting_with_other_lists():
     listed = free_addresses(3)
     first, second = met([listed, listed[:2]], patience=5.0)
-    assert f"{listed[1]} was started with --hosts" in first and ",".join(listed) in second
+    assert f"{listed[1]} was started with hosts=" in first and ",".join(listed) in second
 
 
 def test_nobody_there():
     listed = free_addresses()
     begin = time.monotonic()
     with pytest.raises(InputError, match=f"{listed[1]} was not there in time; start process 1"):
-        meeting.rendezvous(listed, 0, 1.0)
+        distributed.rendezvous(listed, 0, 1.0)
     with pytest.raises(InputError, match=f"Process 0 at {listed[0]} did not call in time"):
-        meeting.rendezvous(listed, 1, 1.0)
+        distributed.rendezvous(listed, 1, 1.0)
     assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("words", [b"GET / HTTP/1.0\r\n\r\n", b"80\n", b"[80]\n"])
 def test_strangers_are_sent_away(words):
     listed, lines = free_addresses(), []
-    other = threading.Thread(target=lambda: lines.extend(meeting.rendezvous(listed, 1, 5.0)))
+    other = threading.Thread(target=lambda: lines.extend(distributed.rendezvous(listed, 1, 5.0)))
     other.start()
     call_as_a_stranger(listed[1], words)
-    lines.extend(meeting.rendezvous(listed, 0, 5.0))
+    lines.extend(distributed.rendezvous(listed, 0, 5.0))
     other.join()
     assert len(lines) == 2
     for line in lines:
@@ -182,7 +182,7 @@ def test_a_stranger_at_an_address_is_nobody():
         listed = [*free_addresses(1), f"127.0.0.1:{server.getsockname()[1]}"]
         threading.Thread(target=answer).start()
         with pytest.raises(InputError, match="was not there in time; start process 1"):
-            meeting.rendezvous(listed, 0, 0.5)
+            distributed.rendezvous(listed, 0, 0.5)
 
 
 def test_who_has_met_is_told_that_another_is_not_there():
@@ -214,10 +214,10 @@ def test_a_line_that_breaks_in_any_way_is_a_closed_one():
     one, other = socket.socketpair()
     with one, other:
         one.settimeout(0.01)
-        assert meeting.recv_line(one) == ""
+        assert distributed.recv_line(one) == ""
         other.sendall(b"a word\n")
         other.close()
-        assert [meeting.recv_line(one), meeting.recv_line(one)] == ["a word", ""]
+        assert [distributed.recv_line(one), distributed.recv_line(one)] == ["a word", ""]
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -227,7 +227,7 @@ def test_port_in_use(index):
         socket.create_server(("", int(listed[index].partition(":")[2]))),
         pytest.raises(InputError, match=f"{listed[index]} cannot be used"),
     ):
-        meeting.rendezvous(listed, index, 1.0)
+        distributed.rendezvous(listed, index, 1.0)
 
 
 # --- the watch ----------------------------------------------------------------------------------------------------
@@ -242,14 +242,14 @@ def watched(monkeypatch):
         told.append(code)
         sys.exit()  # the thread
 
-    def watch(joined, original=hosts.ProcessGroup._watch):
+    def watch(joined, original=distributed.ProcessGroup._watch):
         with contextlib.suppress(SystemExit):
             original(joined)
 
-    monkeypatch.setattr(hosts.ProcessGroup, "_watch", watch)
-    monkeypatch.setattr(hosts, "jax", SimpleNamespace(distributed=SimpleNamespace(shutdown=lambda: None)))
-    monkeypatch.setattr(hosts.os, "write", lambda descriptor, words: told.append((descriptor, words.decode())))
-    monkeypatch.setattr(hosts.os, "_exit", leave)
+    monkeypatch.setattr(distributed.ProcessGroup, "_watch", watch)
+    monkeypatch.setattr(distributed, "jax", SimpleNamespace(distributed=SimpleNamespace(shutdown=lambda: None)))
+    monkeypatch.setattr(distributed.os, "write", lambda descriptor, words: told.append((descriptor, words.decode())))
+    monkeypatch.setattr(distributed.os, "_exit", leave)
 
     def make(index=0, others=2):
         lines, ends = zip(*[socket.socketpair() for _ in range(others)], strict=True)
@@ -257,7 +257,7 @@ def watched(monkeypatch):
         for end in ends:
             end.settimeout(10)
         before = set(threading.enumerate())
-        joined = hosts.ProcessGroup(
+        joined = distributed.ProcessGroup(
             others + 1, index, lines, tuple(f"process {i} at a:{i}" for i in range(1, others + 1))
         )
         watches.append((joined, *set(threading.enumerate()) - before))
@@ -290,10 +290,10 @@ def test_process_0_waits_for_all_and_tells_them(watched):
     one.sendall(b"through\n")
     leaving.start()
     two.settimeout(0.2)
-    assert meeting.recv_line(two) == ""  # no word yet
+    assert distributed.recv_line(two) == ""  # no word yet
     two.settimeout(10)
     two.sendall(b"through\n")
-    assert [meeting.recv_line(end) for end in run.ends] == ["through", "through"]
+    assert [distributed.recv_line(end) for end in run.ends] == ["through", "through"]
     one.close(), two.close()  # through: no loss
     leaving.join(3)
     assert not leaving.is_alive() and run.told == []
@@ -303,7 +303,7 @@ def test_another_process_waits_for_process_0_and_hangs_up(watched):
     run = watched(1, 1)
     leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
     leaving.start()
-    assert meeting.recv_line(run.ends[0]) == "through"
+    assert distributed.recv_line(run.ends[0]) == "through"
     leaving.join(0.2)
     assert leaving.is_alive()
     run.ends[0].sendall(b"through\n")
@@ -317,21 +317,21 @@ def test_a_process_that_is_gone_is_told_to_the_others(watched):
     gone, other = run.ends
     gone.close()
     words = "process 1 at a:1 is gone (its own output may say why)"
-    assert meeting.recv_line(other) == f"lost {words}"
+    assert distributed.recv_line(other) == f"lost {words}"
     time.sleep(0.1)
-    assert hosts.LOST not in run.told  # JAX's service would end under the other one
+    assert distributed.LOST not in run.told  # JAX's service would end under the other one
     other.close()
-    assert soon(lambda: hosts.LOST in run.told)
-    assert run.told == [(2, f"error: {words}; start all processes again with --resume.\n"), 1]
+    assert soon(lambda: distributed.LOST in run.told)
+    assert run.told == [(2, f"error: {words}; start all processes again with resume=True.\n"), 1]
 
 
 def test_what_process_0_tells_is_said_once_and_the_scratch_goes(watched, tmp_path):
     run = watched(1, 1)
     run.joined._scratch = tmp_path / "scratch"
     run.joined._scratch.mkdir()
-    run.ends[0].sendall(b"lost process 0 has stopped: go on with --resume\n")
-    assert soon(lambda: hosts.LOST in run.told)
-    assert run.told == [(2, "error: process 0 has stopped: go on with --resume.\n"), 1]
+    run.ends[0].sendall(b"lost process 0 has stopped: go on with resume=True\n")
+    assert soon(lambda: distributed.LOST in run.told)
+    assert run.told == [(2, "error: process 0 has stopped: go on with resume=True.\n"), 1]
     assert not list(tmp_path.iterdir())
 
 
@@ -345,7 +345,7 @@ def test_a_process_that_fails_says_why(watched, error, words):
     leaving = threading.Thread(target=run.joined.__exit__, args=(type(error), error, None))
     leaving.start()
     for end in run.ends:
-        assert meeting.recv_line(end) == f"lost process 0 has stopped: {words}"
+        assert distributed.recv_line(end) == f"lost process 0 has stopped: {words}"
         end.sendall(b"lost another one, too\n")
         end.close()
     leaving.join(3)
@@ -360,7 +360,7 @@ def test_a_broken_computation_lets_the_watch_say_who_is_gone(watched):
     leaving.start()
     time.sleep(0.1)
     run.ends[0].close()
-    assert soon(lambda: hosts.LOST in run.told)
+    assert soon(lambda: distributed.LOST in run.told)
     assert "error: process 1 at a:1 is gone" in run.told[0][1]
     run.joined._closed.set()
     leaving.join(3)
@@ -369,8 +369,8 @@ def test_a_broken_computation_lets_the_watch_say_who_is_gone(watched):
 def test_a_signal_is_passed_on_to_process_0(watched):
     first, other = watched(0, 1), watched(1, 1)
     with first.joined.interruption() as stop, other.joined.interruption() as passed:
-        passed._note(signal.SIGTERM, None)
-        word = meeting.recv_line(other.ends[0])
+        passed._catch(signal.SIGTERM, None)
+        word = distributed.recv_line(other.ends[0])
         assert word == "signal SIGTERM" and passed.signal is None
         first.ends[0].sendall(f"{word}\nsignal SIGINT\n".encode())
         assert soon(lambda: stop.signal is not None)
@@ -519,8 +519,8 @@ def test_the_death_of_one_ends_the_others_and_all_go_on(drawn, trained, tmp_path
     done = ended(processes, 60)
     assert time.monotonic() - begin < 30
     assert done.codes[dying] == -signal.SIGKILL
-    assert done.codes[1 - dying] == hosts.LOST
-    assert re.search(rf"error: process {dying} at 127\.0\.0\.1:\d+ is gone .*--resume", done.outputs[1 - dying])
+    assert done.codes[1 - dying] == distributed.LOST
+    assert re.search(rf"error: process {dying} at 127\.0\.0\.1:\d+ is gone .*resume=True", done.outputs[1 - dying])
     again = ended(start(drawn, tmp_path / "run", tmp_path / "again", resume=True))
     assert again.codes == [0, 0], again.outputs
     for index in (0, 1):
@@ -536,7 +536,7 @@ def test_the_death_of_one_ends_the_others_and_all_go_on(drawn, trained, tmp_path
 def test_a_stop_within_an_epoch_is_saved_by_process_0(drawn, trained, tmp_path, asked):
     """Whichever process gets the signal: the state is saved, all end, and go on to the same end."""
     stopped = ended(start(drawn, tmp_path / "run", tmp_path / "s", each={asked: {"die": ["SIGTERM", 1]}}))
-    assert stopped.codes == [130, hosts.LOST], stopped.outputs
+    assert stopped.codes == [130, distributed.LOST], stopped.outputs
     assert "process 0 has stopped: stopped by SIGTERM; the training is saved after batch" in stopped.outputs[1]
     again = ended(start(drawn, tmp_path / "run", tmp_path / "again", resume=True))
     assert again.codes == [0, 0], again.outputs
@@ -549,6 +549,6 @@ def test_other_options_are_refused(drawn, trained, tmp_path):
     """Another learning rate would leave the weights of two processes apart without a word."""
     run = shutil.copytree(trained / "two", tmp_path / "run")
     done = ended(start(drawn, run, tmp_path / "x", overwrite=True, each={1: {"rate": 1e-3}}))
-    assert done.codes == [hosts.LOST, 2], done.outputs
+    assert done.codes == [distributed.LOST, 2], done.outputs
     assert "Process 1 has an experiment, recipe or people other than process 0's" in done.outputs[1]
     assert (run / "last.keras").exists()
