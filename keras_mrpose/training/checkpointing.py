@@ -226,19 +226,25 @@ class Interruption:
     changed.
     """
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self):
         self.signal: signal.Signals | None = None
         self._previous = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._catch) or signal.SIG_DFL
         return self
 
     def __exit__(self, *error) -> None:
         self._restore()
+
+    def requested(self) -> signal.Signals | None:
+        """The signal that asks to stop now, None if there is none."""
+        return self.signal
 
     def _catch(self, number: int, frame) -> None:
         self.signal = signal.Signals(number)
@@ -298,18 +304,21 @@ class SaveState(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Save if it is time."""
         self.step += 1
+        stop = self.interruption.requested()
         if self.step == self.steps:
-            self._stop_if_asked(self.before_last)
+            if stop:
+                self._save_and_stop(self.before_last)
             if batch + 1 < self.steps:  # `fit` would take as many as in a whole epoch
                 self.cut = self.model.stop_training = True
-        elif self.interruption.signal:
-            self._stop_if_asked(self._state(self.epoch, self.step))
+        elif stop:
+            self._save_and_stop(self._state(self.epoch, self.step))
         elif self.seconds is not None and time.monotonic() - self.saved >= self.seconds:
             self._save(self._state(self.epoch, self.step))
 
     def stop_in_validation(self) -> None:
         """Raise `Stopped` if the training is asked to stop; for long work between two callbacks."""
-        self._stop_if_asked(self.before_last)
+        if self.interruption.requested():
+            self._save_and_stop(self.before_last)
 
     def on_test_batch_end(self, batch, logs=None):
         """Stop without the rest of the validation."""
@@ -322,7 +331,7 @@ class SaveState(keras.callbacks.Callback):
         self.before_last = None
         state = self._state(epoch + 1, 0)
         self._save(state)
-        if self.interruption.signal and epoch + 1 < self.params["epochs"]:
+        if self.interruption.requested() and epoch + 1 < self.params["epochs"]:
             self._stop(state)
 
     def _state(self, epoch: int, step: int) -> State:
@@ -334,10 +343,9 @@ class SaveState(keras.callbacks.Callback):
         self.states.write(state)
         self.saved = time.monotonic()
 
-    def _stop_if_asked(self, state: State) -> None:
-        if self.interruption.signal:
-            self._save(state)
-            self._stop(state)
+    def _save_and_stop(self, state: State) -> None:
+        self._save(state)
+        self._stop(state)
 
     def _stop(self, state: State) -> None:
         number = self.interruption.signal

@@ -7,48 +7,46 @@ else about a training changes, except batch norm (`keras_mrpose.models.normaliza
 
 **Several machines:** one process on each, Keras' JAX backend. Every process is given the same list of addresses and its
 index in it, and does the same as all others, each with its share of every batch; only process 0, the main one, writes
-files. While they train, a TCP connection is open from process 0 to each other one, and a thread ends the process when
-another one is lost: a closed connection is noticed at once, a machine or network that is gone within `PEER_TIMEOUT`
-seconds, by TCP's keep-alive. JAX's coordination service, at process 0's address, is set not to end processes
-(``jax_enable_recoverability``): its own watch aborts with a stack of C++ functions, and lets a process that fails wait
-minutes for the others.
+files. Connecting, and noticing that a process is lost, is `jax.distributed`: it aborts the others with a message of its
+own and exit code 134, at once or after `HEARTBEAT_TIMEOUT`. What JAX does not have is here:
+
+- a check that all processes were given the same (`ProcessGroup.check_same`), which refuses in all of them;
+- one sentence for people: before JAX can abort, and when a computation breaks because another process is gone;
+- a stop by Ctrl-C, where JAX's preemption service knows SIGTERM only: whichever process gets one of them, all save
+  and end at the same step;
+- a check of the coordinator's port, as JAX ends in a segmentation fault where it is in use.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import json
-import os
-import select
-import shutil
+import logging
 import signal
 import socket
 import tempfile
-import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose.errors import InputError
-from keras_mrpose.training.checkpointing import Interruption
+from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.training.checkpointing import Interruption, Stopped
 
 jax = None
 if keras.backend.backend() == "jax":  # only then it has to be installed
     jax = importlib.import_module("jax")
     multihost_utils = importlib.import_module("jax.experimental.multihost_utils")
 
+_LOG = logging.getLogger(__name__)
 STRATEGIES = ("auto", "none", "mirrored")
 CONNECT_TIMEOUT = 300  # seconds in which all processes have to be started
-PEER_TIMEOUT = 30  # seconds until a machine that does not answer is given up
-LOST = 1  # exit code of a process that has lost another one
-_ADVICE = "start all processes again with resume=True"
+HEARTBEAT_TIMEOUT = 20  # seconds until a machine that does not answer is given up
+SHUTDOWN_TIMEOUT = 10  # seconds that a process which fails waits for the others
 
 
 def devices(name: str, batch_size: int) -> tf.distribute.Strategy:
@@ -119,25 +117,15 @@ def per_sample(loss: keras.losses.Loss, model: keras.Model) -> keras.losses.Loss
 class ProcessGroup:
     """The processes of a training, as one of them sees it; ``ProcessGroup()`` is a single process.
 
-    In a ``with`` statement the processes end together: without an error after the last one is through; with one, the
-    others get the reason, say it, and end with the exit code `LOST`.
+    In a ``with`` statement the processes end together. If one ends with an error of its own, JAX aborts the others.
 
     Args:
         count: how many processes there are.
         index: which one this is; only process 0 writes files.
-        lines: connections to the others: of process 0 to all, of every other one to process 0.
-        names: what is said about the other end of each.
     """
 
-    def __init__(self, count: int = 1, index: int = 0, lines: tuple = (), names: tuple[str, ...] = ()):
+    def __init__(self, count: int = 1, index: int = 0):
         self.count, self.index = count, index
-        self._names = dict(zip(lines, names, strict=True))
-        self._through, self._all_through, self._closed = set(), threading.Event(), threading.Event()
-        self._ending = False
-        self._scratch: str | None = None
-        self._interruption: Interruption | None = None
-        if lines:
-            threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -155,37 +143,38 @@ class ProcessGroup:
         return self.index == 0
 
     def broadcast(self, value: int) -> int:
-        """Process 0's value, for all. A call of all processes."""
+        """The main process's value, in all. All processes have to call it."""
         if self.count == 1:
             return value
         return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
     def broadcast_arrays(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Process 0's arrays, for all: another kind of machine rounds otherwise. A call of all processes."""
+        """The main process's arrays, in all: other hardware rounds differently. All processes have to call it."""
         return arrays if self.count == 1 else multihost_utils.broadcast_one_to_all(arrays)
 
     def check_same(self, text: str, what: str) -> None:
-        """An `InputError` in each process whose text is not process 0's. A call of all processes."""
-        own = zlib.crc32(text.encode()) & 0x7FFFFFFF
-        if self.broadcast(own) != own:
-            raise InputError(f"Process {self.index} has {what} other than process 0's; give all processes the same.")
+        """Raise an `InputError` in all processes if the text is not the same in all. All processes have to call it."""
+        if self.count == 1:
+            return
+        hashes = multihost_utils.process_allgather(np.int32(zlib.crc32(text.encode()) & 0x7FFFFFFF))
+        for other in np.flatnonzero(hashes != hashes[0]):
+            raise InputError(f"Process {other} has {what} other than process 0's; give all processes the same.")
 
     @contextmanager
     def folder(self, run: Path) -> Iterator[Path]:
-        """Where this process writes: process 0 into the run folder, the others into one that is thrown away.
+        """Where this process writes: the main one to the run folder, the others to a temporary directory.
 
-        All do the same, since JAX computes with the variables of all processes in all of them, or waits for ever.
+        All do the same: under JAX a computation with the network's variables needs all processes, or it never ends.
         """
         if self.is_main:
             yield run
         else:
-            with tempfile.TemporaryDirectory() as self._scratch:
-                yield Path(self._scratch)
+            with tempfile.TemporaryDirectory() as scratch:
+                yield Path(scratch)
 
     def interruption(self) -> Interruption:
-        """Catches signals; those of other processes are sent to process 0, which stops all when it has saved."""
-        self._interruption = Interruption() if self.is_main else _ForwardedInterruption(self._say)
-        return self._interruption
+        """What catches Ctrl-C and SIGTERM; with several processes, those that come to any of them."""
+        return Interruption() if self.count == 1 else _GroupInterruption()
 
     def __enter__(self) -> ProcessGroup:
         return self
@@ -193,90 +182,52 @@ class ProcessGroup:
     def __exit__(self, kind, error, trace) -> None:
         if self.count == 1:
             return
-        if error is None:
-            if not self.is_main:
-                self._say("through")
-            self._all_through.wait()  # or the watch ends this process
-            if self.is_main:
-                self._say("through")
-        else:
-            if isinstance(error, Exception) and not isinstance(error, InputError):
-                self._closed.wait(5)  # a broken computation: another process is gone, and the watch will say which
-            self._ending = True  # for a reason of its own, which has to be said here
-            self._say(f"lost process {self.index} has stopped: {_one_line(error)}")
-        if self.is_main:
-            self._closed.wait(5)  # the others leave JAX's coordination service before it ends with this process
-        else:
+        if error is None or isinstance(error, Stopped):
+            multihost_utils.sync_global_devices("end of the training")  # the main process may still be writing
             jax.distributed.shutdown()
-            for line in self._names:
-                with suppress(OSError):  # process 0 may be gone
-                    line.shutdown(socket.SHUT_RDWR)  # `close` would wait for the watch to let go
-
-    def _say(self, word: str, but: socket.socket | None = None) -> None:
-        for line in self._names:
-            if line is not but:
-                with suppress(OSError):  # closed meanwhile: the watch knows
-                    line.sendall(word.encode() + b"\n")
-
-    def _asked_to_stop(self, name: str) -> None:
-        if self._interruption is not None and self._interruption.signal is None:
-            self._interruption.signal = signal.Signals[name]
-
-    def _watch(self) -> None:
-        """Until the lines are closed: take the others' words, end this process when one is lost."""
-        open_lines = set(self._names)
-        while open_lines:
-            ready, _, _ = select.select(open_lines, [], [])
-            for line in ready:
-                word = recv_line(line)
-                if word == "through":
-                    self._through.add(line)
-                    if len(self._through) == len(self._names):
-                        self._all_through.set()
-                elif word.startswith("signal "):
-                    self._asked_to_stop(word.removeprefix("signal "))
-                elif not word and (self._ending or line in self._through):
-                    open_lines.remove(line)
-                elif not self._ending:
-                    reason = word.removeprefix("lost ") or f"{self._names[line]} is gone (its own output may say why)"
-                    self._say(f"lost {reason}", but=line)
-                    advice = "" if "resume=True" in reason else f"; {_ADVICE}"
-                    os.write(2, f"error: {reason}{advice}.\n".encode())
-                    if self.is_main:
-                        _drain(open_lines, 5)
-                    if self._scratch:
-                        shutil.rmtree(self._scratch, ignore_errors=True)
-                    os._exit(LOST)
-        self._closed.set()
+        elif isinstance(error, jax.errors.JaxRuntimeError):
+            raise InputError(
+                f"The computation with the other processes broke off ({short_message(error)}); one of them may be "
+                "gone, and its own output may say why; start all processes again with resume=True."
+            ) from error
 
 
-class _ForwardedInterruption(Interruption):
-    """Sends signals to process 0, which stops all."""
+class _GroupInterruption(Interruption):
+    """A stop of several processes at the same step, by JAX's preemption service, which catches SIGTERM itself."""
 
-    def __init__(self, say: Callable[[str], None]):
+    SIGNALS = (signal.SIGINT,)
+
+    def __init__(self):
         super().__init__()
-        self.say = say
+        self._requests = 0
 
     def _catch(self, number: int, frame) -> None:
-        self.say(f"signal {signal.Signals(number).name}")
         self._restore()
+        signal.raise_signal(signal.SIGTERM)
+
+    def requested(self) -> signal.Signals | None:
+        """SIGTERM at the step on which all agree. All processes have to call it equally often."""
+        self._requests += 1
+        if self.signal is None and multihost_utils.reached_preemption_sync_point(self._requests):
+            self.signal = signal.SIGTERM
+        return self.signal
 
 
-def join(hosts: str | None, index: int | None, patience: float = CONNECT_TIMEOUT) -> ProcessGroup:
-    """Meet the other processes; from then on Keras spreads every batch over the devices of all. Before any computation.
+def join(hosts: str | None, host_index: int | None, timeout: int = CONNECT_TIMEOUT) -> ProcessGroup:
+    """Connect to the other processes; then Keras spreads every batch over the devices of all. Before any computation.
 
     Args:
-        hosts: addresses of all processes, ``"a:port,b:port"``, the same in each; JAX's coordination service takes the
-            first, the others take calls of process 0. None is this process alone.
-        index: which of them is this process's.
-        patience: seconds in which all have to be there.
+        hosts: addresses of all processes, ``"a:port,b:port"``, the same in each; at the first one the others find
+            JAX's coordination service. None is this process alone.
+        host_index: which of them is this process's.
+        timeout: seconds in which all have to be there, or JAX aborts.
 
     Raises:
-        InputError: another backend than JAX, an address or index that cannot be, or a process that is not there in
-            time or was given other addresses.
+        InputError: another backend than JAX, an address or index that cannot be, a port in use, or a process that was
+            given other addresses.
     """
     if hosts is None:
-        if index is not None:
+        if host_index is not None:
             raise InputError("host_index is of no use without hosts; give the addresses of all machines.")
         return ProcessGroup()
     if jax is None:
@@ -285,35 +236,29 @@ def join(hosts: str | None, index: int | None, patience: float = CONNECT_TIMEOUT
             "set the environment variable KERAS_BACKEND=jax."
         )
     listed = addresses(hosts)
-    if index is None or not 0 <= index < len(listed):
-        raise InputError(f"host_index is {index}; give this machine's place in hosts, 0 to {len(listed) - 1}.")
-    lines = rendezvous(listed, index, patience)
-    others = [i for i in range(len(listed)) if i] if index == 0 else [0]
-    joined = ProcessGroup(len(listed), index, lines, tuple(f"process {i} at {listed[i]}" for i in others))
+    if host_index is None or not 0 <= host_index < len(listed):
+        raise InputError(f"host_index is {host_index}; give this machine's place in hosts, 0 to {len(listed) - 1}.")
+    if host_index == 0:
+        check_port(listed[0])
+    _LOG.info(
+        "Process %d of %d connects at %s. If another one is not there within %d s, or is lost later, JAX aborts this "
+        "one (exit code 134): see what the others say, and start all again with resume=True.",
+        host_index, len(listed), listed[0], timeout,
+    )  # fmt: skip
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_recoverability", True)
     jax.distributed.initialize(
         listed[0],
         len(listed),
-        index,
+        host_index,
         cluster_detection_method="deactivate",  # under Slurm it would take one GPU of this machine only
-        initialization_timeout=int(patience),
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
     )
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    return joined
-
-
-def _drain(lines: set[socket.socket], seconds: float) -> None:
-    """Wait for the other ends to close: with process 0 ends JAX's service, which aborts those who still use it."""
-    end = time.monotonic() + seconds
-    while lines and (left := end - time.monotonic()) > 0:
-        ready, _, _ = select.select(lines, [], [], left)
-        lines = {line for line in lines if line not in ready or recv_line(line)}
-
-
-def _one_line(error: BaseException) -> str:
-    """The message of an error that ends a process."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    group = ProcessGroup(len(listed), host_index)
+    group.check_same(",".join(listed), "hosts")
+    return group
 
 
 def addresses(hosts: str) -> list[str]:
@@ -330,106 +275,11 @@ def addresses(hosts: str) -> list[str]:
     return listed
 
 
-def rendezvous(listed: list[str], index: int, patience: float) -> tuple[socket.socket, ...]:
-    """Open lines: of process 0 to all others in their order, of every other process to process 0."""
-    end = time.monotonic() + patience
-    with _server(listed[index]) as server:  # process 0: to see that JAX can have the port
-        if index:
-            return (_called(server, listed, index, end),)
-    lines = []
-    try:
-        for i, address in enumerate(listed[1:], start=1):
-            lines.append(_call(address, listed, i, end))
-    except InputError:
-        for line in lines:
-            line.close()
-        raise
-    return tuple(lines)
-
-
-def _server(address: str) -> socket.socket:
+def check_port(address: str) -> None:
+    """Raise an `InputError` if the port of an address of this machine is in use."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        port = int(address.rpartition(":")[2])
-        return socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        socket.create_server(("", int(address.rpartition(":")[2])), family=family, dualstack_ipv6=both).close()
     except OSError as error:
         raise InputError(f"{address} cannot be used here ({error.strerror}); give another port in hosts.") from None
-
-
-def _call(address: str, listed: list[str], index: int, end: float) -> socket.socket:
-    """Process 0's line to process `index`, which may not be there yet."""
-    name, _, port = address.rpartition(":")
-    while (left := end - time.monotonic()) > 0:
-        try:
-            line = socket.create_connection((name.strip("[]"), int(port)), timeout=min(left, 5))
-        except OSError:
-            time.sleep(0.2)
-            continue
-        if _agreed(line, listed, address):
-            return line
-        time.sleep(0.2)
-    raise InputError(
-        f"{address} was not there in time; start process {index} on it, and see that its port can be reached."
-    )
-
-
-def _called(server: socket.socket, listed: list[str], index: int, end: float) -> socket.socket:
-    """The line on which process 0 calls process `index`; other callers are sent away."""
-    while (left := end - time.monotonic()) > 0:
-        server.settimeout(left)
-        try:
-            line, _ = server.accept()
-        except TimeoutError:
-            break
-        line.settimeout(min(left, 5))
-        if _agreed(line, listed, "Process 0"):
-            return line
-    raise InputError(
-        f"Process 0 at {listed[0]} did not call in time; start it, and see that it can reach {listed[index]}."
-    )
-
-
-def _agreed(line: socket.socket, listed: list[str], name: str) -> bool:
-    """Whether the other end is one of these processes; a line to any other is closed.
-
-    Raises:
-        InputError: it is one, but was given other addresses.
-    """
-    theirs = _exchange(line, listed)
-    if theirs == listed:
-        _keep_alive(line)
-        return True
-    line.close()
-    if theirs:
-        raise InputError(f"{name} was started with hosts={','.join(theirs)}; give all processes the same.")
-    return False
-
-
-def _exchange(line: socket.socket, listed: list[str]) -> list[str]:
-    """The other end's list of addresses, for this one; empty if it is none of these processes."""
-    try:
-        line.sendall(json.dumps(listed).encode() + b"\n")
-        theirs = json.loads(recv_line(line))
-    except (OSError, ValueError):
-        return []
-    return theirs if isinstance(theirs, list) and all(isinstance(address, str) for address in theirs) else []
-
-
-def _keep_alive(line: socket.socket) -> None:
-    line.settimeout(None)
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", PEER_TIMEOUT // 3), ("TCP_KEEPINTVL", PEER_TIMEOUT // 6), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, name):  # macOS has them under other names, and its own pace
-            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def recv_line(line: socket.socket) -> str:
-    """The next word; "" when the line is closed or broken."""
-    word = b""
-    try:
-        while not word.endswith(b"\n") and (byte := line.recv(1)):
-            word += byte
-    except OSError:  # reset by the other end, or given up by the keep-alive
-        return ""
-    return word.decode(errors="replace").strip()
