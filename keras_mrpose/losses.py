@@ -1,4 +1,4 @@
-"""The training loss: squared error of the heatmaps, joints without a label left out."""
+"""The training loss: mean squared error of the heatmaps over labelled joints."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class HeatmapMSE(keras.losses.Loss):
     all joints, labelled or not, as in the published code; per sample, because Keras and `MirroredStrategy` average
     over samples themselves.
 
-    With `hardest`, the mean is over those joints of each person whose ``mean over pixels of (weight * difference)**2``
-    are the highest (online hard keypoint mining). One without a label has 0, so that it is among them only where there
-    are fewer labels, and counts as 0 then: as many joints as there are give the plain loss.
+    With `ohkm_topk` (online hard keypoint mining) the mean is over those joints of each person whose ``mean over
+    pixels of (weight * difference)**2`` is highest. A joint without a label has 0: it is among them only if there are
+    fewer labels, and then counts as 0. `ohkm_topk` equal to the number of joints gives the plain loss.
 
     Args:
-        codec: makes the target heatmaps; the same object that decodes the network's output.
-        hardest: how many joints of each person; 0 is all.
+        codec: encodes the target heatmaps; the same object that decodes the network's output.
+        ohkm_topk: how many joints of each person; 0 is all.
 
     Call arguments:
         target: ``(batch, joints, 4)``: x, y (heatmap pixels), weight, reference_length (not used here).
         heatmaps: ``(batch, height, width, joints)``, the network's output.
 
-    Source: the published code; hard keypoints are of Chen et al., "Cascaded Pyramid Network for Multi-Person Pose
-    Estimation", CVPR 2018, section 3.2 (8 of COCO's 17).
+    Source: the published code; hard keypoint mining is from Chen et al., "Cascaded Pyramid Network for Multi-Person
+    Pose Estimation", CVPR 2018, section 3.2 (8 of COCO's 17).
     """
 
     def __init__(self, codec: Codec | None = None, ohkm_topk: int = 0, name: str = "heatmap_mse", **kwargs):
@@ -47,11 +47,11 @@ class HeatmapMSE(keras.losses.Loss):
         return 0.5 * ops.mean(joints, axis=1)
 
     def get_config(self) -> dict:
-        """The arguments that make this loss again."""
+        """The arguments of this loss."""
         codec = keras.saving.serialize_keras_object(self.codec)
-        return {**super().get_config(), "codec": codec, "hardest": self.ohkm_topk}
+        return {**super().get_config(), "codec": codec, "ohkm_topk": self.ohkm_topk}
 
     @classmethod
     def from_config(cls, config: dict) -> HeatmapMSE:
-        """The inverse of `get_config`."""
+        """A loss from `get_config`."""
         return cls(**{**config, "codec": keras.saving.deserialize_keras_object(config["codec"])})

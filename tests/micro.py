@@ -21,7 +21,9 @@ EXPERIMENT = Experiment(
 # with all that a training can carry along; an epoch ends between two updates
 EXPERIMENT_OF_ALL = replace(
     EXPERIMENT,
-    recipe=replace(EXPERIMENT.recipe, epochs=3, optimizer="adamw", weight_decay=0.1, ema=0.9, accumulate=3),
+    recipe=replace(
+        EXPERIMENT.recipe, epochs=3, optimizer="adamw", weight_decay=0.1, ema=0.9, gradient_accumulation_steps=3
+    ),
 )
 STEPS = 4  # 19 drawn people in batches of 4
 

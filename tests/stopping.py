@@ -14,7 +14,7 @@ import micro
 
 from keras_mrpose.cli import main as command_line
 from keras_mrpose.paper import experiments
-from keras_mrpose.training import checkpointing, saving, train
+from keras_mrpose.training import checkpointing, train
 
 COMMAND = ("train", "micro", "--save-every", "0", "--resume")
 
@@ -39,8 +39,8 @@ class Trigger:
 def watch(trigger):
     """Have these functions tell the trigger, before they do their work and after it."""
     for owner, name, event in (
-        (saving.SaveState, "on_train_batch_end", "train"),
-        (saving.SaveState, "on_test_batch_end", "test"),
+        (checkpointing.SaveState, "on_train_batch_end", "train"),
+        (checkpointing.SaveState, "on_test_batch_end", "test"),
         (checkpointing.np, "savez", "write"),
         (checkpointing.os, "fsync", "write"),
         (checkpointing.os, "replace", "write"),

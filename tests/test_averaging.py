@@ -18,10 +18,9 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import saving, train
-from keras_mrpose.training.checkpointing import States, capture
+from keras_mrpose.training import checkpointing, train
+from keras_mrpose.training.checkpointing import States, Stopped, capture
 from keras_mrpose.training.distributed import devices
-from keras_mrpose.training.interruption import Stopped
 from keras_mrpose.training.optimization import AveragedWeights, precise_bn_batches
 
 RECIPE = dataclasses.replace(EXPERIMENT.recipe, optimizer="adamw", weight_decay=0.05, ema=0.9)
@@ -230,7 +229,7 @@ def models(monkeypatch):
 @pytest.mark.parametrize("call", [3, 9])
 def test_a_stop_leaves_the_weights(call, tables, models, tmp_path, monkeypatch):
     """While statistics are recomputed, which then ends, and in the validation: saved and in the model are its own."""
-    stop, after, calls = saving.SaveState.stop_in_validation, [], []
+    stop, after, calls = checkpointing.SaveState.stop_in_validation, [], []
 
     def stops(self):
         calls.append(call)
@@ -238,7 +237,7 @@ def test_a_stop_leaves_the_weights(call, tables, models, tmp_path, monkeypatch):
             self.interruption.signal = signal.SIGTERM
         stop(self)
 
-    monkeypatch.setattr(saving.SaveState, "stop_in_validation", stops)
+    monkeypatch.setattr(checkpointing.SaveState, "stop_in_validation", stops)
     monkeypatch.setattr(
         train.Throughput, "on_train_batch_end", lambda self, batch, logs=None: after.append(capture(self.model))
     )

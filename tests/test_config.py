@@ -40,7 +40,7 @@ ODD = Experiment(
     recipe=Recipe(
         epochs=3,
         batch_size=5,
-        accumulate=2,
+        gradient_accumulation_steps=2,
         optimizer="adamw",
         learning_rate=2e-3,
         weight_decay=0.1,
@@ -71,7 +71,7 @@ def test_defaults_are_the_published_coco_recipe():
         recipe.weight_decay,
         recipe.warmup,
         recipe.ema,
-        recipe.accumulate,
+        recipe.gradient_accumulation_steps,
         recipe.ohkm_topk,
     )
     assert extras == ("adam", 0, 0, 0, 1, 0)
@@ -131,8 +131,8 @@ def test_every_field_is_saved_with_its_own_value(tmp_path):
         (Recipe, "ema", 1.0),
         (Recipe, "ema", -0.1),
         (Recipe, "ema", math.nan),
-        (Recipe, "accumulate", 0),
-        (Recipe, "accumulate", 1.5),
+        (Recipe, "gradient_accumulation_steps", 0),
+        (Recipe, "gradient_accumulation_steps", 1.5),
         (Recipe, "ohkm_topk", -1),
         (Recipe, "ohkm_topk", 1.5),
         (Recipe, "milestones", (0.9, 0.5)),

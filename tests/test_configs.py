@@ -202,7 +202,7 @@ def test_recipe_is_the_published_one(name):
         recipe=Recipe(
             epochs=epochs,
             batch_size=batch,
-            accumulate=1,
+            gradient_accumulation_steps=1,
             optimizer="adam",
             learning_rate=1e-3,
             weight_decay=0.0,

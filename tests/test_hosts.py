@@ -1,10 +1,9 @@
-"""Several machines: how processes meet, what each reads, and that two of them train as one does.
+"""Several machines: their addresses, what each reads, and that two of them train as one does.
 
 What needs JAX and two processes is in `one_host.py`, started here on loopback: a start takes many seconds, so that one
 training answers many questions.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -14,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +27,7 @@ from keras_mrpose import data
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import hosts, meeting
+from keras_mrpose.training import distributed
 
 CHILD = Path(__file__).with_name("one_host.py")
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
@@ -50,11 +48,11 @@ def free_addresses(count=2):
     return listed
 
 
-# --- addresses and meeting ----------------------------------------------------------------------------------------
+# --- addresses ----------------------------------------------------------------------------------------------------
 
 
 def test_addresses():
-    assert meeting.addresses("a.b:1, [::1]:22,c:65535") == ["a.b:1", "[::1]:22", "c:65535"]
+    assert distributed.addresses("a.b:1, [::1]:22,c:65535") == ["a.b:1", "[::1]:22", "c:65535"]
 
 
 @pytest.mark.parametrize(
@@ -72,29 +70,29 @@ def test_addresses():
 )
 def test_wrong_addresses(given, words):
     with pytest.raises(InputError, match=re.escape(words)):
-        meeting.addresses(given)
+        distributed.addresses(given)
 
 
 def test_alone():
     """Without --hosts nothing is joined, under any backend."""
-    with hosts.join(None, None) as alone:
-        assert (alone.first, alone.shard, alone.devices, alone.of_first(7)) == (True, (0, 1), 1, 7)
-        assert alone.arrays_of_first([np.ones(2)])[0].tolist() == [1, 1]
+    with distributed.join(None, None) as alone:
+        assert (alone.is_main, alone.shard, alone.devices, alone.broadcast(7)) == (True, (0, 1), 1, 7)
+        assert alone.broadcast_arrays([np.ones(2)])[0].tolist() == [1, 1]
         alone.check_same("this", "something")
-    with pytest.raises(InputError, match="--host-index is of no use without --hosts"):
-        hosts.join(None, 0)
+    with pytest.raises(InputError, match="host_index is of no use without hosts"):
+        distributed.join(None, 0)
 
 
 def test_another_backend():
     with pytest.raises(InputError, match=r"need Keras' JAX backend, this is tensorflow; .* KERAS_BACKEND=jax"):
-        hosts.join("a:1,b:2", 0)
+        distributed.join("a:1,b:2", 0)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--hosts", "a:1,b:2", "--host-index", "0"), "need Keras' JAX backend"),
-        (("--host-index", "0"), "of no use without --hosts"),
+        (("--host-index", "0"), "of no use without hosts"),
     ],
 )
 def test_command_line(run, drawn, tmp_path, capfd, options, words):
@@ -102,279 +100,58 @@ def test_command_line(run, drawn, tmp_path, capfd, options, words):
     commands.refused(run, arguments, words, {"DRAWN": drawn, "WORK": tmp_path}, capfd)
 
 
-def met(lists, patience=20.0):
-    """What each of the processes gets that meet with these lists of addresses: lines, or the words of an error."""
-    results = [None] * len(lists)
-
-    def process(index):
-        try:
-            results[index] = meeting.rendezvous(lists[index], index, patience)
-        except InputError as error:
-            results[index] = str(error)
-
-    threads = [threading.Thread(target=process, args=(index,)) for index in range(len(lists))]
-    for thread in reversed(threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
-def test_meeting_joins_process_0_with_each_other():
-    listed = free_addresses(3)
-    lines = met([listed] * 3)
-    assert [len(part) for part in lines] == [2, 1, 1]
-    for index in (1, 2):
-        lines[0][index - 1].sendall(f"you are {index}\n".encode())
-        assert meeting.recv_line(lines[index][0]) == f"you are {index}"
-    for line in (line for part in lines for line in part):
-        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # Linux
-            keep = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-            idle, pause, times = (line.getsockopt(socket.IPPROTO_TCP, name) for name in keep)
-            assert idle + pause * times == meeting.PEER_TIMEOUT
-        assert line.gettimeout() is None  # a training may be quiet for hours
-        line.close()
-
-
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_meeting_by_ipv6():
-    listed = [address.replace("127.0.0.1", "[::1]") for address in free_addresses()]
-    (line,), (other,) = met([listed] * 2)
-    line.close(), other.close()
-
-
-def test_meeting_with_other_lists():
-    listed = free_addresses(3)
-    first, second = met([listed, listed[:2]], patience=5.0)
-    assert f"{listed[1]} was started with --hosts" in first and ",".join(listed) in second
-
-
-def test_nobody_there():
-    listed = free_addresses()
-    begin = time.monotonic()
-    with pytest.raises(InputError, match=f"{listed[1]} was not there in time; start process 1"):
-        meeting.rendezvous(listed, 0, 1.0)
-    with pytest.raises(InputError, match=f"Process 0 at {listed[0]} did not call in time"):
-        meeting.rendezvous(listed, 1, 1.0)
-    assert time.monotonic() - begin < 10
-
-
-@pytest.mark.parametrize("words", [b"GET / HTTP/1.0\r\n\r\n", b"80\n", b"[80]\n"])
-def test_strangers_are_sent_away(words):
-    listed, lines = free_addresses(), []
-    other = threading.Thread(target=lambda: lines.extend(meeting.rendezvous(listed, 1, 5.0)))
-    other.start()
-    call_as_a_stranger(listed[1], words)
-    lines.extend(meeting.rendezvous(listed, 0, 5.0))
-    other.join()
-    assert len(lines) == 2
-    for line in lines:
-        line.close()
-
-
-def test_a_stranger_at_an_address_is_nobody():
-    def answer():
-        with server.accept()[0] as line:
-            line.sendall(b"SSH-2.0\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        listed = [*free_addresses(1), f"127.0.0.1:{server.getsockname()[1]}"]
-        threading.Thread(target=answer).start()
-        with pytest.raises(InputError, match="was not there in time; start process 1"):
-            meeting.rendezvous(listed, 0, 0.5)
-
-
-def test_who_has_met_is_told_that_another_is_not_there():
-    """By the end of its line: it would wait for ever."""
-    listed = free_addresses(3)
-    first, (second,) = met([listed] * 2, patience=0.5)
-    assert f"{listed[2]} was not there in time; start process 2" in first
-    second.settimeout(5)
-    assert second.recv(1) == b""
-    second.close()
-
-
-def call_as_a_stranger(address, words):
-    name, _, port = address.partition(":")
-    for _ in range(100):
-        try:
-            with socket.create_connection((name, int(port)), timeout=1) as line:
-                line.sendall(words)
-                with contextlib.suppress(ConnectionResetError):  # sent away with something unread
-                    while line.recv(100):
-                        pass
-                return
-        except ConnectionRefusedError:  # not there yet
-            time.sleep(0.01)
-
-
-def test_a_line_that_breaks_in_any_way_is_a_closed_one():
-    """Reset by the other end, or given up by the keep-alive, which is a timeout."""
-    one, other = socket.socketpair()
-    with one, other:
-        one.settimeout(0.01)
-        assert meeting.recv_line(one) == ""
-        other.sendall(b"a word\n")
-        other.close()
-        assert [meeting.recv_line(one), meeting.recv_line(one)] == ["a word", ""]
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_port_in_use(index):
-    listed = free_addresses()
+def test_port_in_use():
+    (address,) = free_addresses(1)
+    distributed.check_port(address)
     with (
-        socket.create_server(("", int(listed[index].partition(":")[2]))),
-        pytest.raises(InputError, match=f"{listed[index]} cannot be used"),
+        socket.create_server(("", int(address.partition(":")[2]))),
+        pytest.raises(InputError, match=f"{address} cannot be used"),
     ):
-        meeting.rendezvous(listed, index, 1.0)
+        distributed.check_port(address)
 
 
-# --- the watch ----------------------------------------------------------------------------------------------------
+# --- what JAX does not have ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """Makes one of several processes: its `Hosts`, the other ends of its lines, and what it says when it ends."""
-    opened, watches, told = [], [], []
-
-    def leave(code):
-        told.append(code)
-        sys.exit()  # the thread
-
-    def watch(joined, original=hosts.ProcessGroup._watch):
-        with contextlib.suppress(SystemExit):
-            original(joined)
-
-    monkeypatch.setattr(hosts.ProcessGroup, "_watch", watch)
-    monkeypatch.setattr(hosts, "jax", SimpleNamespace(distributed=SimpleNamespace(shutdown=lambda: None)))
-    monkeypatch.setattr(hosts.os, "write", lambda descriptor, words: told.append((descriptor, words.decode())))
-    monkeypatch.setattr(hosts.os, "_exit", leave)
-
-    def make(index=0, others=2):
-        lines, ends = zip(*[socket.socketpair() for _ in range(others)], strict=True)
-        opened.extend((*lines, *ends))
-        for end in ends:
-            end.settimeout(10)
-        before = set(threading.enumerate())
-        joined = hosts.ProcessGroup(
-            others + 1, index, lines, tuple(f"process {i} at a:{i}" for i in range(1, others + 1))
-        )
-        watches.append((joined, *set(threading.enumerate()) - before))
-        return SimpleNamespace(joined=joined, ends=ends, told=told)
-
-    yield make
-    for joined, _ in watches:
-        joined._ending = True
-    for line in opened:
-        with contextlib.suppress(OSError):
-            line.shutdown(socket.SHUT_RDWR)
-    for _, watch in watches:
-        watch.join(10)
-    for line in opened:
-        line.close()
+def test_a_signal_stops_all_at_the_step_that_they_agree_on(monkeypatch):
+    """Ctrl-C becomes the SIGTERM that JAX waits for; a second one does what it did before."""
+    came = []
+    service = SimpleNamespace(reached_preemption_sync_point=lambda step: step == 3)
+    monkeypatch.setattr(distributed, "multihost_utils", service, raising=False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in numbers}
+    try:
+        with distributed.ProcessGroup(2, 1).interruption() as interruption:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            assert came == [signal.SIGTERM, signal.SIGINT]
+            asked = [interruption.requested() for _ in range(4)]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert asked == [None, None, signal.SIGTERM, signal.SIGTERM]
 
 
-def soon(condition):
-    """Whether it comes true while others work."""
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_all_processes_refuse_what_one_has_otherwise(index, monkeypatch):
+    others = {"process_allgather": lambda value: np.array([value, value, value + 1])}
+    monkeypatch.setattr(distributed, "multihost_utils", SimpleNamespace(**others), raising=False)
+    with pytest.raises(InputError, match="Process 2 has a recipe other than process 0's; give all processes the same"):
+        distributed.ProcessGroup(3, index).check_same("this", "a recipe")
+    others["process_allgather"] = lambda value: np.array([value, value])
+    monkeypatch.setattr(distributed, "multihost_utils", SimpleNamespace(**others), raising=False)
+    distributed.ProcessGroup(2, index % 2).check_same("this", "a recipe")
 
 
-def test_process_0_waits_for_all_and_tells_them(watched):
-    run = watched()
-    one, two = run.ends
-    leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
-    one.sendall(b"through\n")
-    leaving.start()
-    two.settimeout(0.2)
-    assert meeting.recv_line(two) == ""  # no word yet
-    two.settimeout(10)
-    two.sendall(b"through\n")
-    assert [meeting.recv_line(end) for end in run.ends] == ["through", "through"]
-    one.close(), two.close()  # through: no loss
-    leaving.join(3)
-    assert not leaving.is_alive() and run.told == []
-
-
-def test_another_process_waits_for_process_0_and_hangs_up(watched):
-    run = watched(1, 1)
-    leaving = threading.Thread(target=run.joined.__exit__, args=(None, None, None))
-    leaving.start()
-    assert meeting.recv_line(run.ends[0]) == "through"
-    leaving.join(0.2)
-    assert leaving.is_alive()
-    run.ends[0].sendall(b"through\n")
-    leaving.join(3)
-    run.ends[0].settimeout(2)
-    assert not leaving.is_alive() and run.ends[0].recv(1) == b"" and run.told == []
-
-
-def test_a_process_that_is_gone_is_told_to_the_others(watched):
-    run = watched()
-    gone, other = run.ends
-    gone.close()
-    words = "process 1 at a:1 is gone (its own output may say why)"
-    assert meeting.recv_line(other) == f"lost {words}"
-    time.sleep(0.1)
-    assert hosts.LOST not in run.told  # JAX's service would end under the other one
-    other.close()
-    assert soon(lambda: hosts.LOST in run.told)
-    assert run.told == [(2, f"error: {words}; start all processes again with --resume.\n"), 1]
-
-
-def test_what_process_0_tells_is_said_once_and_the_scratch_goes(watched, tmp_path):
-    run = watched(1, 1)
-    run.joined._scratch = tmp_path / "scratch"
-    run.joined._scratch.mkdir()
-    run.ends[0].sendall(b"lost process 0 has stopped: go on with --resume\n")
-    assert soon(lambda: hosts.LOST in run.told)
-    assert run.told == [(2, "error: process 0 has stopped: go on with --resume.\n"), 1]
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [(InputError("a file\n  is missing."), "a file is missing"), (KeyboardInterrupt(), "KeyboardInterrupt")],
-)
-def test_a_process_that_fails_says_why(watched, error, words):
-    """Its own error stands: it is not ended because the others then leave."""
-    run = watched()
-    leaving = threading.Thread(target=run.joined.__exit__, args=(type(error), error, None))
-    leaving.start()
-    for end in run.ends:
-        assert meeting.recv_line(end) == f"lost process 0 has stopped: {words}"
-        end.sendall(b"lost another one, too\n")
-        end.close()
-    leaving.join(3)
-    assert not leaving.is_alive() and run.told == []
-
-
-def test_a_broken_computation_lets_the_watch_say_who_is_gone(watched):
-    """What JAX raises says less; the watch is given time to hear it."""
-    run = watched(1, 1)
-    error = RuntimeError("connection closed by peer")
-    leaving = threading.Thread(target=run.joined.__exit__, args=(RuntimeError, error, None))
-    leaving.start()
-    time.sleep(0.1)
-    run.ends[0].close()
-    assert soon(lambda: hosts.LOST in run.told)
-    assert "error: process 1 at a:1 is gone" in run.told[0][1]
-    run.joined._closed.set()
-    leaving.join(3)
-
-
-def test_a_signal_is_passed_on_to_process_0(watched):
-    first, other = watched(0, 1), watched(1, 1)
-    with first.joined.interruption() as stop, other.joined.interruption() as passed:
-        passed._note(signal.SIGTERM, None)
-        word = meeting.recv_line(other.ends[0])
-        assert word == "signal SIGTERM" and passed.signal is None
-        first.ends[0].sendall(f"{word}\nsignal SIGINT\n".encode())
-        assert soon(lambda: stop.signal is not None)
-        assert stop.signal == signal.SIGTERM
+def test_a_broken_computation_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(distributed, "jax", SimpleNamespace(errors=SimpleNamespace(JaxRuntimeError=RuntimeError)))
+    with (
+        pytest.raises(InputError, match=r"broke off \(closed by peer\); .* start all processes again with resume=True"),
+        distributed.ProcessGroup(2, 1),
+    ):
+        raise RuntimeError("closed by peer")
+    with pytest.raises(InputError, match="of its own"), distributed.ProcessGroup(2, 1):
+        raise InputError("of its own")
 
 
 # --- what each process reads --------------------------------------------------------------------------------------
@@ -512,15 +289,15 @@ def test_process_0_writes(trained):
 @needs_jax
 @pytest.mark.parametrize("dying", [1, 0])
 def test_the_death_of_one_ends_the_others_and_all_go_on(drawn, trained, tmp_path, dying):
-    """kill -9 in the second epoch: the other one says who is gone and ends; started again, the end is the same."""
+    """kill -9 in the second epoch: the other one ends, with a sentence; started again, the end is the same."""
     processes = start(drawn, tmp_path / "run", tmp_path / "died", each={dying: {"die": ["SIGKILL", 2]}})
     processes[dying].wait(timeout=300)
     begin = time.monotonic()
     done = ended(processes, 60)
     assert time.monotonic() - begin < 30
     assert done.codes[dying] == -signal.SIGKILL
-    assert done.codes[1 - dying] == hosts.LOST
-    assert re.search(rf"error: process {dying} at 127\.0\.0\.1:\d+ is gone .*--resume", done.outputs[1 - dying])
+    assert done.codes[1 - dying] in (-signal.SIGABRT, 2)
+    assert "start all again with resume=True" in done.outputs[1 - dying]
     again = ended(start(drawn, tmp_path / "run", tmp_path / "again", resume=True))
     assert again.codes == [0, 0], again.outputs
     for index in (0, 1):
@@ -533,14 +310,26 @@ def test_the_death_of_one_ends_the_others_and_all_go_on(drawn, trained, tmp_path
 @pytest.mark.slow
 @needs_jax
 @pytest.mark.parametrize("asked", [0, 1])
-def test_a_stop_within_an_epoch_is_saved_by_process_0(drawn, trained, tmp_path, asked):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_stop_is_saved_and_ends_all(drawn, trained, tmp_path, asked, name):
     """Whichever process gets the signal: the state is saved, all end, and go on to the same end."""
-    stopped = ended(start(drawn, tmp_path / "run", tmp_path / "s", each={asked: {"die": ["SIGTERM", 1]}}))
-    assert stopped.codes == [130, hosts.LOST], stopped.outputs
-    assert "process 0 has stopped: stopped by SIGTERM; the training is saved after batch" in stopped.outputs[1]
+    stopped = ended(start(drawn, tmp_path / "run", tmp_path / "s", each={asked: {"die": [name, 1]}}))
+    assert stopped.codes == [130, 130], stopped.outputs
+    for output in stopped.outputs:
+        assert re.search("stopped by SIGTERM; the training is saved after (batch|epoch)", output)
     again = ended(start(drawn, tmp_path / "run", tmp_path / "again", resume=True))
     assert again.codes == [0, 0], again.outputs
     equal(values(tmp_path / "again-1.npz")[1], values(trained / "two-0.npz")[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@needs_jax
+def test_an_error_of_one_ends_the_others(drawn, tmp_path):
+    """It is said by the process that has it; nobody waits for ever."""
+    processes = start(drawn, tmp_path / "run", tmp_path / "x", each={1: {"die": ["error", 2]}})
+    done = ended(processes, 120)
+    assert "error: a mistake of one process" in done.outputs[1]
+    assert 0 not in done.codes, done.outputs
 
 
 @pytest.mark.slow
@@ -549,6 +338,7 @@ def test_other_options_are_refused(drawn, trained, tmp_path):
     """Another learning rate would leave the weights of two processes apart without a word."""
     run = shutil.copytree(trained / "two", tmp_path / "run")
     done = ended(start(drawn, run, tmp_path / "x", overwrite=True, each={1: {"rate": 1e-3}}))
-    assert done.codes == [hosts.LOST, 2], done.outputs
-    assert "Process 1 has an experiment, recipe or people other than process 0's" in done.outputs[1]
+    assert done.codes == [2, 2], done.outputs
+    for output in done.outputs:
+        assert "error: Process 1 has an experiment, recipe or people other than process 0's" in output
     assert (run / "last.keras").exists()

@@ -16,19 +16,19 @@ CASES = {
     "adam": {},
     "adamw": {"weight_decay": 0.3},
     "ema": {"use_ema": True, "ema_momentum": 0.15},
-    "gathered": {"accumulate": 3},
-    "all": {"weight_decay": 0.3, "use_ema": True, "ema_momentum": 0.15, "accumulate": 3},
+    "gathered": {"gradient_accumulation_steps": 3},
+    "all": {"weight_decay": 0.3, "use_ema": True, "ema_momentum": 0.15, "gradient_accumulation_steps": 3},
 }
 
 
-def reference(start, gradients, rates, epsilon, weight_decay=0.0, ema_momentum=0.0, accumulate=1, **_):
+def reference(start, gradients, rates, epsilon, weight_decay=0.0, ema_momentum=0.0, gradient_accumulation_steps=1, **_):
     """Kingma and Ba, algorithm 1; Loshchilov and Hutter, algorithm 2; weights and average after each step."""
     x = average = start.astype(np.float64)
     m = v = gathered = 0.0
     for step, g in enumerate(gradients):
         gathered = gathered + g
-        if (step + 1) % accumulate == 0:
-            t, g, gathered = (step + 1) // accumulate, gathered / accumulate, 0.0
+        if (step + 1) % gradient_accumulation_steps == 0:
+            t, g, gathered = (step + 1) // gradient_accumulation_steps, gathered / gradient_accumulation_steps, 0.0
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             deviation = np.sqrt(v / (1 - 0.999**t)) + epsilon
             x = x - rates[step] * (m / (1 - 0.9**t) / deviation + weight_decay * x)
@@ -138,10 +138,12 @@ def test_the_end_of_a_fit_leaves_the_weights():
 
 
 def test_it_is_saved_with_a_model():
-    optimizer = Adam(2e-3, accumulate=4, epsilon=1e-10, weight_decay=0.1, use_ema=True, ema_momentum=0.9)
+    optimizer = Adam(
+        2e-3, gradient_accumulation_steps=4, epsilon=1e-10, weight_decay=0.1, use_ema=True, ema_momentum=0.9
+    )
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is Adam and again.get_config() == optimizer.get_config()
-    assert (again.accumulate, again.epsilon, again.weight_decay, again.use_ema, again.ema_momentum) == (
+    assert (again.steps_per_update, again.epsilon, again.weight_decay, again.use_ema, again.ema_momentum) == (
         *(4, 1e-10, 0.1, True, 0.9),
     )
     assert float(again.learning_rate) == np.float32(2e-3)
@@ -170,7 +172,7 @@ def test_steps_that_overflow_are_left_out(float16):
 
     The step is left out whole: weights, moments, average, gathered gradients, count; and the scale is halved.
     """
-    model = one_layer(Adam(RATE, **{**CASES["all"], "accumulate": 2}))
+    model = one_layer(Adam(RATE, **{**CASES["all"], "gradient_accumulation_steps": 2}))
     scaled, inner = model.optimizer, model.optimizer.inner_optimizer
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer) and type(inner) is Adam
     x = np.random.default_rng(2).normal(size=(8, 4)).astype(np.float32)
@@ -206,7 +208,7 @@ def test_two_devices_give_what_one_gives():
     trained = []
     for strategy in ("none", "mirrored"):
         with devices(strategy, batch_size=6).scope():
-            model = one_layer(Adam(RATE, **{**CASES["all"], "accumulate": 2}))
+            model = one_layer(Adam(RATE, **{**CASES["all"], "gradient_accumulation_steps": 2}))
         data = tf.data.Dataset.from_generator(
             lambda: iter(batches), output_signature=(tf.TensorSpec((6, 4)), tf.TensorSpec((6, 2)))
         )

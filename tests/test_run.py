@@ -180,7 +180,7 @@ def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
     changes = {
         "epochs": 3,
         "batch_size": 5,
-        "accumulate": 2,
+        "gradient_accumulation_steps": 2,
         "optimizer": "adamw",
         "learning_rate": 2e-3,
         "weight_decay": 0.1,
@@ -225,7 +225,7 @@ def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
     options = ("--quick", "--batch-size", 2, "--time-limit", 3, "--run", work / "quick")
     assert call(run, "train", "COCO-MRHeatNet1", "--data", drawn_by_command, *options) == 0
     ((experiment, passed),) = found
-    assert passed.pop("hosts").count == 1
+    assert passed.pop("process_group").count == 1
     assert experiment.model == "mrheatnet1"
     assert experiment.recipe == experiments.QUICK.__class__(**{**vars(experiments.QUICK), "batch_size": 2})
     assert passed == {

@@ -142,15 +142,16 @@ def test_an_unknown_choice(tables):
         pipeline.batches(tables[0], SIZE, 3, on_bad_record="ignore")
 
 
-def test_training_past_bad_records(spoilt, tables, tmp_path, capsys):
+def test_training_past_bad_records(spoilt, tables, tmp_path, caplog):
     """The run folder lists them, and the last line tells."""
     people, run = tables[1], tmp_path / "run"
+    caplog.set_level("INFO")
     history = train.train(micro.EXPERIMENT, people, data.load(spoilt, "val"), run, on_bad_record="skip", time_limit=0.0)
     assert np.isfinite(history["loss"]).all()
     records = json.loads((run / "skipped.json").read_text())
     bad = set(people.ids[bad_rows(people)].tolist())
     assert records and {one["person"] for one in records} <= bad
-    assert re.search(rf"images cannot be read, .*; all are in {run}/skipped\.json", capsys.readouterr().out)
+    assert re.search(rf"images cannot be read, .*; all are in {run}/skipped\.json", caplog.text)
 
 
 def test_a_resumed_run_goes_on_with_the_list(tmp_path, monkeypatch):
@@ -170,11 +171,12 @@ def test_a_resumed_run_goes_on_with_the_list(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "skipped.json").read_text()) == written
 
 
-def test_a_clean_training_lists_nothing(tmp_path, capsys):
+def test_a_clean_training_lists_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
     callback = callbacks.ListSkipped(tmp_path, Skipped())
     callback.on_train_batch_end(0)
     callback.on_train_end()
-    assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir()) and not caplog.records
 
 
 def test_nothing_is_learnt_from_a_skipped_record(tables):

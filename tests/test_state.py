@@ -31,9 +31,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import checkpointing, saving, train
-from keras_mrpose.training.checkpointing import State, States
-from keras_mrpose.training.interruption import Interruption, Stopped
+from keras_mrpose.training import checkpointing, train
+from keras_mrpose.training.checkpointing import Interruption, State, States, Stopped
 
 EPOCHS = EXPERIMENT.recipe.epochs
 
@@ -48,11 +47,12 @@ def example(epoch, step=0):
         "optimizer/adam/iteration": np.int64(7 * epoch),
         "metrics/pck/correct": np.arange(4),
     }
-    return State(epoch, step, {"loss": [0.1 + 0.2, 1e-300][:epoch]}, {"training": "a" * 64}, variables)
+    return State(epoch, step, {"loss": [0.1 + 0.2, 1e-300][:epoch]}, {"training": "a" * 64}, "caffe", variables)
 
 
 def equal(one, other):
-    assert (one.epoch, one.step, one.history, one.origin) == (other.epoch, other.step, other.history, other.origin)
+    for name in ("epoch", "step", "history", "data_hash", "preprocessing"):
+        assert getattr(one, name) == getattr(other, name)
     assert one.variables.keys() == other.variables.keys()
     for name, value in one.variables.items():
         assert np.asarray(value).dtype == other.variables[name].dtype, name
@@ -98,12 +98,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_generation_is_told_and_the_older_taken(written, damage, capsys):
+def test_a_damaged_generation_is_told_and_the_older_taken(written, damage, caplog):
     older, newest = sorted(written.iterdir())
     newest.write_bytes(DAMAGES[damage](newest.read_bytes()))
     states = States(written)
     equal(example(1, 12), states.newest())
-    assert capsys.readouterr().err == f"{newest} is damaged; going back to the state before it.\n"
+    assert caplog.messages == [f"{newest} is damaged; going back to the state before it."]
     states.write(example(1, 30))  # the training goes on: the damaged one leaves, though it is of a later epoch
     assert names(written) == ["00001-0000012", "00001-0000030"]
     older.write_bytes(DAMAGES[damage](older.read_bytes()))
@@ -369,7 +369,7 @@ def killer(tables):
     def build(experiment, people, steps, preprocessing=None):
         if "model" not in kept:
             model = kept["model"] = real_build(experiment, people, steps, preprocessing)
-            saving.build_metrics(model)
+            checkpointing.build_metrics(model)
             kept["beginning"] = checkpointing.capture(model)
         noise = np.random.default_rng(1)
         for variable in checkpointing._variables(kept["model"]).values():
@@ -384,12 +384,12 @@ def killer(tables):
         patch.setattr(train.networks, "build", micro)
         patch.setattr(train.pipeline, "batches", batches)
         patch.setattr(train, "build", build)
-        for name in ("Images", "BatchNormGuard"):  # have no state
+        for name in ("PreviewImages", "BatchNormGuard"):  # have no state
             patch.setattr(train, name, lambda *arguments: keras.callbacks.Callback())
         patch.setattr(checkpointing.os, "fsync", lambda descriptor: None)  # is for power cuts
         for owner, name in (
-            (saving.SaveState, "on_train_batch_end"),
-            (saving.SaveState, "on_test_batch_end"),
+            (checkpointing.SaveState, "on_train_batch_end"),
+            (checkpointing.SaveState, "on_test_batch_end"),
             (checkpointing.os, "fsync"),
             (checkpointing.os, "replace"),
             (Path, "unlink"),
@@ -423,7 +423,7 @@ def weights(path):
 def assert_same(run, unbroken):
     """Weights, optimizer, averages, metrics, history, best and last network, and the curves."""
     found, expected = (States(folder / "state").newest() for folder in (run, unbroken.run))
-    assert (found.epoch, found.step, found.origin) == (expected.epoch, expected.step, expected.origin)
+    assert (found.epoch, found.step, found.data_hash) == (expected.epoch, expected.step, expected.data_hash)
     assert found.variables.keys() == expected.variables.keys()
     for name, value in expected.variables.items():
         np.testing.assert_array_equal(found.variables[name], value, err_msg=name)
@@ -497,14 +497,14 @@ def test_a_kill_at_every_moment_changes_nothing(killer, unbroken, tables, tmp_pa
         shutil.rmtree(tmp_path / "run")
 
 
-def test_a_damaged_state_costs_steps_only(killer, unbroken, tables, tmp_path, capsys):
+def test_a_damaged_state_costs_steps_only(killer, unbroken, tables, tmp_path, caplog):
     """Also when it was that of an epoch's end: `best.keras` and `history.json` are then ahead."""
     run = tmp_path / "run"
     train.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=0.0)
     newest = max((run / "state").iterdir())
     newest.write_bytes(flipped(newest.read_bytes(), 0.7))
     train.train(EXPERIMENT, *tables, run, resume=True)
-    assert f"{newest} is damaged" in capsys.readouterr().err
+    assert f"{newest} is damaged" in caplog.text
     assert_same(run, unbroken)
 
 
@@ -548,7 +548,7 @@ def test_a_disk_that_is_full_at_once_leaves_nothing(killer, tables, tmp_path, mo
 )
 def test_a_stop_saves_and_says_how_to_go_on(event, count, where, killer, unbroken, tables, tmp_path, monkeypatch):
     """At any batch's end, without a later one, and not the rest of a validation."""
-    original, calls = getattr(saving.SaveState, event), []
+    original, calls = getattr(checkpointing.SaveState, event), []
 
     def asked(self, *arguments, **options):
         calls.append(event)
@@ -558,13 +558,13 @@ def test_a_stop_saves_and_says_how_to_go_on(event, count, where, killer, unbroke
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(saving.SaveState, event, asked)
+        patch.setattr(checkpointing.SaveState, event, asked)
         with pytest.raises(Stopped) as stopped:
             train.train(EXPERIMENT, *tables, run)
     assert len(calls) == count
     assert (
         str(stopped.value)
-        == f"stopped by SIGTERM; the training is saved after {where} in {run}/state: go on with --resume"
+        == f"stopped by SIGTERM; the training is saved after {where} in {run}/state: go on with resume=True"
     )
     train.train(EXPERIMENT, *tables, run, resume=True)
     assert_same(run, unbroken)
@@ -586,7 +586,7 @@ def test_a_stop_in_the_last_epochs_end_is_the_end(killer, unbroken, tables, tmp_
 def test_states_are_saved_so_often(killer, tables, tmp_path, monkeypatch):
     """A clock that goes on by a second with each look."""
     clock, written = iter(range(1000)), []
-    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     original = States.write
     monkeypatch.setattr(States, "write", lambda self, s: written.append((s.epoch, s.step)) or original(self, s))
     one = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(EXPERIMENT.recipe, epochs=1))
@@ -614,7 +614,7 @@ def test_random_kills(plain, drawn, tmp_path):
 def test_weights_that_are_no_numbers_are_no_state(tmp_path):
     """A step can break them while its loss is still finite; the next one tells, and then the older state is whole."""
     states = States(tmp_path / "state")
-    keep = saving.SaveState(states, State(), 4, None, Interruption())
+    keep = checkpointing.SaveState(states, State(), 4, None, Interruption())
     for value, kept in ((1.0, 1), (np.nan, 1), (np.inf, 1), (2.0, 2)):
         keep._save(State(epoch=int(value) if np.isfinite(value) else 3, variables={"model/a": np.float32([0, value])}))
         assert len(states._generations()) == kept

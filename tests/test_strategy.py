@@ -23,11 +23,10 @@ from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm, synchronize
 from keras_mrpose.skeletons import COCO
-from keras_mrpose.training import distributed, saving, train
-from keras_mrpose.training.checkpointing import States, capture, restore
+from keras_mrpose.training import checkpointing, distributed, train
+from keras_mrpose.training.checkpointing import States, Stopped, capture, restore
 from keras_mrpose.training.config import Experiment, Recipe
 from keras_mrpose.training.distributed import devices, per_sample
-from keras_mrpose.training.interruption import Stopped
 
 SIZE, MAPS, BATCH, JOINTS = (96, 64), (24, 16), 8, COCO.num_joints
 RECIPE = Recipe(epochs=2, batch_size=BATCH, learning_rate=1e-2, epsilon=1e-6, milestones=())  # Adam is no mere sign
@@ -169,11 +168,11 @@ def test_batch_norms_that_are_not_synchronised_see_one_share_each():
 
 @pytest.mark.slow
 def test_two_steps_of_gradients_are_one_step_of_all():
-    """`accumulate` under two devices: two batches of 8 make the update of a batch of 16, and wait for it alike."""
+    """Gradients of two steps under two devices: two batches of 8 make the update of a batch of 16, and wait alike."""
     more = people(2 * BATCH, seed=1)
     results = {}
-    for name, size, accumulate in (("mirrored", BATCH, 2), ("none", 2 * BATCH, 1)):
-        model = built(name, frozen=True, accumulate=accumulate)
+    for name, size, gradient_accumulation_steps in (("mirrored", BATCH, 2), ("none", 2 * BATCH, 1)):
+        model = built(name, frozen=True, gradient_accumulation_steps=gradient_accumulation_steps)
         model.fit(batches(more, size), epochs=1, shuffle=False, verbose=0)
         results[name] = values(model)
     for name, value in results["none"].items():
@@ -279,10 +278,10 @@ def test_going_on_with_two_devices(drawn, tmp_path):
 @pytest.mark.slow
 def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
     """Killed in the first epoch and stopped in the second, with gradients gathered: the same bits as in one go."""
-    recipe = dataclasses.replace(TRAINED.recipe, optimizer="adamw", weight_decay=0.1, accumulate=3)
+    recipe = dataclasses.replace(TRAINED.recipe, optimizer="adamw", weight_decay=0.1, gradient_accumulation_steps=3)
     experiment, run = dataclasses.replace(TRAINED, recipe=recipe), tmp_path / "stops"
     whole = train.train(experiment, *drawn, tmp_path / "whole", strategy="mirrored", save_every=None)
-    original, done = saving.SaveState.on_train_batch_end, []
+    original, done = checkpointing.SaveState.on_train_batch_end, []
 
     def ends(self, *arguments, **options):
         done.append(self.epoch)
@@ -292,7 +291,7 @@ def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
         if len(done) == 2:
             raise Killed
 
-    monkeypatch.setattr(saving.SaveState, "on_train_batch_end", ends)
+    monkeypatch.setattr(checkpointing.SaveState, "on_train_batch_end", ends)
     with pytest.raises(Killed):
         train.train(experiment, *drawn, run, strategy="mirrored", save_every=0.0)
     with pytest.raises(Stopped, match="saved after batch 1 of epoch 2"):

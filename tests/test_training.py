@@ -98,7 +98,7 @@ def test_history_has_one_number_per_epoch(finished):
     assert {len(values) for values in history.values()} == {2}
     assert history["loss"][1] < history["loss"][0]
     assert min(history["images_per_second"]) > 0
-    rates = training.schedules.schedule(EXPERIMENT.recipe, STEPS)
+    rates = training.optimization.learning_rate_schedule(EXPERIMENT.recipe, STEPS)
     assert history["learning_rate"] == [pytest.approx(float(rates(STEPS * epoch))) for epoch in (1, 2)]
 
 
@@ -176,7 +176,7 @@ def test_an_unknown_codec_is_refused_before_anything_is_done(half, people, valid
 def test_step_schedule_is_the_published_one():
     """1e-3 in the epochs 0..119, 1e-4 in 120..149, 1e-5 in 150..169: new rates from an epoch's first step on."""
     steps = 7
-    rates = training.schedules.schedule(Recipe(), steps)
+    rates = training.optimization.learning_rate_schedule(Recipe(), steps)
     for epoch in range(170):
         for step in (0, steps - 1):
             expected = 1e-3 if epoch < 120 else 1e-4 if epoch < 150 else 1e-5
@@ -186,13 +186,15 @@ def test_step_schedule_is_the_published_one():
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_step_schedule_of_few_epochs(epochs):
     """Borders may fall together; the rate never rises, and starts at the top."""
-    rates = training.schedules.schedule(Recipe(epochs=epochs), 5)
+    rates = training.optimization.learning_rate_schedule(Recipe(epochs=epochs), 5)
     values = [float(rates(step)) for step in range(5 * epochs)]
     assert values[0] == pytest.approx(1e-3)
     assert values == sorted(values, reverse=True)
-    constant = training.schedules.schedule(Recipe(epochs=epochs, milestones=()), 5)
+    constant = training.optimization.learning_rate_schedule(Recipe(epochs=epochs, milestones=()), 5)
     assert {float(constant(step)) for step in range(5 * epochs)} == {np.float32(1e-3)}
-    early = training.schedules.schedule(Recipe(epochs=epochs, milestones=(0.1,)), 5)  # not before the second epoch
+    early = training.optimization.learning_rate_schedule(
+        Recipe(epochs=epochs, milestones=(0.1,)), 5
+    )  # not before the second epoch
     assert [float(early(step)) for step in range(5)] == [np.float32(1e-3)] * 5
 
 
@@ -203,7 +205,7 @@ def test_cosine_schedule(warmup):
     steps = 13
     total = 20 * steps
     rises = int(np.ceil(warmup * total))
-    rates = training.schedules.schedule(recipe, steps)
+    rates = training.optimization.learning_rate_schedule(recipe, steps)
     for step in range(total):
         if step < rises:
             expected = 2e-3 * step / rises
@@ -233,12 +235,13 @@ def test_going_on_gives_what_one_go_gives(finished, half, people, validation, tm
             np.testing.assert_array_equal(a, b, err_msg=f"{name} {a.path}")
 
 
-def test_going_on_after_the_end_changes_nothing_and_says_so(finished, people, validation, tmp_path, capsys):
+def test_going_on_after_the_end_changes_nothing_and_says_so(finished, people, validation, tmp_path, caplog):
+    caplog.set_level("INFO", "keras_mrpose")
     run = shutil.copytree(finished.run, tmp_path / "run")
     before = content(run)
     assert train.train(EXPERIMENT, people, validation, run, resume=True) == finished.history
     assert content(run) == before
-    assert capsys.readouterr().out == f"{run} is finished: its 2 epochs are done.\n"
+    assert caplog.messages == [f"{run} is finished: its 2 epochs are done."]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +275,9 @@ def test_going_on_with_other_people_is_refused(half, people, validation):
     renamed[people.image_index[3]] = str(Path(renamed[0]).with_name("other.jpg"))
     others = (people.take(slice(8)), moved(people, "boxes"), dataclasses.replace(people, image_paths=renamed))
     for other in others:
-        with pytest.raises(InputError, match="was started with other training people; give --resume the same people"):
+        with pytest.raises(
+            InputError, match="was started with other training people; resume=True needs the same people"
+        ):
             train.train(EXPERIMENT, other, validation, half, resume=True)
     for other in (moved(validation, "keypoints"), moved(validation, "reference_length")):
         with pytest.raises(InputError, match="was started with other validation people"):
@@ -370,7 +375,7 @@ def test_precision_is_restored_when_building_fails(monkeypatch):
 
 def test_run_folder_in_use_is_refused(half, people, validation):
     before = content(half)
-    with pytest.raises(InputError, match="holds a run; go on with --resume, replace it with --overwrite"):
+    with pytest.raises(InputError, match="holds a run; go on with resume=True, replace it with overwrite=True"):
         train.train(EXPERIMENT, people, validation, half)
     assert content(half) == before
 

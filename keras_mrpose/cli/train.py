@@ -61,7 +61,9 @@ def register_parser(subparsers) -> None:
     change.add_argument("--sigma", type=float, help="of the target heatmaps, in heatmap pixels")
     change.add_argument("--epochs", type=int)
     change.add_argument("--batch-size", type=int)
-    change.add_argument("--accumulate", type=int, metavar="STEPS", help="average their gradients for one update")
+    change.add_argument(
+        "--gradient-accumulation-steps", type=int, metavar="STEPS", help="average their gradients for one update"
+    )
     change.add_argument("--optimizer", help="adam (published) or adamw")
     change.add_argument("--learning-rate", type=float)
     change.add_argument(
@@ -88,7 +90,7 @@ def handle(args) -> None:
     import keras_mrpose
     from keras_mrpose import skeletons
     from keras_mrpose.paper import experiments
-    from keras_mrpose.training import hosts
+    from keras_mrpose.training import distributed
 
     experiment = experiments.EXPERIMENTS[lookup("experiment", args.experiment, experiments.EXPERIMENTS)]
     if args.quick:
@@ -97,8 +99,8 @@ def handle(args) -> None:
         experiment = experiments.with_recipe(experiment, args.recipe)
     recipe = _given(
         args,
-        "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "ema",
-        "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
+        "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "learning_rate", "weight_decay", "schedule",
+        "warmup", "ema", "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
     )  # fmt: skip
     others = _given(args, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **others)
@@ -113,7 +115,7 @@ def handle(args) -> None:
         experiment = replace(experiment, skeleton=own)
         print(f"skeleton {own.name}: {', '.join(own.joints)}")
     print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
-    with hosts.join(args.hosts, args.host_index) as joined:
+    with distributed.join(args.hosts, args.host_index) as process_group:
         keras_mrpose.train(
             experiment,
             people,
@@ -125,7 +127,7 @@ def handle(args) -> None:
             save_every=args.save_every * 60,
             on_bad_record=args.on_bad_record,
             strategy=args.strategy,
-            hosts=joined,
+            process_group=process_group,
         )
     print(f"curves:   tensorboard --logdir {run}")
     print(f"numbers:  {args.program} evaluate {run} --data {data_options.folders(args.data)[0]}")

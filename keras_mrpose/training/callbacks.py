@@ -1,7 +1,8 @@
-"""What a training tells while it runs."""
+"""Callbacks that record a training: throughput, scores, skipped people, TensorBoard."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose.data.skipped import SKIPPED, Skipped
-from keras_mrpose.training.hosts import ProcessGroup
+from keras_mrpose.training.distributed import ProcessGroup
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.visualization import skeletons
+
+_LOG = logging.getLogger(__name__)
 
 
 class Throughput(keras.callbacks.Callback):
     """Adds ``images_per_second`` of training, without validation, to the epoch's logs.
 
-    Stands before those who read them.
+    Comes before the callbacks that read the logs.
     """
 
     def __init__(self, batch_size: int):
@@ -30,23 +33,23 @@ class Throughput(keras.callbacks.Callback):
         self.begin, self.end, self.batches = time.perf_counter(), None, 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Count: an epoch that goes on in its middle has fewer."""
+        """Count the batches: an epoch that goes on in its middle has fewer."""
         self.batches += 1
 
     def on_test_begin(self, logs=None):
-        """Stop it: training of this epoch is over."""
+        """Stop the clock: training of this epoch is over."""
         self.end = self.end or time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write the rate."""
+        """Add the rate to the logs."""
         seconds = (self.end or time.perf_counter()) - self.begin
         logs["images_per_second"] = self.batches * self.batch_size / seconds
 
 
 class SourceScore(keras.callbacks.Callback):
-    """Adds ``val_score`` to an epoch's logs: the weighted mean of the numbers of several validated sources.
+    """Adds ``val_score`` to an epoch's logs: the weighted mean of the metrics of several validation sources.
 
-    Stands before those who read them.
+    Comes before the callbacks that read the logs.
 
     Args:
         weights: name in the logs -> weight.
@@ -59,64 +62,64 @@ class SourceScore(keras.callbacks.Callback):
         self.weights = weights
 
     def on_epoch_end(self, epoch, logs=None):
-        """Take the mean."""
+        """Add the mean to the logs."""
         total = sum(weight * logs[name] for name, weight in self.weights.items())
         logs[self.NAME] = total / sum(self.weights.values())
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Makes the epoch that is running when the time is up the last one; of several processes, by process 0's clock."""
+    """Ends the training after the epoch in which the time is up; several processes go by the main one's clock."""
 
-    def __init__(self, seconds: float | None, hosts: ProcessGroup):
+    def __init__(self, seconds: float | None, process_group: ProcessGroup):
         super().__init__()
-        self.seconds, self.hosts, self.begin = seconds, hosts, time.perf_counter()
+        self.seconds, self.process_group, self.begin = seconds, process_group, time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Look at the clock."""
+        """Stop if the time is up."""
         late = self.seconds is not None and time.perf_counter() - self.begin > self.seconds
-        if self.hosts.of_first(late):
+        if self.process_group.broadcast(late):
             self.model.stop_training = True
 
 
 class ListSkipped(keras.callbacks.Callback):
-    """Keeps ``skipped.json`` of the run folder up to date, and says at the end how many people were skipped."""
+    """Keeps ``skipped.json`` in the run folder up to date, and logs at the end how many people were skipped."""
 
     def __init__(self, run: Path, skipped: Skipped):
         super().__init__()
         self.run, self.skipped, self.written = run, skipped, 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Write, if there are more: a training that is stopped here and goes on does not meet them again."""
+        """Write new ones at once: a training that is stopped here and goes on does not meet them again."""
         if len(self.skipped) > self.written:
             self.skipped.write(self.run)
             self.written = len(self.skipped)
 
     def on_train_end(self, logs=None):
-        """Say it, those of the last validation too."""
+        """Log the number, with those of the last validation."""
         self.on_train_batch_end(None)
         if len(self.skipped):
-            print(f"{self.skipped.sentence()}; all are in {self.run / SKIPPED}")
+            _LOG.info("%s; all are in %s", self.skipped.sentence(), self.run / SKIPPED)
 
 
 class Curves(keras.callbacks.TensorBoard):
-    """Keras' TensorBoard, whose numbers are on the disk when the epoch ends: a training that is killed keeps them."""
+    """Keras' TensorBoard callback, flushed at the end of each epoch: a training that is killed keeps its curves."""
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write them out."""
+        """Flush the files."""
         super().on_epoch_end(epoch, logs)
         for writer in self._writers.values():
             writer.flush()
 
 
 class PreviewImages(keras.callbacks.Callback):
-    """Shows TensorBoard what the network makes of some validation people: input, both heatmaps, overlay."""
+    """Writes images of some validation people to TensorBoard: input, target and predicted heatmaps, overlay."""
 
     def __init__(self, folder: Path, validation_data: tf.data.Dataset, averaged: AveragedWeights, people: int = 4):
         super().__init__()
         self.folder, self.data, self.averaged, self.people = folder, validation_data, averaged, people
 
     def on_train_begin(self, logs=None):
-        """Keep the people to show."""
+        """Keep the people to preview."""
         images, self.target = next(iter(self.data.unbatch().batch(self.people)))
         self.images = images.numpy()
         self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -125,16 +128,16 @@ class PreviewImages(keras.callbacks.Callback):
         """Predict them and write the images."""
         codec, skeleton = self.model.codec, self.model.skeleton
         with self.averaged.swapped_in():
-            found = self.model.predict_on_batch(self.images)
-        wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], found.shape[1:3])
-        points, scores = codec.decode(found)
+            predicted = self.model.predict_on_batch(self.images)
+        wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], predicted.shape[1:3])
+        keypoints, scores = codec.decode(predicted)
         rows = [
             skeletons.target_and_prediction(
                 self.images[i].clip(0, 255).astype(np.uint8),
                 self.target[i].numpy(),
                 keras.ops.convert_to_numpy(wanted[i]),
-                found[i],
-                np.concatenate([points[i], scores[i][:, None]], axis=-1),
+                predicted[i],
+                np.concatenate([keypoints[i], scores[i][:, None]], axis=-1),
                 skeleton,
                 scale=codec.scale(self.images.shape[1:3]),
             )

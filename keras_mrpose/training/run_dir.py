@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves, and what it goes on from."""
+"""The run folder: the files that a training writes, and the checks before it goes on from them."""
 
 from __future__ import annotations
 
@@ -21,39 +21,52 @@ from keras_mrpose.training.optimization import AveragedWeights
 BEST, LAST, CONFIG, HISTORY, LOGS, STATE = "best.keras", "last.keras", "config.json", "history.json", "logs", "state"
 
 
-def resume_state(
-    run: Path, states: States, experiment: Experiment, origin: dict[str, str], resume: bool, overwrite: bool
+def find_resume_state(
+    run: Path, states: States, experiment: Experiment, hashes: dict[str, str], resume: bool, overwrite: bool
 ) -> State:
-    """The state to go on from; for a new run that of the beginning, with this origin.
+    """The state to go on from; for a new run that of the beginning.
+
+    Args:
+        run: the run folder.
+        states: the saved states in it.
+        experiment: the one to be trained.
+        hashes: `data_hash` of the people to be trained on.
+        resume: go on with an earlier run.
+        overwrite: an earlier run may be replaced.
 
     Raises:
         InputError: the folder is in use, or the run in it was started otherwise or is damaged.
     """
-    there = bool(states) or (run / LAST).exists()
-    if there and not resume and not overwrite:
-        raise InputError(f"{run} holds a run; go on with --resume, replace it with --overwrite, or name another.")
-    if not there or not resume:
-        return State(origin=data_hash)
+    exists = bool(states) or (run / LAST).exists()
+    if exists and not resume and not overwrite:
+        raise InputError(f"{run} holds a run; go on with resume=True, replace it with overwrite=True, or name another.")
+    if not exists or not resume:
+        return State(data_hash=hashes)
     if Experiment.load(run / CONFIG) != experiment:
-        raise InputError(f"{run / CONFIG} says that the run was started otherwise; give --resume the same options.")
+        raise InputError(f"{run / CONFIG} says that the run was started otherwise; resume=True needs the same options.")
     state = states.newest()
     if state is None:
         raise InputError(
-            f"{run} has {LAST} and no state to go on from; start from its weights in another run, or with --overwrite."
+            f"{run} has {LAST} and no state to go on from; start from its weights in another run, or give "
+            "overwrite=True."
         )
-    for name, value in data_hash.items():
-        if state.origin[name] != value:
-            raise InputError(f"{run} was started with other {name} people; give --resume the same people.")
+    for name, value in hashes.items():
+        if state.data_hash[name] != value:
+            raise InputError(f"{run} was started with other {name} people; resume=True needs the same people.")
     return state
 
 
 def data_hash(people: People, validation: People) -> dict[str, str]:
-    """A SHA-256 of all that a training takes from each table; image files go by their names, folders may move."""
+    """A SHA-256 of everything that a training takes from each table; of image paths only the file names count."""
     return {"training": _digest(people), "validation": _digest(validation)}
 
 
 def make_folder(run: Path, states: States, experiment: Experiment, anew: bool) -> bool:
-    """The run folder with its config, without an earlier run if this one starts `anew`; tells whether it is new."""
+    """Make the run folder with its config, and delete an earlier run if this one starts `anew`.
+
+    Returns:
+        Whether the folder is new.
+    """
     if anew and (states or (run / LAST).exists()):
         shutil.rmtree(run)
     new = not run.exists()
@@ -75,14 +88,14 @@ def _digest(people: People) -> str:
 class RunFiles(keras.callbacks.Callback):
     """Writes the checkpoints and the history after each epoch, each replaced in one piece.
 
-    Keras' `ModelCheckpoint` writes over the old file (a training that is killed then has none to go on from) and
+    Keras' `ModelCheckpoint` overwrites the old file (a training that is killed meanwhile has none to go on from) and
     forgets the best score when a training goes on.
 
     Args:
         run: the run folder.
         history: of the epochs before; each epoch appends its values, and the learning rate after it.
-        monitor: the higher this value, the better the epoch.
-        averaged: what is saved, of the network.
+        monitor: name of the value that is highest in the best epoch.
+        averaged: the averaged weights of the network, which are saved.
     """
 
     def __init__(self, run: Path, history: dict[str, list[float]], monitor: str, averaged: AveragedWeights):

@@ -1,18 +1,26 @@
-"""What ends a training that has gone wrong, or says that it is about to."""
+"""Checks that end a training that has gone wrong, or warn that it is about to: NaN, and batch norms that do not fit."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.training.bad_batch import FILE, SHEET, BadBatch
+from keras_mrpose.training.checkpointing import States, restore
 from keras_mrpose.training.optimization import AveragedWeights
+from keras_mrpose.visualization import skeletons
 
+_LOG = logging.getLogger(__name__)
+BAD_BATCH, BAD_BATCH_IMAGE = "bad-batch.npz", "bad-batch.png"
 BN_GAP = "bn_train_eval_gap"
 # Measured on small networks and drawn people: at most 0.03 when all is well, with batches of one person too; 0.36 to
 # 1.02 with averages that stand still or move by a thousandth, and when training is fed 0..1 and validation 0..255.
@@ -20,15 +28,84 @@ MAX_BN_GAP = 0.2
 MIN_STEPS = 50  # steps after which averages of momentum 0.9 have forgotten their start: 0.9**50 = 0.005
 
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Ends a training whose values are no longer numbers, with a sentence that says where and what to do.
+@dataclass(frozen=True)
+class BadBatch:
+    """Writes the batch at which a training broke down to the run folder, to be looked at.
 
-    Stands before those who write files. The loss is the epoch's mean so far, on the host already: the first one that is
-    not finite tells the batch. (A step that mixed_float16 leaves out, because gradients overflow, has a finite loss.)
+    A batch depends only on the seed and its position, so it is made again rather than kept.
 
     Args:
-        bad_batch: sets the batch aside.
-        first: epoch and step, from 0, that the training begins with.
+        run: the run folder.
+        people: the training people.
+        options: arguments of `pipeline.batches`, without the position.
+        states: the saved states of the training.
+    """
+
+    run: Path
+    people: People
+    options: dict
+    states: States
+
+    def remove(self) -> None:
+        """Remove the batch of an earlier attempt."""
+        for name in (BAD_BATCH, BAD_BATCH_IMAGE):
+            (self.run / name).unlink(missing_ok=True)
+
+    def write(self, model: keras.Model, epoch: int, step: int) -> list[int]:
+        """Write ``bad-batch.npz``, and ``bad-batch.png``, which shows its people with their joints.
+
+        The file has ``images`` and ``targets`` as the network got them, ``ids`` and ``image_paths`` of the people,
+        ``losses`` in training mode, one per person, and the position, ``epoch`` and ``step``, from 0. Weights that are
+        not finite are replaced by those of the newest state; where there is none, the losses mean nothing.
+
+        Args:
+            model: the network, whose training is over.
+            epoch: from 0.
+            step: of the epoch, from 0.
+
+        Returns:
+            The ids of the people whose crop or target has a value that is not finite.
+        """
+        position = {"first_epoch": epoch, "first_step": step}
+        images, targets = (
+            part.numpy() for part in next(iter(pipeline.batches(self.people, **self.options, **position)))
+        )
+        order = {name: self.options[name] for name in ("batch_size", "seed")}
+        rows = pipeline.rows(self.people, **order, **position, crops=self.options.get("crops"))
+        ids, paths = self.people.ids[rows], self.people.paths()[rows]
+        losses = self._losses(model, images, targets)
+        with (self.run / BAD_BATCH).open("wb") as file:
+            columns = {"images": images, "targets": targets, "ids": ids, "image_paths": paths, "losses": losses}
+            np.savez_compressed(file, **columns, epoch=epoch, step=step)
+        points = targets[..., :3] * (1, 1, 2)  # a weight of 1 is drawn as a visible joint
+        points[..., :2] /= model.codec.scale(images.shape[1:3])
+        sheet = skeletons.contact_sheet(
+            np.nan_to_num(images).clip(0, 255).astype(np.uint8),
+            points,
+            self.people.skeleton,
+            [f"{number}: {loss:.3g}" for number, loss in zip(ids, losses, strict=True)],
+        )
+        cv2.imwrite(str(self.run / BAD_BATCH_IMAGE), sheet[..., ::-1])
+        finite = np.isfinite(images).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=(1, 2))
+        return ids[~finite].tolist()
+
+    def _losses(self, model, images, targets) -> np.ndarray:
+        """The loss of each person in training mode, ``(people,)``."""
+        if not all(np.isfinite(variable).all() for variable in model.variables) and (state := self.states.newest()):
+            restore(model, state.variables, "model")
+        maps, _ = model.stateless_call(model.trainable_variables, model.non_trainable_variables, images, training=True)
+        return keras.ops.convert_to_numpy(model.loss.call(targets, maps))
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is NaN or infinite with an `InputError` that says where, and what to do.
+
+    Comes before the callbacks that write files. The running loss is the epoch's mean so far: the first one that is not
+    finite identifies the batch. (A step that mixed_float16 skips because gradients overflow has a finite loss.)
+
+    Args:
+        bad_batch: writes the batch to the run folder.
+        first: epoch and step, from 0, with which the training begins.
     """
 
     def __init__(self, bad_batch: BadBatch, first: tuple[int, int] = (0, 0)):
@@ -36,38 +113,38 @@ class StopOnNaN(keras.callbacks.Callback):
         self.bad_batch, self.first = bad_batch, first
 
     def on_train_begin(self, logs=None):
-        """A batch that lies there is an earlier attempt's."""
-        self.bad_batch.forget()
+        """Remove the batch of an earlier attempt."""
+        self.bad_batch.remove()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Keep the place."""
+        """Keep the position."""
         self.epoch, self.skipped = epoch, self.first[1] if epoch == self.first[0] else 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Look at the running loss."""
+        """Check the running loss."""
         if not np.isfinite(logs["loss"]):
             step = self.skipped + batch
             raise InputError(
                 f"The loss became {logs['loss']} in epoch {self.epoch + 1}, batch {step + 1}; "
-                f"{self._set_aside(step)}; {self._whole()}; {self._advice()}."
+                f"{self._write_batch(step)}; {self._last_state()}; {self._advice()}."
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        """Look at the validation too: the last step may have spoilt the weights after its loss was taken."""
+        """Check the validation too: the last step may have broken the weights after its loss was taken."""
         for name, value in logs.items():
             if not np.isfinite(value):
-                raise InputError(f"After epoch {epoch + 1}, {name} is {value}; {self._whole()}; {self._advice()}.")
+                raise InputError(f"After epoch {epoch + 1}, {name} is {value}; {self._last_state()}; {self._advice()}.")
 
-    def _set_aside(self, step: int) -> str:
+    def _write_batch(self, step: int) -> str:
         run = self.bad_batch.run
         try:
             broken = self.bad_batch.write(self.model, self.epoch, step)
         except (OSError, InputError, tf.errors.OpError) as error:
             return f"the batch could not be set aside ({str(error).splitlines()[0]})"
         people = f", where people {', '.join(map(str, broken))} are not finite: remove them" if broken else ""
-        return f"the batch is in {run / FILE}, and to be looked at in {run / SHEET}{people}"
+        return f"the batch is in {run / BAD_BATCH}, and to be looked at in {run / BAD_BATCH_IMAGE}{people}"
 
-    def _whole(self) -> str:
+    def _last_state(self) -> str:
         path = self.bad_batch.states.current
         return f"{path} is the last whole state" if path else "no state was saved before"
 
@@ -79,14 +156,14 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class BatchNormGuard(keras.callbacks.Callback):
-    """Looks whether batch norms do in evaluation what they do in training, and writes it to the epoch's logs.
+    """Adds ``bn_train_eval_gap`` to an epoch's logs, and warns once if it is too large.
 
-    In training they take mean and variance of the batch, in evaluation moving averages of these. If the averages do
-    not fit, training looks well and evaluation finds nobody. Stands before those who read the logs.
+    Batch norms use the batch's mean and variance in training, and moving averages of these in evaluation. If the
+    averages do not fit, training looks well and evaluation finds nobody. Comes before the callbacks that read the logs.
 
     Args:
-        data: batches as validation has them; the first is looked at.
-        averaged: what is looked at, of the network.
+        data: validation batches; the first is used.
+        averaged: the averaged weights of the network, which are checked.
     """
 
     def __init__(self, data: Iterable, averaged: AveragedWeights):
@@ -98,7 +175,7 @@ class BatchNormGuard(keras.callbacks.Callback):
         self.images = next(iter(self.data))[0]
 
     def on_epoch_end(self, epoch, logs=None):
-        """Compare; say it once, and not before the averages can have settled."""
+        """Compare; warn once, and not before the averages can have settled."""
         if hasattr(self.model, "jax_state_sync"):  # `fit` keeps the variables elsewhere under JAX
             self.model.jax_state_sync()
         norms = [layer for layer in self.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -114,20 +191,19 @@ class BatchNormGuard(keras.callbacks.Callback):
             gap = logs[BN_GAP] = bn_train_eval_gap(self.model, self.images)
         if gap > MAX_BN_GAP and not self.warned and self.model.optimizer.iterations.numpy() >= MIN_STEPS:
             self.warned = True
-            print(
-                f"\nWarning: in evaluation the network does not find what it finds in training: {BN_GAP} is {gap:.2f} "
-                f"after epoch {epoch + 1}, where 0 is the same and above {MAX_BN_GAP} is broken. The averages in its "
-                "batch norms do not fit: take larger batches or a lower learning rate, and feed both with the same "
-                "range of pixels.",
-                file=sys.stderr,
-            )
+            _LOG.warning(
+                "In evaluation the network does not find what it finds in training: %s is %.2f after epoch %d, where 0 "
+                "is the same and above %s is broken. The averages in its batch norms do not fit: take larger batches "
+                "or a lower learning rate, and feed both with the same range of pixels.",
+                BN_GAP, gap, epoch + 1, MAX_BN_GAP,
+            )  # fmt: skip
 
 
 def bn_train_eval_gap(model: keras.Model, images) -> float:
     """1 - the correlation of the heatmaps that a network makes of the same images in training and inference mode.
 
-    0 where both are the same up to scale (a maximum stays where it is), 1 where they have nothing in common, 2 at most;
-    NaN where an output is no number. The network stays as it is, its batch norms' averages too.
+    0 if both are the same up to scale (the maximum stays in its place), 1 if they are uncorrelated, at most 2; NaN if
+    an output is NaN. The network does not change, nor do the averages of its batch norms.
 
     Args:
         model: a network.

@@ -1,7 +1,8 @@
-"""From an experiment and people to a trained network in a run folder."""
+"""Train an experiment on people; the run folder gets the network, its history and the state to go on from."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,23 +25,21 @@ from keras_mrpose.metrics import OKSAP, PCK, PCKh
 from keras_mrpose.models import backbones, networks, normalization
 from keras_mrpose.models.pretrained import source_kind
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
-from keras_mrpose.training.bad_batch import FILE, BadBatch
 from keras_mrpose.training.callbacks import Curves, ListSkipped, PreviewImages, SourceScore, Throughput, TimeLimit
-from keras_mrpose.training.checkpointing import State, States, restore
+from keras_mrpose.training.checkpointing import ReadOnlyStates, SaveState, State, States, restore
 from keras_mrpose.training.config import Experiment
-from keras_mrpose.training.distributed import devices, per_sample
-from keras_mrpose.training.hosts import ProcessGroup, ReadOnlyStates
-from keras_mrpose.training.optimization import AveragedWeights, ValidateAveraged, precise_bn_batches
-from keras_mrpose.training.run_dir import LAST, LOGS, STATE, RunFiles, data_hash, make_folder, resume_state
-from keras_mrpose.training.sanity_checks import BatchNormGuard, StopOnNaN
-from keras_mrpose.training.saving import SaveState
-from keras_mrpose.training.schedules import optimizer
+from keras_mrpose.training.distributed import ProcessGroup, devices, per_sample
+from keras_mrpose.training.optimization import AveragedWeights, ValidateAveraged, build_optimizer, precise_bn_batches
+from keras_mrpose.training.run_dir import LAST, LOGS, STATE, RunFiles, data_hash, find_resume_state, make_folder
+from keras_mrpose.training.sanity_checks import BAD_BATCH, BadBatch, BatchNormGuard, StopOnNaN
 
-# What the metric of a protocol is called in logs.
+_LOG = logging.getLogger(__name__)
+# The names of the protocols' metrics in logs.
 METRICS = {"ap": "oks_ap", "pckh": "pckh", "pck": "pck"}
-# Crops that the statistics of folded batch norms are counted on: seconds. Correlation of both modes in C5 of a real
-# MobileNetV2 on other people: 0.11 without, 0.88 with 160 crops, 0.90 with 320 as with 640 (0.97 on augmented crops).
-CROPS = 320
+# Crops for the statistics of folded batch norms; they take seconds. Correlation of training and inference mode in C5 of
+# a real MobileNetV2 on other people: 0.11 without, 0.88 with 160 crops, 0.90 with 320 as with 640 (0.97 on augmented
+# crops).
+FOLDED_NORM_CROPS = 320
 
 
 def train(
@@ -55,9 +54,9 @@ def train(
     save_every: float | None = 600.0,
     on_bad_record: str = "stop",
     strategy: str = "auto",
-    hosts: ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> dict[str, list[float]]:
-    """Train an experiment and leave everything in its run folder.
+    """Train an experiment; everything that it makes is in the run folder.
 
     The folder gets ``config.json``, ``best.keras`` (best in validation, see `metrics`), ``last.keras`` (with the
     optimizer), ``history.json`` (one value per epoch), ``logs/`` for TensorBoard, and ``state/``, from which a training
@@ -72,11 +71,12 @@ def train(
         overwrite: delete an earlier run in this folder first.
         time_limit: seconds after which the running epoch is the last; None is no limit.
         save_every: seconds between two states within an epoch; None is at the ends of epochs only.
-        on_bad_record: what an image that cannot be read does: ``"stop"`` the training, or ``"skip"`` its people, who
-            are then listed in ``skipped.json``; see `data.pipeline.batches`.
+        on_bad_record: what to do about an image that cannot be read: ``"stop"`` the training, or ``"skip"`` its
+            people, who are then listed in ``skipped.json``; see `data.pipeline.batches`.
         strategy: ``auto``, ``none`` or ``mirrored``, see `keras_mrpose.training.distributed`.
-        hosts: the processes that train together, each with these same arguments, see `keras_mrpose.training.hosts`;
-            all read the run folder, process 0 writes it. None is this process alone.
+        process_group: the processes that train together, each with these same arguments, see
+            `keras_mrpose.training.distributed`; all read the run folder, process 0 writes it. None is this process
+            alone.
 
     Returns:
         The history: name -> one value per epoch.
@@ -86,67 +86,70 @@ def train(
             cannot be written, or a loss that is NaN.
         Stopped: SIGINT (Ctrl-C) or SIGTERM came, and the state is saved.
     """
-    run, recipe, hosts = Path(run), experiment.recipe, hosts or ProcessGroup()
+    run, recipe, group = Path(run), experiment.recipe, process_group or ProcessGroup()
     _check_joints(experiment, people, validation)
     distribution = devices(strategy, recipe.batch_size)
     crops = _crops_of_epoch(experiment, people)
     steps = (len(people) if crops is None else sum(crops)) // recipe.batch_size
-    states = (States if hosts.first else ReadOnlyStates)(run / STATE)
+    states = (States if group.is_main else ReadOnlyStates)(run / STATE)
     skipped = Skipped()
-    reading = {
+    pipeline_options = {
         "input_size": experiment.input_size,
         "batch_size": recipe.batch_size,
         "codec": codecs.codec(experiment.codec, experiment.sigma),
         "on_bad_record": on_bad_record,
         "skipped": skipped,
     }
-    begun = _resume_state(run, states, experiment, data_hash(people, validation), resume, overwrite, hosts)
-    if begun.epoch == recipe.epochs:
-        print(f"{run} is finished: its {recipe.epochs} epochs are done.")
-        return begun.history
-    varied = {**reading, "augmentation": experiment.augmentation, "seed": recipe.seed, "crops": crops}
-    data = pipeline.batches(people, **varied, first_epoch=begun.epoch, first_step=begun.step, shard=hosts.shard)
-    judged, shown = _validation_data(validation, reading, hosts, distribution)
+    hashes = data_hash(people, validation)
+    resume_state = _agree_on_resume_state(run, states, experiment, hashes, resume, overwrite, group)
+    if resume_state.epoch == recipe.epochs:
+        _LOG.info("%s is finished: its %d epochs are done.", run, recipe.epochs)
+        return resume_state.history
+    first = {"first_epoch": resume_state.epoch, "first_step": resume_state.step}
+    augmented = {**pipeline_options, "augmentation": experiment.augmentation, "seed": recipe.seed, "crops": crops}
+    data = pipeline.batches(people, **augmented, **first, shard=group.shard)
+    val_data, preview = _validation_data(validation, pipeline_options, group, distribution)
 
     keras.utils.set_random_seed(recipe.seed)
     with distribution.scope():
-        model, begun = _network(experiment, people, steps, begun)
-    new = hosts.first and make_folder(run, states, experiment, anew=not begun.variables)  # now that the network stands
-    interruption = hosts.interruption()
-    save_state = SaveState(states, begun, steps, save_every if hosts.first else None, interruption)
-    batches = partial(_precise_bn_data, people, varied, precise_bn_batches(recipe.batch_size, steps), save_state)
-    averaged = AveragedWeights(model, batches, hosts.arrays_of_first)
+        model, resume_state = _build_or_restore(experiment, people, steps, resume_state)
+    anew = not resume_state.variables
+    new_folder = group.is_main and make_folder(run, states, experiment, anew)  # after all that can be refused
+    interruption = group.interruption()
+    save_state = SaveState(states, resume_state, steps, save_every if group.is_main else None, interruption)
+    batches = partial(_precise_bn_data, people, augmented, precise_bn_batches(recipe.batch_size, steps), save_state)
+    averaged = AveragedWeights(model, batches, group.broadcast_arrays)
     validate = ValidateAveraged(averaged)
     try:
         with (
             _translate_errors(run, states, (people, validation), on_bad_record),
             interruption,
-            hosts.folder(run) as folder,
+            group.folder(run) as folder,
             validate.validation,
         ):
-            if not begun.variables:
-                _match_statistics(model, experiment, people, varied)
+            if anew:
+                _match_statistics(model, experiment, people, augmented)
             model.fit(
                 data,
                 steps_per_epoch=steps,
                 epochs=recipe.epochs,
-                initial_epoch=begun.epoch,
+                initial_epoch=resume_state.epoch,
                 shuffle=False,  # the pipeline has shuffled
-                validation_data=judged,
-                verbose="auto" if hosts.first else 0,
+                validation_data=val_data,
+                verbose="auto" if group.is_main else 0,
                 callbacks=[
-                    BatchNormGuard(shown, averaged),
-                    StopOnNaN(BadBatch(folder, people, varied, states), (begun.epoch, begun.step)),
-                    *_records(folder, begun.history, model, shown, experiment, validate),
+                    BatchNormGuard(preview, averaged),
+                    StopOnNaN(BadBatch(folder, people, augmented, states), (resume_state.epoch, resume_state.step)),
+                    *_recording_callbacks(folder, resume_state.history, model, preview, experiment, validate),
                     ListSkipped(folder, skipped),
                     save_state,
-                    TimeLimit(time_limit, hosts),
+                    TimeLimit(time_limit, group),
                 ],
             )
     finally:
-        if new and not states.trained and not any((run / name).exists() for name in (LAST, FILE)):  # no trace
-            shutil.rmtree(run)
-    return begun.history
+        if new_folder and not states.trained and not any((run / name).exists() for name in (LAST, BAD_BATCH)):
+            shutil.rmtree(run)  # nothing was trained
+    return resume_state.history
 
 
 def build(experiment: Experiment, people: People, steps: int, preprocessing: str | None = None) -> keras.Model:
@@ -154,9 +157,9 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
 
     Args:
         experiment: what to build.
-        people: whose skeleton names the joints.
+        people: their skeleton names the joints.
         steps: batches per epoch, for the schedule.
-        preprocessing: what the first layer does, see `zoo.build`.
+        preprocessing: what the first layer does, see `networks.build`.
     """
     if experiment.recipe.ohkm_topk > people.skeleton.num_joints:
         raise InputError(
@@ -185,7 +188,7 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
     # TensorFlow's XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes; JAX has no other way.
     compiled = bool(tf.config.list_physical_devices("GPU")) or keras.backend.backend() == "jax"
     model.compile(
-        optimizer(experiment.recipe, steps),
+        build_optimizer(experiment.recipe, steps),
         per_sample(HeatmapMSE(model.codec, ohkm_topk=experiment.recipe.ohkm_topk), model),
         metrics=metrics(people.skeleton, model.codec, experiment.sources, people),
         jit_compile="auto" if compiled else False,
@@ -232,7 +235,7 @@ def _metric_of(index: int, skeleton: Skeleton, codec, sources: tuple[Source, ...
 
 
 def _crops_of_epoch(experiment: Experiment, people: People) -> tuple[int, ...] | None:
-    """Of each source, if there are several."""
+    """The number of crops of each source per epoch, if there are several."""
     if not experiment.sources:
         return None
     batch_size, total = experiment.recipe.batch_size, experiment.crops_per_epoch
@@ -249,64 +252,70 @@ def _check_joints(experiment: Experiment, *tables: People) -> None:
             )
 
 
-def _validation_data(validation: People, reading: dict, hosts: ProcessGroup, distribution: tf.distribute.Strategy):
-    """Batches that are judged, and batches that are shown, which are the same in all processes."""
-    shown = pipeline.batches(validation, **reading)
-    if hosts.count == distribution.num_replicas_in_sync == 1:
-        return shown, shown
-    return pipeline.batches(validation, **reading, shard=hosts.shard, whole=True), shown
+def _validation_data(
+    validation: People, pipeline_options: dict, group: ProcessGroup, distribution: tf.distribute.Strategy
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """This process's share of the validation batches, and whole batches for previews, equal in all processes."""
+    preview = pipeline.batches(validation, **pipeline_options)
+    if group.count == distribution.num_replicas_in_sync == 1:
+        return preview, preview
+    return pipeline.batches(validation, **pipeline_options, shard=group.shard, whole=True), preview
 
 
-def _precise_bn_data(people: People, varied: dict, count: int, save_state: SaveState) -> Iterator[tuple]:
-    """The first so many batches of a training, in all processes the same whole ones; a stop need not wait for them."""
-    for batch in pipeline.batches(people, **varied).take(count):
+def _precise_bn_data(people: People, augmented: dict, count: int, save_state: SaveState) -> Iterator[tuple]:
+    """The first `count` whole batches of a training, equal in all processes; a stop does not wait for them."""
+    for batch in pipeline.batches(people, **augmented).take(count):
         save_state.stop_in_validation()
         yield batch
 
 
-def _resume_state(run, states, experiment, of_people, resume, overwrite, hosts: ProcessGroup) -> State:
-    """`begun_run`, the same in all processes; each has read the folder when process 0 begins to write."""
-    recipe = experiment.recipe
-    if recipe.batch_size % hosts.devices:
+def _agree_on_resume_state(
+    run: Path, states: States, experiment: Experiment, hashes: dict, resume: bool, overwrite: bool, group: ProcessGroup
+) -> State:
+    """`find_resume_state`, checked to be the same in all processes; each has read it when the main one writes."""
+    batch_size = experiment.recipe.batch_size
+    if batch_size % group.devices:
         raise InputError(
-            f"The recipe's batch_size is {recipe.batch_size}, which the {hosts.devices} devices of {hosts.count} "
-            f"processes cannot share equally; give a multiple of {hosts.devices}."
+            f"The recipe's batch_size is {batch_size}, which the {group.devices} devices of {group.count} "
+            f"processes cannot share equally; give a multiple of {group.devices}."
         )
-    hosts.check_same(f"{experiment}{of_people}", "an experiment, recipe or people")
-    begun = resume_state(run, states, experiment, of_people, resume, overwrite or not hosts.first)
-    hosts.check_same(f"{begun.epoch} {begun.step}", f"a state in {run}, which has to be a folder that all share,")
-    return begun
+    group.check_same(f"{experiment}{hashes}", "an experiment, recipe or people")
+    state = find_resume_state(run, states, experiment, hashes, resume, overwrite or not group.is_main)
+    group.check_same(f"{state.epoch} {state.step}", f"a state in {run}, which has to be a folder that all share,")
+    return state
 
 
-def _network(experiment: Experiment, people: People, steps: int, begun: State) -> tuple[keras.Model, State]:
-    """The network as it was in a state, and that state; for a beginning, with the network's preprocessing noted."""
-    if not begun.variables:
+def _build_or_restore(
+    experiment: Experiment, people: People, steps: int, resume_state: State
+) -> tuple[keras.Model, State]:
+    """The network with the weights of a state, and that state; at the beginning, with the network's preprocessing."""
+    if not resume_state.variables:
         model = build(experiment, people, steps)
-        return model, replace(begun, origin={**begun.origin, "preprocessing": model.spec.get("preprocessing")})
+        return model, replace(resume_state, preprocessing=model.spec.get("preprocessing"))
     bare = replace(experiment, weights=None, backbone_weights=None, map_joints=False)  # the files may be gone
-    model = build(bare, people, steps, begun.origin["preprocessing"])
+    model = build(bare, people, steps, resume_state.preprocessing)
     for part in ("model", "optimizer"):
-        restore(model, begun.variables, part)
-    return model, begun
+        restore(model, resume_state.variables, part)
+    return model, resume_state
 
 
-def _match_statistics(model: keras.Model, experiment: Experiment, people: People, varied: dict) -> None:
-    """Statistics of the first training crops for a backbone from a file with folded batch norms, which has none.
+def _match_statistics(model: keras.Model, experiment: Experiment, people: People, augmented: dict) -> None:
+    """Set the batch norms of a backbone whose file had them folded, without statistics, from the first training crops.
 
-    The head's batch norms, whose weights are random, have nothing to keep. All processes count the same crops.
+    The head's batch norms have random weights, so they are left alone. All processes use the same crops.
     """
     if experiment.weights or source_kind(experiment.backbone_weights) != "folded":
         return
-    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].taps[-1])
+    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].feature_layers[-1])
     backbone = keras.Model(model.input, last.output).layers
     norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
-    crops = pipeline.batches(people, **varied).take(-(-CROPS // varied["batch_size"]))
+    crops = pipeline.batches(people, **augmented).take(-(-FOLDED_NORM_CROPS // augmented["batch_size"]))
     normalization.match_statistics(model, (images for images, _ in crops), norms)
 
 
 @contextmanager
 def _translate_errors(run: Path, states: States, tables: tuple[People, ...], on_bad_record: str) -> Iterator[None]:
-    """What can go wrong in `fit` without being a bug, as an `InputError`: a full disk, and a broken image."""
+    """Raise what can go wrong in `fit` without being a bug as an `InputError`: a full disk, a broken image."""
     try:
         yield
     except OSError as error:
@@ -323,21 +332,22 @@ def _translate_errors(run: Path, states: States, tables: tuple[People, ...], on_
         raise
 
 
-def _records(
-    run, history, model, validation_data, experiment: Experiment, validate: ValidateAveraged
-) -> list[keras.callbacks.Callback]:
-    """What is written down of an epoch."""
-    sources, first = experiment.sources, []
+def _recording_callbacks(
+    run: Path, history: dict, model: keras.Model, preview: tf.data.Dataset, experiment: Experiment,
+    validate: ValidateAveraged,
+) -> list[keras.callbacks.Callback]:  # fmt: skip
+    """The callbacks that validate and record an epoch, in their order."""
+    sources, score = experiment.sources, []
     if sources:
         weights = {f"val_{_metric_name(sources[index])}": sources[index].weight for index in _validated(sources)}
-        monitor, first = SourceScore.NAME, [SourceScore(weights)]
+        monitor, score = SourceScore.NAME, [SourceScore(weights)]
     else:
         monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
     return [
         Throughput(experiment.recipe.batch_size),
-        *first,
+        *score,
         validate,
         RunFiles(run, history, monitor, validate.averaged),
-        PreviewImages(run / LOGS / "images", validation_data, validate.averaged),
+        PreviewImages(run / LOGS / "images", preview, validate.averaged),
         Curves(run / LOGS, write_graph=False, profile_batch=0),
     ]
