@@ -184,7 +184,7 @@ def export(sub: ArgumentParser) -> None:
     sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
     sub.add_argument("--float-layers", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
     sub.add_argument(
-        "--tolerance", action="append", default=[], metavar="FORM.WHAT=X",
+        "--tolerance", action="append", default=[], metavar="PRECISION.WHAT=X",
         help="instead of the default: int8.points=2 (of the metric), int8.correlation=0.9, int8.shift=5 (pixels)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", help="new folder (default: export in the run folder)")

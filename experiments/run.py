@@ -218,7 +218,7 @@ def predict(options) -> None:
 
 
 def export(options) -> None:
-    """Turn a network into LiteRT files for phones; each is run and judged first, and leaves within its budget only."""
+    """Turn a network into LiteRT files for phones; all are verified, and written only within their tolerances."""
     import shipping
 
     shipping.main(options)

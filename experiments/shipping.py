@@ -18,7 +18,7 @@ def main(options) -> None:
     """Export, print the table, also that of a refusal."""
     model = Path(options.model)
     out = Path(options.out or (model if model.is_dir() else model.parent) / "export")
-    formats, budgets = _names(options.formats), _budgets(options.budget)
+    formats, tolerances = _names(options.formats), _tolerances(options.tolerance)
     if options.people < 1:
         raise InputError(f"--people is {options.people}; give a number of at least 1.")
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
@@ -39,7 +39,7 @@ def main(options) -> None:
             output_type=options.output_type,
             deconvolution=options.deconv,
             float_layers=options.float_layers,
-            budgets=budgets,
+            tolerances=tolerances,
             overwrite=options.overwrite,
         )
     except ToleranceError as refused:
@@ -60,21 +60,22 @@ def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 
-def _budgets(given: list[str]) -> dict[str, Tolerance]:
+def _tolerances(given: list[str]) -> dict[str, Tolerance]:
     """From texts such as int8.points=2."""
-    budgets, names = {}, [field.name for field in fields(Tolerance)]
+    tolerances, names = {}, [field.name for field in fields(Tolerance)]
     for text in given:
-        form, _, rest = text.partition(".")
+        precision, _, rest = text.partition(".")
         name, _, value = rest.partition("=")
         try:
-            if form not in TOLERANCES or name not in names:
+            if precision not in TOLERANCES or name not in names:
                 raise ValueError
-            budgets[form] = replace(budgets.get(form, TOLERANCES[form]), **{name: float(value)})
+            start = tolerances.get(precision, TOLERANCES[precision])
+            tolerances[precision] = replace(start, **{name: float(value)})
         except InputError:
             raise
         except ValueError:
             raise InputError(
-                f"--tolerance is {text!r}; give FORM.WHAT=NUMBER such as int8.points=2, the form one of "
+                f"--tolerance is {text!r}; give PRECISION.WHAT=NUMBER such as int8.points=2, the precision one of "
                 f"{', '.join(TOLERANCES)}, the other {', '.join(names)}."
             ) from None
-    return budgets
+    return tolerances
