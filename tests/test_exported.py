@@ -18,7 +18,7 @@ from keras_mrpose.data import augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import compare, provenance
-from keras_mrpose.evaluation.evaluate import evaluate
+from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import predict
 from keras_mrpose.export import litert, outputs
 from keras_mrpose.predict.predictor import Predictor, crop_matrices
@@ -245,7 +245,7 @@ def test_command_line(tmp_path, capsys):
     assert "(--no-flip)" in capsys.readouterr().err
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}
-    result = keras_mrpose.evaluation.Result.load(tmp_path / "export" / "maps.result.json")
+    result = Result.load(tmp_path / "export" / "maps.result.json")
     assert result.protocol["network"] == provenance.of_network(Predictor(model)) | {
         "precision": "litert float32",
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

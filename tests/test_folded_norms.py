@@ -94,7 +94,7 @@ def rgb(count=1, height=32, width=64, seed=3):
 
 def c5_of(model):
     """The part of a network that ends in C5."""
-    return keras.Model(model.input, model.get_layer(BACKBONES[model.spec["backbone"]].taps[-1]).output)
+    return keras.Model(model.input, model.get_layer(BACKBONES[model.spec["backbone"]].feature_layers[-1]).output)
 
 
 @pytest.fixture(scope="module")

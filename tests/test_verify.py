@@ -16,6 +16,7 @@ from keras_mrpose.evaluation.evaluate import evaluate
 from keras_mrpose.export import litert, outputs, verify
 from keras_mrpose.export.verify import TOLERANCES, Parity, Reference, Tolerance, measure, parity
 from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.skeletons import Skeleton
 
 FREE = Tolerance(100, 0, 1e9)
 STRICT = Tolerance(0, 1, 0)
@@ -64,6 +65,7 @@ def test_the_keras_model_is_scored_as_by_an_evaluation(reference, people):
 def test_lsps_protocol(people):
     """By the skeleton and the source: dots have no data set of their own, and no file."""
     colours = dataclasses.replace(people, source="dots", skeleton=dots.DOTS, keypoints=people.keypoints[:, :3])
+    colours = dataclasses.replace(colours, protocol="")
     found = Reference(Predictor(dots.network(dotted.SIZE), flip_test=False), colours)
     assert found.metric == "PCK" and 0.3 < found.value < 1
 
@@ -189,7 +191,7 @@ def test_no_tolerance(field, value):
 
 def test_other_joints(people):
     with pytest.raises(InputError, match=r"has 17 joints .* the network makes 3"):
-        Reference(Predictor(dots.network(dotted.SIZE), flip_test=False), people)
+        Reference(Predictor(dots.network(dotted.SIZE, Skeleton("abc", tuple("abc"))), flip_test=False), people)
 
 
 def test_nobody(people):
