@@ -33,7 +33,7 @@ def _read(source: Path, options) -> None:
     model = options.model or network
     backbone = options.backbone or (depth and f"resnet{depth}_v1b")
     if not model or not backbone:
-        has = tensor_names.words(network, depth)
+        has = tensor_names.network_label(network, depth)
         raise InputError(f"{source} is {has}; give --model and --backbone to say which network it is for.")
     preprocessing = options.preprocessing or file.notes.get("preprocessing", "published")
     size = options.input_size or ((256, 256) if joints == 16 else (256, 192))  # as published for MPII and COCO

@@ -22,7 +22,7 @@ def test_feature_maps_have_strides_4_to_32(name):
     assert norms and all(layer.momentum == 0.9 for layer in norms)
     # A tap is the last output of its stride: no later residual sum (or ReLU after one) that it would miss.
     ends = [layer for layer in model.layers if layer.name.endswith(("_add", "_out", "_relu"))]
-    for level, tap in zip(LEVELS[:3], BACKBONES[name].taps, strict=False):
+    for level, tap in zip(LEVELS[:3], BACKBONES[name].feature_layers, strict=False):
         same = [layer.name for layer in ends if layer.output.shape == features[level].shape]
         assert same[-1] == tap
 

@@ -133,7 +133,7 @@ def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessin
     unused = plan.assign(model.name)
     return LoadReport(
         source=str(source),
-        network=tensor_names.words(network, depth),
+        network=tensor_names.network_label(network, depth),
         style="pytorch" if "v1b" in spec["backbone"] else "caffe",
         preprocessing=preprocessing,
         used=plan.used,
@@ -152,7 +152,7 @@ def _check_network(source, spec: dict, network: str | None, depth: int | None) -
         raise InputError(f"{source} has no pose head (no tensor final_layer.weight); give it as backbone_weights.")
     wanted = re.match(r"resnet(\d+)", backbone)
     if network != spec["name"] or depth != (int(wanted[1]) if wanted else None):
-        has = tensor_names.words(network, depth)
+        has = tensor_names.network_label(network, depth)
         raise InputError(f"{source} is {has}; {spec['name']} on {backbone} was asked for.")
 
 

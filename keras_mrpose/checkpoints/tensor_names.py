@@ -70,7 +70,7 @@ def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, int | None, in
     return network, DEPTHS.get(blocks), joints[0] if joints else None
 
 
-def words(network: str | None, depth: int | None) -> str:
+def network_label(network: str | None, depth: int | None) -> str:
     """Network and depth for a message, such as "mrfeanet2 on ResNet-50"."""
     backbone = f"ResNet-{depth}" if depth else "a ResNet of another kind"
     return f"{network} on {backbone}" if network else f"{backbone} without a pose head"

@@ -198,9 +198,9 @@ def write_torch_file(
     for name, value in (notes or {}).items():
         if name == "state_dict" or type(value) not in (str, int, float, bool):
             raise InputError(f"{path}: note {name} ({type(value).__name__}): give a text or number, not as state_dict.")
-    aside = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
-        with zipfile.ZipFile(aside, "w") as archive:
+        with zipfile.ZipFile(part, "w") as archive:
 
             def member(name: str, data: bytes) -> None:
                 archive.writestr(zipfile.ZipInfo(f"{path.stem}/{name}"), data)  # dated 1980
@@ -210,10 +210,10 @@ def write_torch_file(
             for key, value in enumerate(tensors.values()):
                 member(f"data/{key}", value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
             member("version", b"3\n")
-        aside.replace(path)
+        part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            part.unlink()
         raise InputError(f"{path} cannot be written ({error.strerror}).") from error
 
 

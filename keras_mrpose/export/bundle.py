@@ -25,7 +25,7 @@ from keras_mrpose.evaluation.provenance import of_network
 from keras_mrpose.export import decoder, litert, onnx
 from keras_mrpose.export.metadata import with_metadata
 from keras_mrpose.export.outputs import heatmaps, keypoints
-from keras_mrpose.export.report import SHOWN, ExportReport, ToleranceError
+from keras_mrpose.export.report import MAX_WORST, ExportReport, ToleranceError
 from keras_mrpose.export.verify import (
     CONFIDENT,
     TOLERANCES,
@@ -128,7 +128,9 @@ def export_litert(
             conversion = replace(conversion, content=content)
         files[name], entries[name] = conversion.content, _entry(kind, conversion)
         measured[name] = measure(conversion, kind, reference, allowed[fmt])
-    worst = () if crops is None else litert.worst_tensors(networks[kinds[0]], crops, float_layers=float_layers)[:SHOWN]
+    worst = (
+        () if crops is None else litert.worst_tensors(networks[kinds[0]], crops, float_layers=float_layers)[:MAX_WORST]
+    )
     report = _report(predictor, reference, crops, measured, allowed, worst)
     if not report.passed:
         raise ToleranceError(report)

@@ -95,19 +95,19 @@ def convert(
     precision = lookup("precision", precision, PRECISIONS)
     lookup("input type", input_type, ("float32", "uint8"))
     lookup("output type", output_type, TYPES)
-    in_float = float_layers_of(model, float_layers) if precision == "int8" else ()
+    all_float_layers = float_layers_of(model, float_layers) if precision == "int8" else ()
     if float_layers and precision != "int8":
         raise InputError(f"float_layers is for int8; leave it out for {precision}.")
-    if output_type != "float32" and (precision != "int8" or in_float):
-        kind = f"an int8 network whose {', '.join(in_float)} is in float" if precision == "int8" else precision
+    if output_type != "float32" and (precision != "int8" or all_float_layers):
+        kind = f"an int8 network whose {', '.join(all_float_layers)} is in float" if precision == "int8" else precision
         raise InputError(f"The output of {kind} is float32; {output_type!r} is asked for.")
 
     if precision != "int8":
         content = _run_converter(_converter(model, precision, input_type).convert)
     else:
         crops = checked_crops(calibration, model, min_crops)
-        if in_float:
-            debugger = _debugger(model, crops, in_float, input_type)
+        if all_float_layers:
+            debugger = _debugger(model, crops, all_float_layers, input_type)
             content = _run_converter(debugger.get_nondebug_quantized_model)
         else:
             converter = _converter(model, precision, "float32", crops)
@@ -115,7 +115,7 @@ def convert(
             converter.inference_input_type = TYPES[input_type]
             converter.inference_output_type = TYPES[output_type]
             content = _run_converter(converter.convert)
-    return Conversion(bytes(content), precision, input_type, output_type, in_float)
+    return Conversion(bytes(content), precision, input_type, output_type, all_float_layers)
 
 
 def worst_tensors(
@@ -200,13 +200,13 @@ def _batches(crops: np.ndarray, batch: int, input_type: str) -> Callable:
     return lambda: ([crops[begin : begin + batch]] for begin in range(0, len(crops) - batch + 1, batch))
 
 
-def _debugger(model: keras.Model, crops: np.ndarray, in_float: Sequence[str], input_type: str):
+def _debugger(model: keras.Model, crops: np.ndarray, all_float_layers: Sequence[str], input_type: str):
     """TensorFlow's quantization debugger: it alone can leave some operations in float."""
     converter = _converter(model, "int8", input_type, crops)
     experimental, data = tf.lite.experimental, converter.representative_dataset
     debugger = _run_converter(lambda: experimental.QuantizationDebugger(converter=converter, debug_dataset=data))
-    if in_float:
-        names = _tensors_of_layers(model, debugger.calibrated_model, in_float)
+    if all_float_layers:
+        names = _tensors_of_layers(model, debugger.calibrated_model, all_float_layers)
         with silence_native_logs():
             debugger.options = experimental.QuantizationDebugOptions(denylisted_nodes=names)
     return debugger

@@ -11,7 +11,7 @@ from keras_mrpose.export.verify import FormatReport, Tolerance
 
 WORST = ("layers", "operation", "error, levels", "largest")
 HEADINGS = ("file", "MB", "alike", "peaks", "shift")  # of 80 columns; the page explains them
-SHOWN = 10  # worst tensors
+MAX_WORST = 10  # worst tensors
 EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} crops {labels} as the Keras model.
 
 - alike: mean correlation of its heatmaps with those of the Keras model, of the joints that this is confident of

@@ -297,7 +297,7 @@ def _match_statistics(model: keras.Model, experiment: Experiment, people: People
     """
     if experiment.weights or source_kind(experiment.backbone_weights) != "folded":
         return
-    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].taps[-1])
+    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].feature_layers[-1])
     backbone = keras.Model(model.input, last.output).layers
     norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
     crops = pipeline.batches(people, **varied).take(-(-CROPS // varied["batch_size"]))
