@@ -25,17 +25,17 @@ from keras_mrpose.export import TOLERANCES, litert, outputs, verify
 from keras_mrpose.export.bundle import calibration_crops
 from keras_mrpose.models.fuse import fuse_for_inference
 from keras_mrpose.predict.predictor import Predictor
-from keras_mrpose.runtime.interpreter import Interpreter
+from keras_mrpose.runtime.litert import LiteRTModel
 
-FORMS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "int8")
 KERAS, REWRITTEN, TRANSPOSE = "Keras", "Keras, rewritten", ", transpose"
 THREADS = (1, 2)
-JUDGED = 200  # people
+VERIFIED = 200  # people
 AT_LEAST = 0.2  # seconds of a measurement
 
 
 def measure_exports(arguments) -> dict:
-    """Megabytes, milliseconds of one crop and the metric of each network in each form, one table for all."""
+    """Megabytes, milliseconds of one crop and the metric of each network in each precision, one table for all."""
     names = arguments.runs or [f"{arguments.backbone}-{network}" for network in arguments.networks]
     rows = []
     for name in names:
@@ -51,20 +51,20 @@ def _table(size: tuple[int, int], rows: list[dict]) -> Table:
         caption="ms: median (min..max); peak: share of a float32 matrix product's rate, of the fastest; x: as fast as "
         "Keras, medians",
     )
-    for column in ("network", "form", "MB", "ms, 1 thread", "ms, 2 threads", "peak", "x", "metric"):
-        table.add_column(column, justify="left" if column in ("network", "form") else "right", no_wrap=True)
+    for column in ("network", "precision", "MB", "ms, 1 thread", "ms, 2 threads", "peak", "x", "metric"):
+        table.add_column(column, justify="left" if column in ("network", "precision") else "right", no_wrap=True)
     for row in rows:
         work = row["flop"] / row["gemm_flop_per_second"] * 1e3
-        for number, (form, facts) in enumerate(row["forms"].items()):
+        for number, (precision, facts) in enumerate(row["precisions"].items()):
             one, two = (Spread(**times) if times else None for times in (facts["one_thread"], facts["two_threads"]))
             table.add_row(
                 "" if number else row["network"],
-                form,
+                precision,
                 f"{facts['bytes'] / 1e6:.1f}",
                 str(one or ""),
                 str(two),
-                "" if form.startswith("int8") else f"{work / two.low:.0%}",
-                f"{row['forms'][KERAS]['two_threads']['median'] / two.median:.1f}",
+                "" if precision.startswith("int8") else f"{work / two.low:.0%}",
+                f"{row['precisions'][KERAS]['two_threads']['median'] / two.median:.1f}",
                 "" if facts.get("metric") is None else f"{100 * facts['metric']:.1f}",
             )
         table.add_section()
@@ -79,25 +79,25 @@ def _measure(arguments, name: str) -> dict:
     model = _of_run(name, size) if arguments.runs else _random(name, size)
     metrics, crops = {}, np.random.default_rng(0).uniform(0, 255, (litert.MIN_CROPS, *size, 3))
     if arguments.runs and arguments.data:
-        metrics, crops = _judged(name, arguments.data), _crops(arguments.data, size)
+        metrics, crops = _metrics(name, arguments.data), _crops(arguments.data, size)
     files = _converted(model, crops.astype(np.float32))
     peaks = [measure_peak("float32", arguments.gemm_side)]
     times = _times(model, files, crops[:1].astype(np.float32), arguments.repetitions)
     peaks.append(measure_peak("float32", arguments.gemm_side))
     weights = 4 * sum(math.prod(variable.shape) for variable in model.variables)
-    sizes = {KERAS: weights, REWRITTEN: weights} | {form: len(content) for form, content in files.items()}
+    sizes = {KERAS: weights, REWRITTEN: weights} | {precision: len(content) for precision, content in files.items()}
     return {
         "network": f"{model.spec['backbone']} {model.spec['name']}",
         "flop": flop(model),
         "gemm_flop_per_second": max(peaks),
-        "forms": {
-            form: {
+        "precisions": {
+            precision: {
                 "bytes": size,
-                "metric": metrics.get(form),
-                "one_thread": asdict(times[form, 1]) if (form, 1) in times else None,
-                "two_threads": asdict(times[form, 2]),
+                "metric": metrics.get(precision),
+                "one_thread": asdict(times[precision, 1]) if (precision, 1) in times else None,
+                "two_threads": asdict(times[precision, 2]),
             }
-            for form, size in sizes.items()
+            for precision, size in sizes.items()
         },
     }
 
@@ -114,15 +114,15 @@ def _random(name: str, size: tuple[int, int]) -> keras.Model:
     return build(network, backbone, (*size, 3))
 
 
-def _judged(run: str, folder: str) -> dict[str, float]:
-    """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
+def _metrics(run: str, folder: str) -> dict[str, float]:
+    """The metric of a trained network and of its exports, by the verification of the export; 0..1."""
     predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    original = verify.Reference(predictor, people.of_first(JUDGED))
+    reference = verify.Reference(predictor, people.of_first(VERIFIED))
     network, crops = outputs.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
-    conversions = [litert.convert(network, form, crops if form == "int8" else None) for form in FORMS]
-    measured = [verify.measure(one, "heatmaps", original, TOLERANCES[one.form]) for one in conversions]
-    return {KERAS: original.value} | {one.form: one.value for one in measured}
+    conversions = [litert.convert(network, name, crops if name == "int8" else None) for name in PRECISIONS]
+    measured = [verify.measure(one, "heatmaps", reference, TOLERANCES[one.precision]) for one in conversions]
+    return {KERAS: reference.value} | {one.precision: one.value for one in measured}
 
 
 def _crops(folder: str, size: tuple[int, int]) -> np.ndarray:
@@ -131,22 +131,27 @@ def _crops(folder: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _converted(model: keras.Model, crops: np.ndarray) -> dict[str, bytes]:
-    """LiteRT files of each form, and of two with their transposed convolutions as they were."""
+    """LiteRT files of each precision, and of two with their transposed convolutions as they were."""
     files = {}
-    for ending, deconvolution, forms in (("", "depth_to_space", FORMS), (TRANSPOSE, "transpose", ("float32", "int8"))):
+    for ending, deconvolution, names in (
+        ("", "depth_to_space", PRECISIONS),
+        (TRANSPOSE, "transpose", ("float32", "int8")),
+    ):
         network = outputs.heatmaps(model, deconvolution)
-        for form in forms:
-            files[form + ending] = litert.convert(network, form, crops if form == "int8" else None).content
+        for name in names:
+            files[name + ending] = litert.convert(network, name, crops if name == "int8" else None).content
     return files
 
 
 def _times(model, files: dict[str, bytes], crop: np.ndarray, repetitions: int) -> dict[tuple[str, int], Spread]:
-    """Milliseconds of one crop, by form and threads. All take turns, so that another program disturbs all alike."""
+    """Milliseconds of one crop, by precision and threads. They take turns: other programs disturb all alike."""
     networks = {
-        (form, threads): Interpreter(content, threads) for form, content in files.items() for threads in THREADS
+        (precision, threads): LiteRTModel(content, threads)
+        for precision, content in files.items()
+        for threads in THREADS
     }
-    for form, network in ((KERAS, model), (REWRITTEN, fuse_for_inference(model))):
-        networks[form, max(THREADS)] = _forward(network)
+    for name, network in ((KERAS, model), (REWRITTEN, fuse_for_inference(model))):
+        networks[name, max(THREADS)] = _forward(network)
     steps = {key: partial(network, crop) for key, network in networks.items()}
     counts = {key: max(1, round(AT_LEAST / min(seconds(step, 3)))) for key, step in steps.items()}
     times = {key: [] for key in steps}

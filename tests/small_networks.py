@@ -31,5 +31,5 @@ def crops(count, size=SIZE, seed=1):
 
 
 def each(output, images):
-    """A twin takes one at a time."""
+    """An exported network takes one at a time."""
     return np.concatenate([np.asarray(output(image[None])) for image in images])

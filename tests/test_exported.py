@@ -18,11 +18,11 @@ from keras_mrpose.data import augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import compare, provenance
-from keras_mrpose.evaluation.evaluate import evaluate
+from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import predict
 from keras_mrpose.export import litert, outputs
 from keras_mrpose.predict.predictor import Predictor, crop_matrices
-from keras_mrpose.runtime import interpreter
+from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import Skeleton
 from keras_mrpose.synthetic import dataset
@@ -47,14 +47,14 @@ def crops(count):
 
 
 def export(model, folder, **files):
-    """Write files, name -> (twin, form), and their sidecar by hand."""
+    """Write files, name -> (output, precision), and their sidecar by hand."""
     entries = {}
-    for stem, (output, form) in files.items():
-        made = litert.convert(getattr(outputs, output)(model), form, crops(32) if form == "int8" else None)
+    for stem, (output, precision) in files.items():
+        made = litert.convert(getattr(outputs, output)(model), precision, crops(32) if precision == "int8" else None)
         (folder / f"{stem}.tflite").write_bytes(made.content)
         hashed = hashlib.sha256(made.content).hexdigest()
         types = {"input_type": made.input_type, "output_type": made.output_type, "bytes": len(made.content)}
-        entries[f"{stem}.tflite"] = {"output": output, "form": form, **types, "sha256": hashed}
+        entries[f"{stem}.tflite"] = {"output": output, "precision": precision, **types, "sha256": hashed}
     size, codec = model.input_shape[1:3], model.codec
     name = next(name for name, kind in CODECS.items() if type(codec) is kind)
     about = {
@@ -81,10 +81,10 @@ def network():
 
 @pytest.fixture(scope="module")
 def folder(network, tmp_path_factory):
-    """All twins and the two ends of the forms, beside the network itself."""
+    """Both outputs in two precisions, beside the network itself."""
     folder = tmp_path_factory.mktemp("exported")
-    pairs = [(output, form) for output in ("heatmaps", "keypoints") for form in ("float32", "int8")]
-    export(network, folder, **{f"{output}_{form}": (output, form) for output, form in pairs})
+    pairs = [(output, precision) for output in ("heatmaps", "keypoints") for precision in ("float32", "int8")]
+    export(network, folder, **{f"{output}_{precision}": (output, precision) for output, precision in pairs})
     network.save(folder / "best.keras")
     return folder
 
@@ -121,7 +121,7 @@ def in_cells(one, other):
 
 
 def pairs(folder, **options):
-    """Joints of both forms and of Keras, in five images."""
+    """Joints of both precisions and of Keras, in five images."""
     keras, float32, int8 = (
         Predictor(folder / f"{name}", **options)
         for name in ("best.keras", "heatmaps_float32.tflite", "heatmaps_int8.tflite")
@@ -151,11 +151,11 @@ def test_heatmaps_give_the_joints_of_keras(folder, codec, flip_test):
     assert largest > 1e-3  # int8 is int8
 
 
-@pytest.mark.parametrize("form", ["float32", "int8"])
-def test_keypoints_give_the_joints_of_the_heatmaps(folder, form):
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_keypoints_give_the_joints_of_the_heatmaps(folder, precision):
     """The interpreter rounds as often; decoding inside is float32: 1e-4 crop pixels, up to 2.5 image pixels each."""
-    maps = Predictor(folder / f"heatmaps_{form}.tflite", flip_test=False)
-    ends = Predictor(folder / f"keypoints_{form}.tflite", flip_test=False)
+    maps = Predictor(folder / f"heatmaps_{precision}.tflite", flip_test=False)
+    ends = Predictor(folder / f"keypoints_{precision}.tflite", flip_test=False)
     assert ends.ends_in_joints and not maps.ends_in_joints
     for seed in range(3):
         picture = dots.picture(PICTURE, joints(seed))
@@ -229,7 +229,7 @@ def test_stamp(folder, people, network):
 
 
 def test_command_line(run, tmp_path, capsys):
-    """`evaluate` and `predict` take a file; the results of two forms lie side by side."""
+    """`evaluate` and `predict` take a file; the results of two files lie side by side."""
     dataset.write(tmp_path / "drawn", 3, seed=3, split="val2017")
     model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3), skeleton="coco")
     (tmp_path / "export").mkdir()
@@ -244,7 +244,7 @@ def test_command_line(run, tmp_path, capsys):
     assert "(--no-flip)" in capsys.readouterr().err
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}
-    result = keras_mrpose.evaluation.Result.load(tmp_path / "export" / "maps.result.json")
+    result = Result.load(tmp_path / "export" / "maps.result.json")
     assert result.protocol["network"] == provenance.of_network(Predictor(model)) | {
         "precision": "litert float32",
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -289,7 +289,7 @@ def edit(file, change):
 
 REQUIRED = ["version", "name", "model", "backbone", "input", "input.size", "heatmaps", "heatmaps.size", "skeleton"]
 REQUIRED += ["skeleton.joints", "codec", "codec.name", "files", "made_from"]
-REQUIRED += [f"files.F.{name}" for name in ("output", "form", "sha256")]
+REQUIRED += [f"files.F.{name}" for name in ("output", "precision", "sha256")]
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -328,11 +328,11 @@ def test_a_sidecar_of_something_else(copied, changes, words):
     refused(copied, words)
 
 
-def test_a_twin_that_it_is_not(copied):
+def test_an_output_that_it_is_not(copied):
     edit(copied, lambda about: about["files"][copied.name].update(output="keypoints"))
     refused(copied, r"makes \(1, 24, 16, 3\) of \(1, 96, 64, 3\), but .* makes \(1, 3, 3\)")
     edit(copied, lambda about: about["files"][copied.name].update(output="both"))
-    refused(copied, "Unknown twin 'both'")
+    refused(copied, "Unknown output 'both'")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_files_that_are_missing_or_others(copied, folder, monkeypatch):
     copied.write_bytes(content)
     Predictor(copied)
     with monkeypatch.context() as patch:
-        patch.setattr(interpreter, "Interpreter", None)
+        patch.setattr(runtime, "Interpreter", None)
         with pytest.raises(InputError, match=r"pip install 'keras_mrpose\[litert\]'"):
             Predictor(copied)
     copied.with_name("model.json").unlink()

@@ -330,7 +330,7 @@ SIDECAR = {
     },
     **{"skeleton": COCO.to_dict(), "codec": {"name": "gaussian", "sigma": 2.0, "scale": [0.25, 0.25]}},
     **{"input": {"size": [64, 96]}, "heatmaps": {"size": [16, 24]}},
-    "files": {"a.tflite": {"output": "heatmaps", "form": "float32", "sha256": "0" * 64}},
+    "files": {"a.tflite": {"output": "heatmaps", "precision": "float32", "sha256": "0" * 64}},
 }
 
 

@@ -1,4 +1,4 @@
-"""LiteRT files: as near to Keras as their form allows, of built-in operations, and every mistake is one sentence."""
+"""LiteRT files: as near to Keras as their precision allows, of built-in operations; a mistake is one sentence."""
 
 import functools
 
@@ -15,7 +15,8 @@ from small_networks import crops, each, trained
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.export import litert, outputs
-from keras_mrpose.runtime import interpreter
+from keras_mrpose.runtime import litert as runtime
+from keras_mrpose.runtime.litert import LiteRTModel, operations
 
 BUILT_IN = {name for name in vars(schema.BuiltinOperator) if name.isupper()} - {"CUSTOM"}
 CROPS = np.rint(crops(32))
@@ -32,19 +33,19 @@ def expected():
 
 
 @functools.cache
-def converted(form, **options):
-    return litert.convert(output(), form, CROPS, **options)
+def converted(precision, **options):
+    return litert.convert(output(), precision, CROPS, **options)
 
 
 def heatmaps(conversion, images=CROPS[:4]):
-    return interpreter.Interpreter(conversion.content)(images)
+    return LiteRTModel(conversion.content)(images)
 
 
 def correlation(found):
     return np.corrcoef(found.ravel(), expected().ravel())[0, 1]
 
 
-# --- the four forms -----------------------------------------------------------------------------------------------
+# --- the four precisions --------------------------------------------------------------------------------------------
 
 
 def test_float32_is_keras():
@@ -60,18 +61,18 @@ def test_float16_rounds_the_weights():
     assert len(converted("float16").content) < 0.6 * len(converted("float32").content)
 
 
-@pytest.mark.parametrize("form", ["dynamic", "int8"])
-def test_int8_is_near(form):
+@pytest.mark.parametrize("precision", ["dynamic", "int8"])
+def test_int8_is_near(precision):
     # A tensor of 256 levels over some 8 standard deviations has rounding errors of (8 / 256)^2 / 12 = 8e-5 of its
     # variance, a kernel of 255 levels over 6 of them 5e-5. 40 tensors one behind the other: 5e-3, that is a
     # correlation of 1 / sqrt(1.005) = 0.9975.
-    assert 0.997 < correlation(heatmaps(converted(form))) < 0.99999
-    assert len(converted(form).content) < 0.4 * len(converted("float32").content)
+    assert 0.997 < correlation(heatmaps(converted(precision))) < 0.99999
+    assert len(converted(precision).content) < 0.4 * len(converted("float32").content)
 
 
-@pytest.mark.parametrize("form", litert.PRECISIONS)
-def test_operations(form):
-    found = set(interpreter.ops(converted(form).content))
+@pytest.mark.parametrize("precision", litert.PRECISIONS)
+def test_operations(precision):
+    found = set(operations(converted(precision).content))
     assert found <= BUILT_IN
     assert "DEPTH_TO_SPACE" in found and not found & {"TRANSPOSE_CONV", "RSQRT", "READ_VARIABLE", "SHAPE"}
     assert (
@@ -81,13 +82,13 @@ def test_operations(form):
             "float16": {"DEQUANTIZE"},
             "dynamic": set(),
             "int8": {"QUANTIZE", "DEQUANTIZE"},
-        }[form]
+        }[precision]
     )
 
 
 def test_plain_transposed_convolutions():
     model = outputs.heatmaps(trained(), "transpose")
-    assert "TRANSPOSE_CONV" in interpreter.ops(litert.convert(model, "float32").content)
+    assert "TRANSPOSE_CONV" in operations(litert.convert(model, "float32").content)
 
 
 def test_int8_is_int8_throughout_and_per_channel():
@@ -103,18 +104,18 @@ def test_int8_is_int8_throughout_and_per_channel():
     assert len(kernels) >= 35  # all convolutions
 
 
-@pytest.mark.parametrize("form", ["float32", "int8"])
-def test_a_picture_of_bytes(form):
-    conversion = converted(form, input_type="uint8")
-    assert interpreter.Interpreter(conversion.content).input_type == np.uint8
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_image_of_bytes(precision):
+    conversion = converted(precision, input_type="uint8")
+    assert LiteRTModel(conversion.content).input_type == np.uint8
     # int8: its own 256 levels of the input are the bytes
-    np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted(form)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted(precision)), rtol=0, atol=1e-5)
 
 
 def test_a_file_of_others_whose_input_is_int8():
     converter = litert._converter(output(), "int8", "float32", CROPS)
     converter.inference_input_type = tf.int8
-    lite = interpreter.Interpreter(bytes(litert._converted(converter.convert)))
+    lite = LiteRTModel(bytes(litert._run_converter(converter.convert)))
     assert lite.input_type == np.int8
     np.testing.assert_allclose(lite(CROPS[:4]), heatmaps(converted("int8")), rtol=0, atol=1e-5)
 
@@ -122,13 +123,13 @@ def test_a_file_of_others_whose_input_is_int8():
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
 def test_quantized_output_is_given_back_as_numbers(kind):
     conversion = converted("int8", output_type=kind)
-    assert interpreter.Interpreter(conversion.content).output_type == np.dtype(kind)
+    assert LiteRTModel(conversion.content).output_type == np.dtype(kind)
     np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted("int8")), rtol=0, atol=1e-5)
 
 
 def test_quiet(capfd):
     litert.convert(output(), "int8", CROPS, float_layers=["final_layer"])
-    interpreter.Interpreter(litert.convert(output(), "float32").content)
+    LiteRTModel(litert.convert(output(), "float32").content)
     assert capfd.readouterr() == ("", "")
 
 
@@ -142,7 +143,7 @@ def test_joints_inside(codec):
     images = np.stack([picture((96, 64), person) for person in people]).astype("float32")
     joints = outputs.keypoints(model)
     conversion = litert.convert(joints, "float32")
-    assert set(interpreter.ops(conversion.content)) <= BUILT_IN
+    assert set(operations(conversion.content)) <= BUILT_IN
     np.testing.assert_allclose(heatmaps(conversion, images[:4]), each(joints, images[:4]), rtol=0, atol=1e-3)
 
 
@@ -152,7 +153,7 @@ def test_int8_decodes_in_float(codec):
     joints = outputs.keypoints(trained(codec=codec))
     conversion = litert.convert(joints, "int8", CROPS, input_type="uint8")
     assert conversion.float_layers == ("joints",)
-    assert set(interpreter.ops(conversion.content)) <= BUILT_IN
+    assert set(operations(conversion.content)) <= BUILT_IN
     found, maps = heatmaps(conversion), heatmaps(converted("int8"))
     points, scores = (np.asarray(part) for part in trained(codec=codec).codec.decode(maps))
     np.testing.assert_allclose(found[..., 2], scores, rtol=0, atol=1e-5)
@@ -166,8 +167,8 @@ def test_int8_decodes_in_float(codec):
 def test_a_layer_kept_in_float():
     conversion = converted("int8", float_layers=("final_layer",))
     assert conversion.float_layers == ("final_layer",)
-    assert interpreter.ops(conversion.content)[-2:] == ["DEQUANTIZE", "CONV_2D"]
-    assert interpreter.ops(converted("int8").content)[-2:] == ["CONV_2D", "DEQUANTIZE"]
+    assert operations(conversion.content)[-2:] == ["DEQUANTIZE", "CONV_2D"]
+    assert operations(converted("int8").content)[-2:] == ["CONV_2D", "DEQUANTIZE"]
     assert correlation(heatmaps(conversion)) > correlation(heatmaps(converted("int8")))
 
 
@@ -200,29 +201,24 @@ def test_the_worst_layer_is_found_and_can_be_kept():
     assert bad < 0.99 < 0.997 < good
 
 
-def test_levels_used():
-    assert 100 < interpreter.levels_used(heatmaps(converted("int8"))) <= 256
-    assert interpreter.levels_used(heatmaps(converted("float32"))) > 256
-
-
 # --- mistakes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "int4"}, "Unknown form 'int4'.*float32, float16, dynamic, int8"),
+        ({"precision": "int4"}, "Unknown precision 'int4'.*float32, float16, dynamic, int8"),
         ({"input_type": "int8"}, "Unknown input type 'int8'"),
         ({"output_type": "float16"}, "Unknown output type"),
-        ({"form": "float32", "output_type": "uint8"}, "output of the form float32 is float32; 'uint8' is asked for"),
+        ({"precision": "float32", "output_type": "uint8"}, "output of float32 is float32; 'uint8' is asked for"),
         ({"output_type": "int8", "float_layers": ["final_layer"]}, "whose final_layer is in float is float32"),
-        ({"form": "dynamic", "float_layers": ["final_layer"]}, "float_layers is for the form int8"),
+        ({"precision": "dynamic", "float_layers": ["final_layer"]}, "float_layers is for int8"),
         ({"float_layers": ["finallayer"]}, "float_layers names 'finallayer'.*did you mean final_layer"),
         ({"float_layers": ["?"]}, "float_layers names '\\?'.*summary"),
         ({"float_layers": ["image"]}, "float_layers names 'image', which has become a part"),
         ({"calibration": None}, "calibrated with 0 crops; give at least 32"),
         ({"calibration": CROPS[:31]}, "calibrated with 31 crops"),
-        ({"calibration": CROPS[:4], "least_crops": 5}, "calibrated with 4 crops; give at least 5"),
+        ({"calibration": CROPS[:4], "min_crops": 5}, "calibrated with 4 crops; give at least 5"),
         ({"calibration": CROPS[:, :32]}, "Crop 0 .* \\(32, 96, 3\\); this network takes \\(64, 96, 3\\)"),
         ({"calibration": [*CROPS, CROPS[0, :5]]}, "Crop 32"),
         ({"calibration": CROPS / 255}, "values from 0 to 1; give RGB 0..255"),
@@ -233,7 +229,7 @@ def test_levels_used():
     ids=str,
 )
 def test_mistakes(options, message):
-    options = {"form": "int8", "calibration": CROPS, **options}
+    options = {"precision": "int8", "calibration": CROPS, **options}
     with pytest.raises(InputError, match=message):
         litert.convert(output(), **options)
 
@@ -251,7 +247,7 @@ def test_truncated_files(share, tmp_path):
     content = converted("float32").content
     path = tmp_path / "net.tflite"
     path.write_bytes(content[: int(share * len(content))])
-    for reader in (interpreter.Interpreter, interpreter.ops):
+    for reader in (LiteRTModel, operations):
         with pytest.raises(InputError, match=r"net\.tflite is damaged or not a \.tflite file .*export it again"):
             reader(path)
 
@@ -260,38 +256,38 @@ def test_garbage():
     for seed in range(20):
         content = np.random.default_rng(seed).bytes(10000)
         for junk in (content, content[:4] + b"TFL3" + content[8:]):
-            for reader in (interpreter.Interpreter, interpreter.ops):
+            for reader in (LiteRTModel, operations):
                 with pytest.raises(InputError, match="damaged"):
                     reader(junk)
 
 
 def test_other_mistakes_with_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no\.tflite cannot be read: No such file"):
-        interpreter.Interpreter(tmp_path / "no.tflite")
+        LiteRTModel(tmp_path / "no.tflite")
     plain = keras.Input(batch_shape=(1, 7))
     content = litert.convert(keras.Model(plain, keras.layers.Dense(3)(plain)), "float32").content
     with pytest.raises(InputError, match=r"shapes \[\(1, 7\), \(1, 3\)\]; give a network from one image"):
-        interpreter.Interpreter(content)
-    monkeypatch.setattr(interpreter, "Interpreter", None)
+        LiteRTModel(content)
+    monkeypatch.setattr(runtime, "Interpreter", None)
     with pytest.raises(InputError, match=r"pip install 'keras_mrpose\[litert\]'"):
-        interpreter.Interpreter(content)
+        LiteRTModel(content)
 
 
 @pytest.mark.parametrize("shape", [(64, 96, 3), (2, 96, 64, 3), (2, 64, 96, 4), (2, 64, 96)])
 def test_crops_of_another_shape(shape):
     with pytest.raises(InputError, match=r"takes \(n, 64, 96, 3\)"):
-        interpreter.Interpreter(converted("float32").content)(np.zeros(shape))
+        LiteRTModel(converted("float32").content)(np.zeros(shape))
 
 
 def test_crops_of_bytes_and_none_at_all():
-    lite = interpreter.Interpreter(converted("float32").content, threads=1)
+    lite = LiteRTModel(converted("float32").content, threads=1)
     np.testing.assert_array_equal(lite(CROPS[:2].astype(np.uint8)), lite(CROPS[:2]))
     assert lite(CROPS[:0]).shape == (0, 16, 24, 17)
     assert lite.output_shape == (1, 16, 24, 17)
 
 
 def test_a_batch_of_two():
-    lite = interpreter.Interpreter(litert.convert(outputs.heatmaps(trained(), batch=2), "float32").content)
+    lite = LiteRTModel(litert.convert(outputs.heatmaps(trained(), batch=2), "float32").content)
     np.testing.assert_allclose(lite(CROPS[:4]), expected(), rtol=0, atol=1e-5 * abs(expected()).max())
     with pytest.raises(InputError, match=r"n a multiple of 2\."):
         lite(CROPS[:3])

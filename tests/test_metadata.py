@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flatbuffers import number_types as numbers
 
-interpreter = pytest.importorskip("keras_mrpose.runtime.interpreter")
-if interpreter.Interpreter is None:
+from keras_mrpose.runtime import litert as runtime
+
+if runtime.Interpreter is None:
     pytest.skip("ai-edge-litert is not installed: pip install 'keras_mrpose[litert]'", allow_module_level=True)
 
-from keras_mrpose.export import litert, metadata  # noqa: E402
+from keras_mrpose.export import litert, metadata
 
 JOINTS = ("nose", "left_wrist", "right_wrist")
 SHAPES = {"heatmaps": (8, 4, 3), "keypoints": (3, 3)}
@@ -21,13 +22,13 @@ SHAPES = {"heatmaps": (8, 4, 3), "keypoints": (3, 3)}
 
 @pytest.fixture(scope="module", params=SHAPES)
 def file(request):
-    """Its twin, its bytes before and after."""
+    """Its output, its bytes before and after."""
     image = keras.Input(batch_shape=(1, 32, 16, 3), name="image")
     x = keras.layers.Conv2D(3, 4, 4)(image)
     if request.param == "keypoints":
         x = keras.layers.Reshape((32, 3))(x)[:, :3]
     content = litert.convert(keras.Model(image, x), "float32").content
-    return request.param, content, metadata.described(content, "mrfeanet9", JOINTS, request.param)
+    return request.param, content, metadata.with_metadata(content, "mrfeanet9", JOINTS, request.param)
 
 
 class Reader:
@@ -66,7 +67,7 @@ class Reader:
 
 
 def root_of(content):
-    model = interpreter.schema.ModelT.InitFromPackedBuf(content, 0)
+    model = runtime.schema.ModelT.InitFromPackedBuf(content, 0)
     (entry,) = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
     data = bytes(model.buffers[entry.buffer].data)
     assert data[4:8] == b"M001"
@@ -76,20 +77,20 @@ def root_of(content):
 def test_the_network_is_the_same(file):
     _, before, after = file
     crops = np.random.default_rng(0).uniform(0, 255, (3, 32, 16, 3))
-    np.testing.assert_array_equal(interpreter.Network(before)(crops), interpreter.Network(after)(crops))
-    assert interpreter.nodes(before) == interpreter.nodes(after)
+    np.testing.assert_array_equal(runtime.LiteRTModel(before)(crops), runtime.LiteRTModel(after)(crops))
+    assert runtime.nodes(before) == runtime.nodes(after)
 
 
 def test_input_and_output_have_names(file):
     output, _, after = file
-    runner = interpreter.Interpreter(model_content=after).get_signature_runner()
+    runner = runtime.Interpreter(model_content=after).get_signature_runner()
     crop = np.random.default_rng(1).uniform(0, 255, (1, 32, 16, 3)).astype(np.float32)
     (name, found), *rest = runner(image=crop).items()
     assert (name, rest) == ("heatmaps" if output == "heatmaps" else "joints", [])
-    np.testing.assert_array_equal(found, interpreter.Network(after)(crop))
+    np.testing.assert_array_equal(found, runtime.LiteRTModel(after)(crop))
 
 
-def test_the_model_and_its_picture(file):
+def test_the_model_and_its_image(file):
     """Model 0 name, 3 subgraphs, 7 parser; subgraph 2 inputs; tensor 3 content, 4 process units, 5 statistics."""
     model = root_of(file[2])
     assert (model.string(0), model.string(7)) == ("mrfeanet9", "1.0.0")
@@ -127,4 +128,4 @@ def test_the_joints_names_are_in_the_file(file):
 
 def test_it_is_the_same_every_time(file):
     output, before, after = file
-    assert metadata.described(before, "mrfeanet9", JOINTS, output) == after
+    assert metadata.with_metadata(before, "mrfeanet9", JOINTS, output) == after

@@ -69,6 +69,6 @@ def test_mixed_precision_keeps_float32_statistics():
 
 @pytest.mark.parametrize("name", keras_mrpose.list_models())
 def test_epsilon_is_the_published_one(name):
-    """An import makes up for another epsilon (`torch_names`), so that only training would show it."""
+    """An import makes up for another epsilon (`tensor_names`), so that only training would show it."""
     model = keras_mrpose.build(name, "tiny_v1b", (64, 32, 3))
     assert {layer.epsilon for layer in model.layers if isinstance(layer, BatchNorm)} == {1e-5}

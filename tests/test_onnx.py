@@ -1,4 +1,4 @@
-"""ONNX by Keras' own exporter: the same numbers in onnxruntime, through the same gate."""
+"""ONNX by Keras' own exporter: the same numbers in onnxruntime, through the same verification."""
 
 import json
 
@@ -10,6 +10,7 @@ import small_networks
 from keras_mrpose import InputError
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.export import export_litert, onnx, outputs
+from keras_mrpose.runtime.onnx import OnnxModel
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'keras_mrpose[onnx]')")
 pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras_mrpose[onnx]')")
@@ -22,10 +23,10 @@ def test_numbers_are_those_of_keras(name, capfd):
     model, crops = small_networks.trained(codec=CODECS[name](1.5)), small_networks.crops(3)
     heatmaps, keypoints = outputs.heatmaps(model), outputs.keypoints(model)
     conversion = onnx.convert(heatmaps)
-    assert (conversion.form, conversion.input_type, conversion.float_layers_of) == ("onnx", "float32", ())
-    found, wanted = onnx.OnnxModel(conversion.content)(crops), small_networks.each(heatmaps, crops)
+    assert (conversion.precision, conversion.input_type, conversion.float_layers) == ("onnx", "float32", ())
+    found, wanted = OnnxModel(conversion.content)(crops), small_networks.each(heatmaps, crops)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
-    found, wanted = onnx.OnnxModel(onnx.convert(keypoints).content)(crops), small_networks.each(keypoints, crops)
+    found, wanted = OnnxModel(onnx.convert(keypoints).content)(crops), small_networks.each(keypoints, crops)
     assert found.shape == (3, 17, 3)
     np.testing.assert_allclose(found[..., :2], wanted[..., :2], rtol=0, atol=1e-2)
     np.testing.assert_allclose(found[..., 2], wanted[..., 2], rtol=1e-4)
@@ -33,14 +34,14 @@ def test_numbers_are_those_of_keras(name, capfd):
     assert captured.out == captured.err == ""
 
 
-def test_through_the_gate(tmp_path):
+def test_through_verification(tmp_path):
     people = dotted.folder(tmp_path, "val2017", 10)
     report = export_litert(dotted.network(), tmp_path / "out", "onnx", people=people, outputs=("heatmaps", "keypoints"))
     assert report.passed and list(report.files) == ["heatmaps.onnx", "keypoints.onnx"]
     about = json.loads((tmp_path / "out" / "model.json").read_text())
-    assert about["files"]["heatmaps.onnx"]["form"] == "onnx"
+    assert about["files"]["heatmaps.onnx"]["precision"] == "onnx"
     crops = np.full((1, 96, 64, 3), 100, np.float32)
-    assert onnx.OnnxModel((tmp_path / "out" / "heatmaps.onnx").read_bytes())(crops).shape == (1, 24, 16, 17)
+    assert OnnxModel((tmp_path / "out" / "heatmaps.onnx").read_bytes())(crops).shape == (1, 24, 16, 17)
     assert report.files["heatmaps.onnx"].value == pytest.approx(report.before)
 
 

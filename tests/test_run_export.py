@@ -45,7 +45,9 @@ def test_folder_and_table(run, network, data, capsys, monkeypatch):
     told = capsys.readouterr()
     report = json.loads((network / "export" / "report.json").read_text())
     assert list(report["files"]) == [
-        f"{output}_{form}.tflite" for output in ("heatmaps", "keypoints") for form in ("float32", "float16", "int8")
+        f"{output}_{precision}.tflite"
+        for output in ("heatmaps", "keypoints")
+        for precision in ("float32", "float16", "int8")
     ]
     assert report["crops"] == 10 and (network / "export" / "decoder.py").exists()
     lines = told.out.splitlines()
@@ -104,14 +106,14 @@ def test_every_option_arrives(run, network, data, work, monkeypatch):
         "deconvolution": "transpose",
         "float_layers": ["a", "b"],
         "overwrite": True,
-        "budgets": {
+        "tolerances": {
             "int8": dataclasses.replace(TOLERANCES["int8"], points=2.5, shift=7),
             "float16": dataclasses.replace(TOLERANCES["float16"], correlation=0.5),
         },
     }
     assert call(run, "export", network, "--data", data, "--formats", "float32", "--calibration", "gone") == 2
     assert asked["calibration"] is None and asked["folder"] == network / "export"  # int8 alone needs these people
-    assert len(asked["people"]) == 10 and asked["budgets"] == {}
+    assert len(asked["people"]) == 10 and asked["tolerances"] == {}
 
 
 def test_refused(run, network, data, capsys):
@@ -134,23 +136,23 @@ MISTAKES = {
     "calibration": ((*EXPORT, "--calibration", "x"), r"person_keypoints_x\.json is not there"),
     "few": ((*EXPORT, "--calibration", "val"), "has 10 people to calibrate int8 with; give at least 32"),
     "people": ((*EXPORT, "--people", "0"), "--people is 0; give a number of at least 1"),
-    "formats": ((*EXPORT, "--formats", "float23"), "Unknown form 'float23'. Did you mean float32"),
-    "no formats": ((*EXPORT, "--formats", ","), "No form to export"),
-    "outputs": ((*EXPORT, "--outputs", "heat"), "Unknown twin 'heat'"),
+    "formats": ((*EXPORT, "--formats", "float23"), "Unknown format 'float23'. Did you mean float32"),
+    "no formats": ((*EXPORT, "--formats", ","), "No format to export"),
+    "outputs": ((*EXPORT, "--outputs", "heat"), "Unknown output 'heat'"),
     "input type": ((*EXPORT, "--input-type", "int4"), "Unknown input type 'int4'"),
     "deconvolution": ((*EXPORT, "--deconv", "x"), "deconvolution is 'x'"),
     "layer": ((*EXPORT, "--float-layers", "joint"), "float_layers names 'joint'.*did you mean joints"),
     "out": ((*EXPORT, "--out", "WORK/file/export"), "file is no folder that can be written to"),
     "out is a file": ((*EXPORT, "--out", "WORK/file"), "file is there and is no export"),
     "overwrite others": ((*EXPORT, "--out", "RUN", "--overwrite"), r"run is there and is no export \(it has no model"),
-    "budget": (
+    "tolerance": (
         (*EXPORT, "--tolerance", "int8"),
-        r"--tolerance is 'int8'; give FORM\.WHAT=NUMBER such as int8\.points=2",
+        r"--tolerance is 'int8'; give PRECISION\.WHAT=NUMBER such as int8\.points=2",
     ),
-    "budget's form": ((*EXPORT, "--tolerance", "int9.points=1"), r"--tolerance is 'int9\.points=1'"),
-    "budget's name": ((*EXPORT, "--tolerance", "int8.point=1"), "the other points, correlation, shift"),
-    "budget's number": ((*EXPORT, "--tolerance", "int8.points=x"), "--tolerance is 'int8.points=x'"),
-    "negative budget": ((*EXPORT, "--tolerance", "int8.points=-1"), r"The budget's points is -1\.0; give"),
+    "tolerance's precision": ((*EXPORT, "--tolerance", "int9.points=1"), r"--tolerance is 'int9\.points=1'"),
+    "tolerance's name": ((*EXPORT, "--tolerance", "int8.point=1"), "the other points, correlation, shift"),
+    "tolerance's number": ((*EXPORT, "--tolerance", "int8.points=x"), "--tolerance is 'int8.points=x'"),
+    "negative tolerance": ((*EXPORT, "--tolerance", "int8.points=-1"), r"The tolerance's points is -1\.0; give"),
     "no gate": ((*EXPORT, "--no-gate"), "unrecognized arguments: --no-gate"),
 }
 
@@ -164,4 +166,4 @@ def test_mistakes(run, network, data, work, name, capfd):
 
 def test_help(run, capsys):
     assert call(run, "export", "--help") == 0
-    assert "--tolerance FORM.WHAT=X" in capsys.readouterr().out
+    assert "--tolerance PRECISION.WHAT=X" in capsys.readouterr().out

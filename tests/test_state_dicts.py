@@ -1,5 +1,9 @@
 """Published checkpoints in and out: every number arrives, colours are right, and a wrong file changes nothing."""
 
+import io
+import resource
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -140,7 +144,7 @@ def test_report(tmp_path):
     assert set(report.used) | set(report.unused) == set(tensors)
     assert all(name.startswith("fc.") or name.endswith("num_batches_tracked") for name in report.unused)
     assert all(shape == tensors[name].shape for name, shape in report.used.items())
-    assert len(report.joints) == 16 and report.fresh == () and report.style == "pytorch"
+    assert len(report.joints) == 16 and report.new_joints == () and report.style == "pytorch"
     values = sum(tensors[name].size for name in report.used)
     text = str(report)
     for words in (str(path), "mrheatnet2", "16 joints", f"{len(report.used)} tensors ({values:,} values)", "pytorch"):
@@ -187,7 +191,7 @@ def test_mapping_reports_the_new_joints(tmp_path):
     path = published_file(tmp_path / "coco.npz")
     model = build("mrfeanet2", "tiny_v1b", SHAPE, skeleton="lsp", preprocessing="published")
     report = keras_mrpose.load_state_dict(model, path, map_joints=True)
-    assert report.fresh == ("neck", "head_top") and "neck, head_top" in str(report)
+    assert report.new_joints == ("neck", "head_top") and "neck, head_top" in str(report)
     alien = keras_mrpose.Skeleton("alien", ("antenna", "tail"))
     with pytest.raises(InputError, match="no joint name in common"):
         build("mrfeanet2", "tiny_v1b", SHAPE, skeleton=alien, weights=path, map_joints=True)
@@ -268,3 +272,80 @@ def test_where_state_dicts_do_not_go(tmp_path):
     with pytest.raises(InputError, match=r"\.npz or a \.pth"):
         keras_mrpose.save_state_dict(build("simplebaseline", "tiny_v1b", SHAPE), tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())
+
+
+# --- .npz files: what NumPy wrote, and nothing that a file claims without having it -----------------------------------
+
+ARRAYS = {
+    **{
+        kind: np.arange(24).reshape(2, 3, 4).astype(kind)
+        for kind in ("float16", "float32", "float64", "int64", "uint8")
+    },
+    **{"turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "one": np.array(2.5), "none": np.zeros((0, 3))},
+    **{"yes": np.array([True, False]), "word": np.array("torchvision"), "big": np.arange(3, dtype=">i4")},
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_wrote(save, tmp_path):
+    save(tmp_path / "a.npz", **ARRAYS)
+    found = state_dicts.read_npz(tmp_path / "a.npz")
+    assert list(found) == list(ARRAYS)
+    for name, value in ARRAYS.items():
+        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(found[name], value, strict=True)
+
+
+def test_long_headers(tmp_path):
+    """Version 2 of the format."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.arange(3.0), version=(2, 0))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", stream.getvalue())
+    np.testing.assert_array_equal(state_dicts.read_npz(tmp_path / "a.npz")["a"], np.arange(3.0), strict=True)
+
+
+def header(descr, shape):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (header("<f4", (2**40,)), "EOF: reading array data|Unable to allocate"),
+        (header("<f4", (-1,)) + bytes(8), "negative dimensions"),
+        (header("<f4", (3,)) + bytes(8), "expected 12 bytes got 8"),
+        (header("|O", (1,)) + b"cos\nsystem\n(S'true'\ntR.", "allow_pickle=False"),
+        (header([("a", "<f4")], (1,)) + bytes(4), "is no array of"),
+        (header("<f4", (1,))[:20], "EOF|array header"),
+        (b"\x93NUMPY\x01\x00\x10\x00{'descr': open(1}", "ValueError|Error"),
+        (b"\x93NUMPY\x09\x00", "format version"),
+        (b"no array", "is no array of"),
+    ],
+)
+def test_hostile_arrays(content, words, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", content)
+    with pytest.raises(ValueError, match=words):
+        state_dicts.read_npz(tmp_path / "a.npz")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    """64 MB of zeros in 64 kB; 20 times that and 16 MB are allowed."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header("|u1", (2**26,)) + bytes(2**26))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="unpacks to more than 20 times its size"):
+        state_dicts.read_npz(tmp_path / "a.npz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**14  # KiB
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + bytes(40)])
+def test_files_of_another_kind(content, tmp_path):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="not a zip file"):
+        state_dicts.read_npz(tmp_path / "a.npz")
+    with pytest.raises(OSError, match="No such file"):
+        state_dicts.read_npz(tmp_path / "b.npz")

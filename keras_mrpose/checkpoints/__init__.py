@@ -1,8 +1,7 @@
-"""Weights files of every kind, checked before anything is assigned.
+"""Other people's weights files, checked before anything is assigned. Nothing here knows the networks of `models`.
 
-`checkpoints` knows any file that `build` takes; `state_dicts` those of the published networks, in and out;
-`torch_names` what a tensor of a layer is called there; `folded_norms` those of a backbone whose batch norms are
-folded; `npz` reads arrays. `torch_files` reads and writes PyTorch's
-files without PyTorch: `torch_containers` are the two ways in which storages lie in them, `pickles` the small
-interpreter that runs nothing.
+- `torch_files`: PyTorch's files, read and written without PyTorch.
+- `state_dicts`: checkpoints of the published networks, loaded and saved.
+- `tensor_names`: what a layer's tensors are called there, and their layouts.
+- `folded_norms`: backbones whose batch norms are folded into their convolutions.
 """

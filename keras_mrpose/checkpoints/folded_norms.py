@@ -9,25 +9,31 @@ them, the network is another function until `normalization.match_statistics` has
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_mrpose.checkpoints.npz import npz_names
 from keras_mrpose.checkpoints.tensor_names import WeightMap
 
 
 def is_folded(path: Path) -> bool:
-    """Whether a file is of this kind, told by its names alone; False if it cannot be read."""
-    return path.suffix == ".npz" and any(name.endswith(".kernel") for name in npz_names(path))
+    """Whether a file is of this kind, by the names in it alone; False if it cannot be read."""
+    if path.suffix != ".npz":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.removesuffix(".npy").endswith(".kernel") for name in archive.namelist())
+    except Exception:  # zipfile raises many kinds for damage; whoever reads the file says what is wrong with it
+        return False
 
 
 def plan_folded(
     backbone: keras.Model, source: str | Path, tensors: dict[str, np.ndarray], *, bgr: bool = False
 ) -> WeightMap:
-    """Which layer of a backbone gets which arrays, to be assigned.
+    """Map a file's arrays to the layers of a backbone; nothing is assigned yet.
 
     A convolution without a batch norm behind it (squeeze and excitation in EfficientNet) has its bias itself.
 

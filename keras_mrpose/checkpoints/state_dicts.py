@@ -1,12 +1,14 @@
-"""State dicts: checkpoints of the published PyTorch networks, into a network of ours and out of it again.
+"""State dicts: checkpoints of the published PyTorch networks, loaded into our networks and saved from them.
 
 A state dict is a PyTorch file (read without PyTorch) or a `.npz` with the same tensor names. Every tensor is checked
-before anything is assigned; what became of them is a `Report`.
+before anything is assigned; a `LoadReport` lists what was used.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +17,19 @@ import numpy as np
 
 from keras_mrpose import skeletons
 from keras_mrpose.checkpoints import tensor_names
-from keras_mrpose.checkpoints.npz import read_npz
 from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
 from keras_mrpose.checkpoints.torch_files import StateDict, read_torch_file, write_torch_file
 from keras_mrpose.errors import InputError, short_message
 
 SUFFIXES = (".npz", ".pth", ".pt", ".tar", ".bin")
+_MAX_UNPACKING = 20  # times that a .npz unpacks to: weights hardly get smaller
+_MAX_ZEROS = 2**24  # bytes that it may have on top, of zeros
 BGR = "published"  # the one preprocessing whose files have their first kernel for blue, green, red
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file.
+    """Which tensors of a file were used, and how they were read.
 
     Args:
         source: the file.
@@ -37,7 +40,7 @@ class LoadReport:
         used: name -> shape of the tensors that the network has now.
         unused: names of those it has no place for: classifier and counters.
         joints: names of the joints whose heatmaps the file makes.
-        fresh: names of the joints that the file does not know; they start from random numbers.
+        new_joints: names of the joints that the file does not know; they start from random numbers.
     """
 
     source: str
@@ -47,7 +50,7 @@ class LoadReport:
     used: dict[str, tuple[int, ...]]
     unused: tuple[str, ...]
     joints: tuple[str, ...]
-    fresh: tuple[str, ...] = ()
+    new_joints: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         values = sum(int(np.prod(shape)) for shape in self.used.values())
@@ -57,8 +60,8 @@ class LoadReport:
             f"read as {self.style} style with {self.preprocessing!r} preprocessing (tensors do not tell which)",
             f"{len(self.used)} tensors ({values:,} values) used, {unused}, none missing",
         ]
-        if self.fresh:
-            lines.append(f"joints that the file does not know, to be trained: {', '.join(self.fresh)}")
+        if self.new_joints:
+            lines.append(f"joints that the file does not know, to be trained: {', '.join(self.new_joints)}")
         return "\n".join(lines)
 
 
@@ -68,7 +71,7 @@ def _kinds(names: tuple[str, ...]) -> str:
 
 
 def read_state_dict(source: str | Path) -> StateDict:
-    """The tensors of a PyTorch file or a `.npz`, without the "module." that PyTorch's DataParallel puts in front."""
+    """Read a PyTorch file or a `.npz`; the "module." that PyTorch's DataParallel puts before names is removed."""
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file.")
@@ -81,7 +84,7 @@ def read_state_dict(source: str | Path) -> StateDict:
 def load_state_dict(
     model: keras.Model, source: str | Path, *, preprocessing: str = "published", map_joints: bool = False
 ) -> LoadReport:
-    """Gives a network the tensors of a published checkpoint (or of a file that `save_state_dict` wrote).
+    """Load a published checkpoint, or a file of `save_state_dict`, into a network.
 
     Args:
         model: made by `keras_mrpose.build` on a ResNet, for the same `preprocessing`.
@@ -102,7 +105,7 @@ def load_state_dict(
 
 
 def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessing: str, map_joints: bool) -> LoadReport:
-    """The same for a file that has been read; `source` is its name."""
+    """As `load_state_dict`, from a file that has been read; `source` is its name."""
     spec = model.spec
     preprocessing = str(file.notes.get("preprocessing", preprocessing))
     if preprocessing != spec["preprocessing"]:
@@ -130,18 +133,18 @@ def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessin
     unused = plan.assign(model.name)
     return LoadReport(
         source=str(source),
-        network=tensor_names.words(network, depth),
+        network=tensor_names.network_label(network, depth),
         style="pytorch" if "v1b" in spec["backbone"] else "caffe",
         preprocessing=preprocessing,
         used=plan.used,
         unused=unused,
         joints=skeleton.joints,
-        fresh=joints.fresh if joints else (),
+        new_joints=joints.new_joints if joints else (),
     )
 
 
 def _check_network(source, spec: dict, network: str | None, depth: int | None) -> None:
-    """That names and numbers of blocks are those of the network that was built, before single tensors are looked at."""
+    """Raise unless a file is of the network, backbone and depth that were built; single tensors come later."""
     backbone = spec["backbone"]
     if not is_resnet(backbone):
         raise InputError(f"{source}: published checkpoints are of ResNets; the backbone {backbone} has none.")
@@ -149,12 +152,12 @@ def _check_network(source, spec: dict, network: str | None, depth: int | None) -
         raise InputError(f"{source} has no pose head (no tensor final_layer.weight); give it as backbone_weights.")
     wanted = re.match(r"resnet(\d+)", backbone)
     if network != spec["name"] or depth != (int(wanted[1]) if wanted else None):
-        has = tensor_names.words(network, depth)
+        has = tensor_names.network_label(network, depth)
         raise InputError(f"{source} is {has}; {spec['name']} on {backbone} was asked for.")
 
 
 def save_state_dict(model: keras.Model, path: str | Path) -> None:
-    """Writes a network's weights under the published names, the inverse of `load_state_dict`.
+    """Save a network's weights under the published names, the inverse of `load_state_dict`.
 
     What was imported comes out with the same numbers, and the published PyTorch code can load it. A model that was not
     built with `preprocessing="published"` is written with a note: "preprocessing" beside the tensors, and its first
@@ -178,10 +181,10 @@ def save_state_dict(model: keras.Model, path: str | Path) -> None:
     if path.suffix != ".npz":
         write_torch_file(path, tensors, notes)
         return
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
         np.savez(file, **tensors, **{key: np.array(value) for key, value in notes.items()})
-    aside.replace(path)
+    part.replace(path)
 
 
 def is_resnet(backbone: str) -> bool:
@@ -189,8 +192,36 @@ def is_resnet(backbone: str) -> bool:
     return backbone.startswith("resnet") or backbone.endswith("_v1b")
 
 
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of a `.npz` file, in its order; nothing in the file is ever run.
+
+    Sizes are checked first: an archive can unpack to a thousand times its size. An array that claims more than there is
+    fails when it is read; its memory is not touched before.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged, is none, or holds something else than arrays of numbers, words or booleans.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MAX_UNPACKING * path.stat().st_size + _MAX_ZEROS:
+            raise ValueError(f"it unpacks to more than {_MAX_UNPACKING} times its size")
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
+            warnings.simplefilter("ignore")  # of Python, about words in a header that is none
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # zipfile, zlib and the parser of headers raise many kinds for damage
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    for name, value in arrays.items():
+        if not (isinstance(value, np.ndarray) and value.dtype.kind in "biufU"):  # a member that is no array is bytes
+            raise ValueError(f"its member {name!r} is no array of numbers, words or booleans")
+    return arrays
+
+
 def _read_npz(path: Path) -> StateDict:
-    """All arrays of the file; pickled objects are refused. Single words are notes."""
+    """All arrays of the file; single words are notes."""
     try:
         tensors = read_npz(path)
         notes = {key: value.item() for key, value in tensors.items() if value.shape == () and value.dtype.kind == "U"}

@@ -1,4 +1,4 @@
-"""From PyTorch's tensor names and layouts to ours and back, layer by layer.
+"""PyTorch's tensor names and layouts for each of our layers, in both directions.
 
 A layer of ours is called as the published module (`torch_module`), so nothing has to be guessed: each layer takes
 its tensors by name, and a tensor that is missing, left over, of another shape or not finite stops the import before
@@ -48,7 +48,7 @@ def torch_module(layer: str) -> str:
 
 
 def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, int | None, int | None]:
-    """Which of the five networks these names are, the ResNet's depth and the number of joints; None where unknown."""
+    """Network (one of the five), ResNet depth and number of joints of a state dict; None where unknown."""
     network = next(
         (
             name
@@ -70,14 +70,14 @@ def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, int | None, in
     return network, DEPTHS.get(blocks), joints[0] if joints else None
 
 
-def words(network: str | None, depth: int | None) -> str:
-    """The same for people: "mrfeanet2 on ResNet-50"."""
+def network_label(network: str | None, depth: int | None) -> str:
+    """Network and depth for a message, such as "mrfeanet2 on ResNet-50"."""
     backbone = f"ResNet-{depth}" if depth else "a ResNet of another kind"
     return f"{network} on {backbone}" if network else f"{backbone} without a pose head"
 
 
 class WeightMap:
-    """Which layer gets which arrays. Takes the tensors of a file one by one and ends with none left.
+    """Assignment of a file's tensors to layers: collected and checked first, assigned at once.
 
     Args:
         source: the file, for messages.
@@ -93,7 +93,7 @@ class WeightMap:
         self.used: dict[str, tuple[int, ...]] = {}
 
     def add(self, layer: layers.Layer, module: str, joints: JointMap | None = None) -> None:
-        """Plan one layer; raises if a tensor is missing, of wrong shape or not finite."""
+        """Add one layer; raises if a tensor is missing, of wrong shape or not finite."""
         shapes = torch_shapes(layer, module)
         if joints:
             shapes = {key: joints.file_shape(layer.name, shape) for key, shape in shapes.items()}
@@ -114,7 +114,7 @@ class WeightMap:
         self.put(layer, values)
 
     def assign(self, what: str) -> tuple[str, ...]:
-        """Give the layers their arrays; returns the names of the tensors that `what` has no use for.
+        """Assign all layers; returns the names of the tensors that `what`, the network, has no use for.
 
         Raises:
             InputError: a tensor is left over that is neither a classifier's nor a counter. Nothing has been assigned.
@@ -128,7 +128,7 @@ class WeightMap:
         return tuple(known)
 
     def put(self, layer: layers.Layer, values: list[np.ndarray]) -> None:
-        """Plan a layer's arrays, in the order of `layer.weights`."""
+        """Add a layer with its arrays, in the order of `layer.weights`."""
         self._values.append((layer, values))
 
     def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -145,7 +145,7 @@ class WeightMap:
 
 
 class JointMap:
-    """The joints of a file against those of a network: which rows of the head's last tensors are kept.
+    """Joints of a file matched by name with those of a network: which rows of the head's tensors are kept.
 
     Args:
         file: joints of the file.
@@ -158,14 +158,14 @@ class JointMap:
         if not pairs:
             raise InputError(f"The skeletons {file.name!r} and {network.name!r} have no joint name in common to keep.")
         self._there, self._here = (list(side) for side in zip(*pairs, strict=True))
-        self.fresh = tuple(name for name in network.joints if name not in file.joints)
+        self.new_joints = tuple(name for name in network.joints if name not in file.joints)
 
     @staticmethod
     def _is_head(layer: str) -> bool:
         return layer == "final_layer" or layer.startswith("s_")
 
     def file_shape(self, layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that a tensor of this layer has in the file, from that in the network."""
+        """Shape of a layer's tensor in the file, from its shape in the network."""
         if not self._is_head(layer):
             return shape
         first = 2 if "deconv" in layer and len(shape) == 4 else 1  # a transposed convolution from joints to joints
@@ -195,7 +195,7 @@ def torch_shapes(layer: layers.Layer, module: str) -> dict[str, tuple[int, ...]]
 
 
 def tensors_of(named: list[tuple[str, layers.Layer]], *, bgr: bool = False) -> dict[str, np.ndarray]:
-    """The inverse of an import: (module, layer) pairs to PyTorch's tensors, in the published order.
+    """PyTorch's tensors of (module, layer) pairs, in the published order: the inverse of `WeightMap`.
 
     A bias before a batch norm, which only Keras' own ResNets have, moves into that norm's mean.
 
@@ -228,7 +228,7 @@ def _axes(layer: layers.Layer) -> tuple[int, ...]:
 
 
 def _epsilon_ratio(variance: np.ndarray, epsilon: float) -> np.ndarray:
-    """What makes gamma / sqrt(variance + epsilon) what it was under PyTorch's epsilon; float64, exactly 1 if equal."""
+    """Factor on gamma that makes up for another epsilon than PyTorch's; float64, exactly 1 if they are equal."""
     variance = variance.astype(np.float64)
     return np.sqrt((variance + epsilon) / (variance + EPSILON))
 
@@ -243,7 +243,7 @@ def _norm_after(module: str) -> str:
 
 
 def _published_order(module: str) -> tuple:
-    """Sorts modules as the published networks hold them: a block's norm follows its convolution, downsample is last."""
+    """Sort key of the published order: a block's norm follows its convolution, downsample is last."""
     first, *rest = module.split(".")
     within = [re.sub(r"(conv|bn)(\d)", lambda m: f"{m[2]}{m[1] == 'bn':d}", part) for part in rest]
     return _MODULES.index(first) if first in _MODULES else len(_MODULES), [

@@ -31,7 +31,7 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--deconv", default="depth_to_space", help="depth_to_space (default, faster) or transpose")
     sub.add_argument("--float-layers", nargs="+", default=[], metavar="LAYER", help="int8: layers that stay in float")
     sub.add_argument(
-        "--tolerance", action="append", default=[], metavar="FORM.WHAT=X",
+        "--tolerance", action="append", default=[], metavar="PRECISION.WHAT=X",
         help="instead of the default: int8.points=2 (of the metric), int8.correlation=0.9, int8.shift=5 (pixels)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", help="new folder (default: export in the run folder)")
@@ -46,7 +46,7 @@ def handle(args) -> None:
 
     model = Path(args.model)
     out = Path(args.out or (model if model.is_dir() else model.parent) / "export")
-    formats, budgets = _names(args.formats), _budgets(args.tolerance)
+    formats, tolerances = _names(args.formats), _tolerances(args.tolerance)
     require_positive("--people", args.people)
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
     people = data.load(args.data, args.split, skeleton=skeleton, strict=False)
@@ -66,7 +66,7 @@ def handle(args) -> None:
             output_type=args.output_type,
             deconvolution=args.deconv,
             float_layers=args.float_layers,
-            budgets=budgets,
+            tolerances=tolerances,
             overwrite=args.overwrite,
         )
     except ToleranceError as refused:
@@ -92,23 +92,24 @@ def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 
-def _budgets(given: list[str]) -> dict[str, Tolerance]:
+def _tolerances(given: list[str]) -> dict[str, Tolerance]:
     """From texts such as int8.points=2."""
     from keras_mrpose.export import TOLERANCES, Tolerance
 
-    budgets, names = {}, [field.name for field in fields(Tolerance)]
+    tolerances, names = {}, [field.name for field in fields(Tolerance)]
     for text in given:
-        form, _, rest = text.partition(".")
+        precision, _, rest = text.partition(".")
         name, _, value = rest.partition("=")
         try:
-            if form not in TOLERANCES or name not in names:
+            if precision not in TOLERANCES or name not in names:
                 raise ValueError
-            budgets[form] = replace(budgets.get(form, TOLERANCES[form]), **{name: float(value)})
+            start = tolerances.get(precision, TOLERANCES[precision])
+            tolerances[precision] = replace(start, **{name: float(value)})
         except InputError:
             raise
         except ValueError:
             raise InputError(
-                f"--tolerance is {text!r}; give FORM.WHAT=NUMBER such as int8.points=2, the form one of "
+                f"--tolerance is {text!r}; give PRECISION.WHAT=NUMBER such as int8.points=2, the precision one of "
                 f"{', '.join(TOLERANCES)}, the other {', '.join(names)}."
             ) from None
-    return budgets
+    return tolerances

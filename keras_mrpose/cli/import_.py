@@ -56,7 +56,7 @@ def _read(source: Path, args) -> None:
     model = args.model or network
     backbone = args.backbone or (depth and f"resnet{depth}_v1b")
     if not model or not backbone:
-        has = tensor_names.words(network, depth)
+        has = tensor_names.network_label(network, depth)
         raise InputError(f"{source} is {has}; give --model and --backbone to say which network it is for.")
     preprocessing = args.preprocessing or file.notes.get("preprocessing", "published")
     size = args.input_size or ((256, 256) if joints == 16 else (256, 192))  # as published for MPII and COCO

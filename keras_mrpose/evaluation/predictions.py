@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose.checkpoints.npz import read_npz
+from keras_mrpose.checkpoints.state_dicts import read_npz
 from keras_mrpose.codecs import Codec
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People

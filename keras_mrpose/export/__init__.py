@@ -1,14 +1,13 @@
-"""Networks for phones: a folder that ships, and what it takes to trust it.
+"""Export for phones: a folder that ships, with proof that its files do what the Keras model does.
 
-- `shipping`: from a trained model to that folder; `report` says what the gate found, `folders` writes.
-- `twins`: the two networks that are exported; one ends in heatmaps, the other in joints.
-- `litert`: Keras to LiteRT in four forms, and what quantization does to each layer.
-- `origins`: which layers the operations of a converted network come from.
-- `gate`: runs each export on the crops that the Keras model saw, and judges it against a budget.
-- `parity`: how near an exported network is to its original.
-- `decoder`: the way from box to joints in NumPy, which lies beside every exported network, with its `golden` case.
+- `bundle`: a trained model to that folder; `report` is its table of measurements.
+- `outputs`: the two networks that are exported, with heatmaps or keypoints as output.
+- `litert`, `onnx`: conversion; `litert` also measures what quantization does to each layer.
+- `verify`: runs each exported file on the crops that the Keras model saw, and holds it to a tolerance.
+- `metadata`: what a `.tflite` file says of itself.
+- `decoder`: from box to joints in NumPy; a copy ships beside every exported network, with a reference case.
 
-What runs an exported network is `keras_mrpose.runtime`.
+`keras_mrpose.runtime` runs exported networks.
 """
 
 from keras_mrpose.export.bundle import export_litert

@@ -1,7 +1,7 @@
 """From a box to a crop, from heatmaps to joints: everything around the network, in NumPy alone.
 
 A copy of this file lies beside every exported model, to be read and ported (Kotlin, Swift, C++). Run there,
-``python decoder.py``, it checks itself against the golden case; a port should reproduce the same numbers.
+``python decoder.py``, it checks itself against the reference case; a port should reproduce the same numbers.
 
 Pixel i has its centre at coordinate i. Sizes are (height, width), points (x, y). All arithmetic is in double precision;
 the network's input and output are float32.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-CROP_LIMIT, JOINTS_LIMIT = 0.6, 0.01  # grey levels and image pixels that a port may be off in the golden case
+CROP_LIMIT, JOINTS_LIMIT = 0.6, 0.01  # grey levels and image pixels that a port may be off in the reference case
 
 
 def crop_matrix(box, size, padding):
-    """The (2, 3) matrix from image to crop pixels: a box (x, y, w, h), filled up to the crop's aspect, padded."""
+    """The (2, 3) matrix from image to crop pixels of a box (x, y, w, h), widened to the crop's aspect and padded."""
     x, y, w, h = box
     height, width = size
     scale = width / (padding * max(w, h * width / height))
@@ -69,15 +69,15 @@ def decode_gaussian(heatmaps, codec):
 def decode_unbiased(heatmaps, codec):
     """The summit of the parabola through the log of the smoothed map around the peak, at most one cell away (DARK)."""
     height, width, _ = heatmaps.shape
-    reach = int(np.ceil(3 * codec["sigma"]))
-    kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * codec["sigma"] ** 2))
+    radius = int(np.ceil(3 * codec["sigma"]))
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * codec["sigma"] ** 2))
     kernel /= kernel.sum()
     found = []
     for joint, (x, y, value) in enumerate(zip(*peaks(heatmaps), strict=True)):
         point = np.array([x, y], np.float64) * (value > 0)
         if value > 0 and 1 < x < width - 2 and 1 < y < height - 2:
-            around = np.pad(heatmaps[:, :, joint].astype(np.float64), reach + 2)
-            around = around[y : y + 2 * reach + 5, x : x + 2 * reach + 5]
+            around = np.pad(heatmaps[:, :, joint].astype(np.float64), radius + 2)
+            around = around[y : y + 2 * radius + 5, x : x + 2 * radius + 5]
             band = np.array([np.convolve(np.eye(5)[i], kernel) for i in range(5)])  # each row: the kernel, one further
             m = np.log(np.maximum(band @ around @ band.T, 1e-10))
             dx, dy = (m[2, 3] - m[2, 1]) / 2, (m[3, 2] - m[1, 2]) / 2
@@ -101,9 +101,9 @@ def joints(heatmaps, matrix, codec):
 
 
 def check(folder):
-    """The largest differences to the golden case in a folder: of the crop in grey levels, of joints in pixels."""
+    """The largest differences to the reference case in a folder: of the crop in grey levels, of joints in pixels."""
     about = json.loads(Path(folder, "model.json").read_text())
-    case = np.load(Path(folder, "golden.npz"))
+    case = np.load(Path(folder, "reference.npz"))
     matrix = crop_matrix(case["box"], about["input"]["size"], about["crop"]["padding"])
     crop_off = np.abs(crop(case["image"], matrix, about["input"]["size"]) - case["crop"]).max()
     joints_off = np.abs(joints(case["heatmaps"], matrix, about["codec"]) - case["joints"]).max()

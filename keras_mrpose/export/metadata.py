@@ -1,8 +1,11 @@
-"""What a `.tflite` file says of itself, in the places that LiteRT has for it: a signature, and TFLite metadata.
+"""Metadata of a `.tflite` file: a signature, TFLite metadata, and the joints' names.
 
 With the signature an app calls input and output by name. The metadata is what Android Studio, Netron and the metadata
 extractors of the TFLite Support library show: the image's colours, size and range, what comes out, and the joints'
 names in a file beside the network, in one archive (``unzip -l network.tflite``).
+
+The schema of the metadata has no generated code here: each function below writes one table of it, whose fields go by
+their number in the schema. A union takes two numbers, that of its kind and that of its table.
 
 Source: TFLite metadata schema 1.2.1, `metadata_schema.fbs` of tflite-support.
 """
@@ -17,31 +20,16 @@ from importlib import metadata
 import flatbuffers
 import numpy as np
 
-from keras_mrpose.runtime.interpreter import schema
+from keras_mrpose.runtime.litert import schema
 
 LABELS = "joints.txt"
 SIGNATURE = "serving_default"
 NAME, IDENTIFIER, PARSER = "TFLITE_METADATA", b"M001", "1.0.0"  # all fields below are those of the first version
+PURPOSE = "Finds the joints of a person in an image."
 
-# The tables' fields in the schema's order, which is their number. A union takes two: its kind and itself.
-_FIELDS = {
-    "ModelMetadata": "name description version subgraphs author license files parser",
-    "SubGraphMetadata": "name description inputs outputs",
-    "TensorMetadata": "name description dimensions content process stats files",
-    "Content": "kind properties range",
-    "FeatureProperties": "",
-    "ImageProperties": "colours",
-    "ValueRange": "first last",
-    "ProcessUnit": "kind options",
-    "NormalizationOptions": "mean std",
-    "Stats": "highest lowest",
-    "AssociatedFile": "name description type",
-}
 _FEATURES, _IMAGE = 1, 2  # of the union of contents
 _NORMALIZATION = 1  # of the union of process units
 _RGB, _AXIS_LABELS = 1, 2
-
-PURPOSE = "Finds the joints of a person in a image."
 # What an output is, what its axes are, and the first and the last axis of one object: a map, a joint's three numbers.
 _OUTPUTS = {
     "heatmaps": ("One map for each joint; its peak is the joint.", ["batch", "y", "x", "joint"], (1, 2)),
@@ -49,25 +37,14 @@ _OUTPUTS = {
 }
 
 
-class Byte(int):
-    """A whole number of one byte; any other has four."""
-
-
-class Table:
-    """A table of the schema: its kind, and the values of the fields that are given."""
-
-    def __init__(self, kind: str, /, **values):
-        self.kind, self.values = kind, values
-
-
-def described(content: bytes, name: str, joints: Sequence[str], output: str) -> bytes:
-    """A `.tflite` file with signature, metadata and labels.
+def with_metadata(content: bytes, name: str, joints: Sequence[str], output: str) -> bytes:
+    """A `.tflite` file with signature, metadata and labels added.
 
     Args:
         content: of a file of one image and one output, as `litert.convert` makes it.
         name: of the model.
         joints: their names, in order.
-        twin: "heatmaps" ``(1, h, w, joints)``, or "keypoints" ``(1, joints, 3)``.
+        output: "heatmaps" ``(1, h, w, joints)``, or "keypoints" ``(1, joints, 3)``.
     """
     output = "heatmaps" if output == "heatmaps" else "joints"
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -99,61 +76,73 @@ def _signature(inputs: dict[str, int], outputs: dict[str, int]):
 
 
 def _metadata(name: str, output: str) -> bytes:
-    """The metadata's own flatbuffer."""
-    made_by = f"keras_mrpose {metadata.version('keras-mrpose')}"
-    graph = Table("SubGraphMetadata", name=name, inputs=[_picture()], outputs=[_found(output)])
-    model = Table("ModelMetadata", name=name, description=PURPOSE, version=made_by, subgraphs=[graph], parser=PARSER)
+    """The metadata, a flatbuffer of its own."""
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_write(builder, model), IDENTIFIER)
+    made_by = builder.CreateString(f"keras_mrpose {metadata.version('keras-mrpose')}")
+    image, found = _vector(builder, [_image(builder)]), _vector(builder, [_output(builder, output)])
+    # SubGraphMetadata: name, description, inputs, outputs
+    graph = _table(builder, 4, {0: builder.CreateString(name), 2: image, 3: found})
+    # ModelMetadata: name, description, version, subgraphs, author, license, files, parser
+    fields = {0: builder.CreateString(name), 1: builder.CreateString(PURPOSE), 2: made_by}
+    fields |= {3: _vector(builder, [graph]), 7: builder.CreateString(PARSER)}
+    builder.Finish(_table(builder, 8, fields), IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _picture() -> Table:
-    nothing_to_do = Table("NormalizationOptions", mean=np.float32([0]), std=np.float32([1]))
-    return Table(
-        "TensorMetadata",
-        name="image",
-        description="Crop of one person. RGB 0..255 as it is: the network normalises it itself.",
-        content=Table("Content", kind=Byte(_IMAGE), properties=Table("ImageProperties", colours=Byte(_RGB))),
-        process=[Table("ProcessUnit", kind=Byte(_NORMALIZATION), options=nothing_to_do)],
-        stats=Table("Stats", highest=np.float32([255]), lowest=np.float32([0])),
-    )
+def _image(builder: flatbuffers.Builder) -> int:
+    """TensorMetadata of the input: an RGB image that the network normalises itself."""
+    # ImageProperties: colours; Content: kind, properties, range
+    content = _table(builder, 3, {1: _table(builder, 1, {}, {0: _RGB})}, {0: _IMAGE})
+    # NormalizationOptions: mean, std; ProcessUnit: kind, options
+    options = _table(builder, 2, {0: _floats(builder, 0), 1: _floats(builder, 1)})
+    process = _vector(builder, [_table(builder, 2, {1: options}, {0: _NORMALIZATION})])
+    stats = _table(builder, 2, {0: _floats(builder, 255), 1: _floats(builder, 0)})  # Stats: highest, lowest
+    description = builder.CreateString("Crop of one person. RGB 0..255 as it is: the network normalises it itself.")
+    fields = {0: builder.CreateString("image"), 1: description, 3: content, 4: process, 5: stats}
+    return _table(builder, 7, fields)
 
 
-def _found(output: str) -> Table:
+def _output(builder: flatbuffers.Builder, output: str) -> int:
+    """TensorMetadata of the output: what it is, its axes, and the names of the joints in a file."""
     what, dimensions, (first, last) = _OUTPUTS[output]
-    axes = Table("ValueRange", first=first, last=last)
-    return Table(
-        "TensorMetadata",
-        name=output,
-        description=what,
-        dimensions=dimensions,
-        content=Table("Content", kind=Byte(_FEATURES), properties=Table("FeatureProperties"), range=axes),
-        files=[Table("AssociatedFile", name=LABELS, description="The joints' names.", type=Byte(_AXIS_LABELS))],
-    )
+    builder.StartObject(2)  # ValueRange: first, last; the only numbers of four bytes
+    builder.PrependInt32Slot(0, first, 0)
+    builder.PrependInt32Slot(1, last, 0)
+    axes = builder.EndObject()
+    content = _table(builder, 3, {1: _table(builder, 0, {}), 2: axes}, {0: _FEATURES})  # FeatureProperties is empty
+    # AssociatedFile: name, description, type
+    names = {0: builder.CreateString(LABELS), 1: builder.CreateString("The joints' names.")}
+    files = _vector(builder, [_table(builder, 3, names, {2: _AXIS_LABELS})])
+    axes_names = _vector(builder, [builder.CreateString(name) for name in dimensions])
+    fields = {0: builder.CreateString(output), 1: builder.CreateString(what), 2: axes_names, 3: content, 6: files}
+    return _table(builder, 7, fields)
 
 
-def _write(builder: flatbuffers.Builder, value) -> int:
-    """A value that a table points to; returns its place. What it points to itself comes first."""
-    if isinstance(value, str):
-        return builder.CreateString(value)
-    if isinstance(value, np.ndarray):
-        return builder.CreateNumpyVector(value)
-    if isinstance(value, list):
-        places = [_write(builder, item) for item in value]
-        builder.StartVector(4, len(places), 4)
-        for place in reversed(places):
-            builder.PrependUOffsetTRelative(place)
-        return builder.EndVector()
-    fields = _FIELDS[value.kind].split()
-    given = {fields.index(name): item for name, item in value.values.items()}
-    written = {slot: item if isinstance(item, int) else _write(builder, item) for slot, item in given.items()}
-    builder.StartObject(len(fields))
-    for slot, item in written.items():
-        if isinstance(given[slot], Byte):
-            builder.PrependInt8Slot(slot, item, 0)
-        elif isinstance(given[slot], int):
-            builder.PrependInt32Slot(slot, item, 0)
-        else:
-            builder.PrependUOffsetTRelativeSlot(slot, item, 0)
+def _table(
+    builder: flatbuffers.Builder, size: int, offsets: dict[int, int], small: dict[int, int] | None = None
+) -> int:
+    """Write a table; returns its offset.
+
+    Args:
+        builder: what is pointed to has been written to it already.
+        size: number of fields of the table in the schema.
+        offsets: field number -> offset of the string, vector or table that it points to.
+        small: field number -> value, of fields of one byte.
+    """
+    builder.StartObject(size)
+    for field, offset in offsets.items():
+        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
+    for field, value in (small or {}).items():
+        builder.PrependInt8Slot(field, value, 0)
     return builder.EndObject()
+
+
+def _vector(builder: flatbuffers.Builder, offsets: list[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _floats(builder: flatbuffers.Builder, value: float) -> int:
+    return builder.CreateNumpyVector(np.float32([value]))

@@ -1,10 +1,9 @@
-"""The two networks that are exported: one ends in heatmaps, the other in joints."""
+"""The two networks that are exported: one outputs heatmaps, the other keypoints."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_mrpose.codecs import Codec
 from keras_mrpose.errors import InputError
@@ -16,7 +15,7 @@ class Decoder(keras.layers.Layer):
     """Heatmaps ``(n, height / 4, width / 4, joints)`` to joints ``(n, joints, 3)``: x, y in crop pixels, and score.
 
     Args:
-        codec: reads the heatmaps.
+        codec: decodes the heatmaps.
         input_size: ``(height, width)`` of the crops.
     """
 
@@ -27,39 +26,21 @@ class Decoder(keras.layers.Layer):
     def call(self, heatmaps):
         """The joints.
 
-        They are put together by sums: a concatenation would give scores and positions, and by way of the scores the
-        heatmaps, one common quantization.
+        Avoids `concatenate`, which would force one int8 scale on scores and coordinates, and by way of the scores on
+        the heatmaps: x, y and score are added into their columns instead.
         """
         points, scores = self.codec.decode(heatmaps)
         to_pixels = np.diag([*(1 / self.codec.scale(self.input_size)), 1]).astype(np.float32)
         return points[..., :1] * to_pixels[0] + points[..., 1:] * to_pixels[1] + scores[..., None] * to_pixels[2]
 
 
-class FlipTest(keras.layers.Layer):
-    """Merges the heatmaps of an image and those of its mirror image, which lie behind each other in one batch.
-
-    Args:
-        codec: whose rule it is.
-        mirrored: `Skeleton.mirrored`.
-    """
-
-    def __init__(self, codec: Codec, mirrored, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-        self.codec, self.mirrored = codec, mirrored
-
-    def call(self, heatmaps):
-        """``(2 n, height, width, joints)`` to ``(n, height, width, joints)``."""
-        half = heatmaps.shape[0] // 2
-        return self.codec.merge_flipped(heatmaps[:half], heatmaps[half:], self.mirrored)
-
-
 def heatmaps(model: PoseModel, deconvolution: str = "depth_to_space", batch: int = 1) -> keras.Model:
-    """The network as it is exported, of a static batch: the same function, with its batch norms folded.
+    """The network as it is exported: static batch, batch norms folded, otherwise the same function.
 
     Args:
         model: made by `keras_mrpose.build`.
-        deconvolution: how transposed convolutions are computed: `keras_mrpose.models.fuse.rewritten`.
-        batch: crops at once; a phone has one.
+        deconvolution: how transposed convolutions are computed, see `keras_mrpose.models.fuse.fuse_for_inference`.
+        batch: crops per call; a phone has one.
 
     Returns:
         A Functional model from ``image`` ``(batch, H, W, 3)``, RGB 0..255, to heatmaps ``(batch, H/4, W/4, joints)``.
@@ -68,35 +49,25 @@ def heatmaps(model: PoseModel, deconvolution: str = "depth_to_space", batch: int
         InputError: the model was built without its preprocessing, or `deconvolution` is unknown.
     """
     image = keras.Input(batch_shape=(batch, *model.input_shape[1:]), name="image")
-    return keras.Model(image, _network(model, deconvolution)(image), name=model.name)
+    return keras.Model(image, _fused(model, deconvolution)(image), name=model.name)
 
 
-def keypoints(
-    model: PoseModel, deconvolution: str = "depth_to_space", flip: bool = False, batch: int = 1
-) -> keras.Model:
-    """`heatmaps`, decoded inside by the model's own codec.
+def keypoints(model: PoseModel, deconvolution: str = "depth_to_space", batch: int = 1) -> keras.Model:
+    """The network as it is exported, with its heatmaps decoded inside by its own codec.
 
-    Args:
-        model: made by `keras_mrpose.build`.
-        deconvolution: as for `heatmaps`.
-        flip: also look at the mirror image and average (twice the work).
-        batch: as for `heatmaps`.
+    Args and Raises: as for `heatmaps`.
 
     Returns:
         A Functional model from ``image`` ``(batch, H, W, 3)``, RGB 0..255, to joints ``(batch, joints, 3)``: x, y in
         crop pixels, and the height of the heatmap's peak.
     """
-    image = x = keras.Input(batch_shape=(batch, *model.input_shape[1:]), name="image")
-    if flip:
-        x = ops.concatenate([image, ops.flip(image, axis=2)], axis=0)
-    maps = _network(model, deconvolution)(x)
-    if flip:
-        maps = FlipTest(model.codec, model.skeleton.mirrored, name="flip_test")(maps)
+    image = keras.Input(batch_shape=(batch, *model.input_shape[1:]), name="image")
+    maps = _fused(model, deconvolution)(image)
     joints = Decoder(model.codec, tuple(model.input_shape[1:3]), name="joints")(maps)
     return keras.Model(image, joints, name=model.name)
 
 
-def _network(model: PoseModel, deconvolution: str) -> keras.Model:
+def _fused(model: PoseModel, deconvolution: str) -> keras.Model:
     if not model.spec.get("include_preprocessing", True):
         raise InputError(
             f"{model.name} was built with include_preprocessing=False and does not take RGB 0..255; build it with its "

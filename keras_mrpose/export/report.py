@@ -1,4 +1,4 @@
-"""What the gate found, for people and for programs."""
+"""The report of an export, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_mrpose.export.verify import FormatReport, Tolerance
 
 WORST = ("layers", "operation", "error, levels", "largest")
 HEADINGS = ("file", "MB", "alike", "peaks", "shift")  # of 80 columns; the page explains them
-SHOWN = 10  # worst tensors
+MAX_WORST = 10  # worst tensors
 EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} crops {labels} as the Keras model.
 
 - alike: mean correlation of its heatmaps with those of the Keras model, of the joints that this is confident of
@@ -23,17 +23,17 @@ EXPLAINED = """Every file has run in the LiteRT interpreter on the same {crops} 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The exports of a model.
+    """Measurements of all exported files of a model.
 
     Attributes:
-        model: its name.
-        crops: that the exports were checked on.
-        metric: of the data set's protocol; None for crops without labels.
-        before: of the Keras model, 0..1.
-        calibration: crops that int8 was calibrated with; 0 without int8.
-        files: name -> what was measured.
-        budgets: form -> what it was allowed.
-        worst: tensors that lose most by int8, the worst first.
+        model: name of the model.
+        crops: number of crops that the files were checked on.
+        metric: name of the data set's metric; None for crops without labels.
+        before: metric of the Keras model, 0..1.
+        calibration: number of crops that int8 was calibrated with; 0 without int8.
+        files: file name -> its measurements.
+        tolerances: format -> what it may lose.
+        worst: tensors with the largest int8 error, the worst first.
     """
 
     model: str
@@ -42,20 +42,20 @@ class ExportReport:
     before: float | None
     calibration: int
     files: dict[str, FormatReport]
-    budgets: dict[str, Tolerance]
+    tolerances: dict[str, Tolerance]
     worst: tuple[QuantizedTensor, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether all exports keep to their budgets."""
+        """Whether all files are within their tolerances."""
         return not any(measured.faults for measured in self.files.values())
 
     def headings(self) -> tuple[str, ...]:
-        """Of `lines`."""
+        """Column headings of `lines`."""
         return (*HEADINGS, *([] if self.metric is None else [self.metric]), "levels")
 
     def lines(self) -> list[tuple[str, ...]]:
-        """A row of text for each file, named without ``.tflite``."""
+        """One row of text per file, named without its suffix."""
         return [self._line(name, measured) for name, measured in self.files.items()]
 
     def worst_lines(self) -> list[tuple[str, ...]]:
@@ -66,7 +66,7 @@ class ExportReport:
         ]
 
     def faults(self) -> list[str]:
-        """Why files may not leave."""
+        """Which files are beyond their tolerances, and where."""
         return [f"{name} {' and '.join(one.faults)}" for name, one in self.files.items() if one.faults]
 
     def markdown(self) -> str:
@@ -75,7 +75,7 @@ class ExportReport:
         parts = [f"# {self.model} as LiteRT", EXPLAINED.format(crops=self.crops, labels=labels)]
         parts.append(_table(self.headings(), self.lines()))
         if not self.passed:
-            parts.append(f"Over the budget: {'; '.join(self.faults())}.")
+            parts.append(f"Beyond the tolerance: {'; '.join(self.faults())}.")
         if self.worst:
             parts.append(
                 f"Calibrated with {self.calibration} crops. What int8 does to single tensors, in its levels (rounding "
@@ -85,7 +85,7 @@ class ExportReport:
         return "\n\n".join(parts) + "\n"
 
     def to_dict(self) -> dict:
-        """Ready for JSON."""
+        """The report as JSON content."""
         return {**asdict(self), "passed": self.passed}
 
     def _line(self, name: str, one: FormatReport) -> tuple[str, ...]:
@@ -98,15 +98,15 @@ class ExportReport:
 
 
 class ToleranceError(InputError):
-    """Exports that may not leave.
+    """Exported files are beyond their tolerances; nothing has been written.
 
     Attributes:
-        report: says why.
+        report: measurements of all files.
     """
 
     def __init__(self, report: ExportReport):
-        hint = f"check on more crops than {report.crops}, among which a few joints may decide, or give a larger budget"
-        if any(one.faults and one.form == "int8" for one in report.files.values()):
+        hint = f"check on more crops than {report.crops}, among which a few joints may decide, or allow more"
+        if any(one.faults and one.precision == "int8" for one in report.files.values()):
             hint = "keep layers of the worst tensors in float, calibrate with more or other crops, or allow more"
         super().__init__(f"Nothing was written: {'; '.join(report.faults())}; {hint}.")
         self.report = report

@@ -1,5 +1,9 @@
-"""The networks: `backbones` make feature maps, `heads` make heatmaps of them, `zoo` puts both together,
-`weights` reads and writes files, `inference` makes them faster, `exported` runs those that have left Keras.
+"""The networks.
+
+- `networks`: the five, and `build`; `heads` and `backbones` are their two halves.
+- `normalization`: batch norm as in the published training.
+- `pretrained`: weights files into a backbone or a whole network.
+- `fuse`: a trained network rewritten for fast prediction.
 """
 
 from keras_mrpose.checkpoints.state_dicts import load_state_dict, save_state_dict

@@ -1,11 +1,11 @@
-"""Backbones: an image goes in, feature maps C2..C5 at strides 4, 8, 16 and 32 come out.
+"""Backbones: feature maps C2..C5, at strides 4, 8, 16 and 32, from an image.
 
 Three families, one table (`BACKBONES`):
 
 - `resnet50/101/152` are those of `keras.applications`: the stride of a stage is on the first 1x1 convolution
   ("caffe" layout), convolutions have a bias, batch-norm epsilon is 1.001e-5.
 - `resnet50_v1b/101_v1b/152_v1b` are the variant of the published weights and of torchvision: stride on the 3x3, no
-  bias, epsilon 1e-5. A layer is called as torchvision's module with underscores for dots: `layer1.0.conv1` is
+  bias, epsilon 1e-5. A layer is named as torchvision's module with underscores for dots: `layer1.0.conv1` is
   `layer1_0_conv1`. Tensor names do not tell the two layouts apart, so a weights file has to go to the right one.
   `small_v1b` (for two CPU cores) and `tiny_v1b` (for tests) are the same code with other numbers.
 - `mobilenetv2` and `efficientnetv2b0`, for phones and CPUs, are again those of `keras.applications`.
@@ -26,16 +26,16 @@ from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 
 LEVELS = ("C2", "C3", "C4", "C5")
 
-# What `keras.layers.Rescaling` does to RGB 0..255, per channel: (scale, offset). It belongs to the weights.
+# Scale and offset of `keras.layers.Rescaling` on RGB 0..255, per channel. Weights are trained for one of them.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SCALE, _OFFSET = [1 / (255 * s) for s in _STD], [-m / s for m, s in zip(_MEAN, _STD, strict=True)]
 PREPROCESSING = {
     # (x / 255 - mean) / std. EfficientNetV2-B0 of Keras has the same numbers.
     "torchvision": (_SCALE, _OFFSET),
     # The published code reads BGR and applies the same list to it: blue gets the mean of red. Turned round for RGB.
-    # (Its kernels want BGR as well; `torch_names` turns the first one round.)
+    # (Its kernels want BGR as well; `checkpoints.tensor_names` turns the first one round.)
     "published": (_SCALE[::-1], _OFFSET[::-1]),
-    # Keras' ResNets: only the mean is taken away. (Their kernels want BGR; `checkpoints` turns the kernels round.)
+    # Keras' ResNets: only the mean is taken away. (Their kernels want BGR; `pretrained` turns the first one round.)
     "caffe": ([1.0, 1.0, 1.0], [-123.68, -116.779, -103.939]),
     # Keras' MobileNetV2: -1..1.
     "symmetric": ([1 / 127.5] * 3, [-1.0] * 3),
@@ -50,7 +50,7 @@ class Backbone:
         build: takes the (normalised) image tensor, returns a Functional model that ends in C5.
         feature_layers: names of the layers whose outputs are C2..C5.
         width: number of filters of the heads on this backbone.
-        application: the class of `keras.applications` it is, None for our own.
+        application: its class in `keras.applications`, None for our own.
         keras_preprocessing: key of `PREPROCESSING` that Keras' own ImageNet weights want.
     """
 
@@ -69,7 +69,7 @@ def application(name: str, *, weights: str | None = None, **kwargs) -> keras.Mod
 
 
 def _application_on(image, name: str) -> keras.Model:
-    """That network with random weights on an image tensor, with the batch norms of this library."""
+    """A network of `keras.applications` with random weights on an image tensor, with this library's batch norms."""
 
     def own(layer):
         config = layer.get_config()
@@ -103,7 +103,7 @@ def _conv_bn(x, filters: int, size: int, stride: int, conv: str, bn: str):
 
 
 def _bottleneck(x, filters: int, stride: int, name: str):
-    """1x1, 3x3 (which strides), 1x1 to four times the filters, added to the input or its projection."""
+    """Residual block: 1x1, 3x3 (with the stride), 1x1 to four times the filters, added to the (projected) input."""
     shortcut = x
     if stride > 1 or x.shape[-1] != 4 * filters:
         shortcut = _conv_bn(x, 4 * filters, 1, stride, f"{name}_downsample_0", f"{name}_downsample_1")
@@ -153,7 +153,7 @@ BACKBONES = {
 
 
 def freeze(model: keras.Model, backbone: str, stages: int) -> None:
-    """Keep the first stages of a network's backbone as they are in training: weights and batch norm statistics.
+    """Freeze the first stages of a network's backbone: weights and batch norm statistics stay as they are.
 
     Args:
         model: a network on that backbone, not compiled yet.

@@ -1,4 +1,4 @@
-"""A trained network rewritten for prediction: the same function with fewer and faster layers.
+"""Fusion of a trained network for prediction: the same function with fewer and faster layers.
 
 Training wants batch norms and transposed convolutions as they are written. A phone, and a CPU with one image, are
 faster without: a batch norm that follows a convolution is part of its kernel and bias, and a transposed convolution
@@ -26,12 +26,12 @@ _KERNELS: dict[type, Callable] = {
     layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
 }
 _PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
-_ONLY_IN_TRAINING = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
+_TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 
 # One operation, also in LiteRT, on TensorFlow; on any other backend TensorFlow is not imported.
-_shuffle = None
+_depth_to_space = None
 if keras.backend.backend() == "tensorflow":
-    from tensorflow.raw_ops import DepthToSpace as _shuffle
+    from tensorflow.raw_ops import DepthToSpace as _depth_to_space
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")
@@ -40,8 +40,8 @@ class DepthToSpace(layers.Layer):
 
     def call(self, inputs):
         """Move channels to pixels."""
-        if _shuffle:
-            return _shuffle(input=inputs, block_size=2)
+        if _depth_to_space:
+            return _depth_to_space(input=inputs, block_size=2)
         height, width, depth = inputs.shape[1:]
         blocks = ops.reshape(inputs, (-1, height, width, 2, 2, depth // 4))
         return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, depth // 4))
@@ -53,7 +53,7 @@ class DepthToSpace(layers.Layer):
 
 
 def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space") -> keras.Model:
-    """The same network for prediction, in float32 whatever policy the model was trained in.
+    """Fuse a network for prediction: batch norms folded, transposed convolutions split; float32 under every policy.
 
     - A batch norm after a convolution, a depthwise or a transposed one whose output nothing else reads goes into its
       kernel and bias (in float64, rounded once). Any other stays.
@@ -72,32 +72,32 @@ def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space"
         A plain Functional model with new weights and the old input and output, equal up to float32 rounding.
 
     Raises:
-        InputError: no such form of a deconvolution.
+        InputError: an unknown `deconvolution`.
     """
     if deconvolution not in DECONVOLUTIONS:
         raise InputError(f"deconvolution is {deconvolution!r}; give one of {', '.join(DECONVOLUTIONS)}.")
     graph = keras.Model(model.input, model.output, name=model.name)  # not compiled: a clone would be, too
     weights = {layer.name: layer.get_weights() for layer in graph.layers}
-    instead: dict[str, Callable] = {}
+    replacements: dict[str, Callable] = {}
     followers = _followers(graph)
     for layer in graph.layers:
-        if isinstance(layer, _ONLY_IN_TRAINING):
-            instead[layer.name] = _unchanged
+        if isinstance(layer, _TRAINING_ONLY):
+            replacements[layer.name] = _unchanged
         elif type(layer) in _KERNELS:
-            of_layer, of_weights = _prepared(layer, followers, deconvolution)
-            instead |= of_layer
+            of_layer, of_weights = _replacements(layer, followers, deconvolution)
+            replacements |= of_layer
             weights |= of_weights
     for layer in graph.layers:
         _pass_on_mean(layer, followers, weights)
-    new = keras.models.clone_model(graph, clone_function=lambda layer: instead.get(layer.name) or _copied(layer))
+    new = keras.models.clone_model(graph, clone_function=lambda layer: replacements.get(layer.name) or _copied(layer))
     for layer in new.layers:
         if layer.weights:
             layer.set_weights(weights[layer.name])
     return new
 
 
-def _prepared(layer, followers: dict[str, layers.Layer], deconvolution: str) -> tuple[dict, dict]:
-    """By name: what is to stand for a convolution and for the layers that it takes in, and the weights of that."""
+def _replacements(layer, followers: dict[str, layers.Layer], deconvolution: str) -> tuple[dict, dict]:
+    """Replacements, by name, of a convolution and of the layers that it absorbs, and the replacements' weights."""
     norm = followers.get(layer.name)
     if not _can_be_folded(norm, layer):
         norm = None
@@ -105,23 +105,23 @@ def _prepared(layer, followers: dict[str, layers.Layer], deconvolution: str) -> 
     if norm is None and not split:
         return {}, {}
     kernel, bias = _folded(layer, norm)
-    instead = {} if norm is None else {norm.name: _unchanged}
+    replacements = {} if norm is None else {norm.name: _unchanged}
     if not split:
-        instead[layer.name] = _copied(layer, use_bias=True)
-        return instead, {layer.name: [kernel, bias]}
+        replacements[layer.name] = _copied(layer, use_bias=True)
+        return replacements, {layer.name: [kernel, bias]}
     activation = layer.activation
     relu = followers.get(layer.name if norm is None else norm.name)
     if _is_plain_relu(relu) and activation is keras.activations.linear:
-        instead[relu.name], activation = _unchanged, "relu"
-    instead[layer.name] = _four_convolutions(layer, activation)
-    return instead, {_part(layer, *ab): [_quarter(kernel, *ab), bias] for ab in _PIXELS}
+        replacements[relu.name], activation = _unchanged, "relu"
+    replacements[layer.name] = _four_convolutions(layer, activation)
+    return replacements, {_part(layer, *ab): [_quarter(kernel, *ab), bias] for ab in _PIXELS}
 
 
 # --- the graph ----------------------------------------------------------------------------------------------------
 
 
 def _followers(graph: keras.Model) -> dict[str, layers.Layer]:
-    """For each layer whose output nothing but one other layer reads, by name: that layer. Both are called once."""
+    """The next layer, by name, of each layer whose output only that one reads; both are called once."""
     entries = graph.get_config()["layers"]
     readers = defaultdict(list)
     for entry in entries:
@@ -156,7 +156,7 @@ def _copied(layer, **changes):
 
 
 def _unchanged(inputs, **_):
-    """Stands for a layer that is gone."""
+    """Identity in the place of a removed layer."""
     return inputs
 
 
@@ -164,7 +164,7 @@ def _unchanged(inputs, **_):
 
 
 def _can_be_folded(norm, layer) -> bool:
-    """Whether it is a batch norm, of the convolution's filters, and the convolution has no activation of its own."""
+    """Whether `norm` is a batch norm over the filters of a convolution without activation."""
     if not isinstance(norm, layers.BatchNormalization):
         return False
     linear = layer.activation is keras.activations.linear
@@ -208,7 +208,7 @@ def _float64(variable) -> np.ndarray:
 
 
 def _doubles(layer) -> bool:
-    """Whether it is the 4x4 transposed convolution that doubles each side, as in `heads`."""
+    """Whether a layer is the 4x4 transposed convolution of `heads`, which doubles each side."""
     return (
         type(layer) is layers.Conv2DTranspose
         and layer.kernel_size == (4, 4)
@@ -224,10 +224,10 @@ def _is_plain_relu(layer) -> bool:
 
 
 def _four_convolutions(layer, activation) -> Callable:
-    """What a transposed convolution is called as: on the input four times, each padded on two sides, and a shuffle.
+    """Replacement of a transposed convolution: four 2x2 convolutions, each padded on two sides, and a `DepthToSpace`.
 
     Measured on two CPU cores against one convolution with four times the filters (its output has a border to cut off),
-    one of 3x3 (more than half of its kernel is zero) and four on slices of one padded input: this form was the
+    one of 3x3 (more than half of its kernel is zero) and four on slices of one padded input: this one was the
     fastest or as fast, in TensorFlow and in LiteRT.
     """
     filters, name = layer.filters, layer.name
@@ -243,10 +243,13 @@ def _four_convolutions(layer, activation) -> Callable:
 
 
 def _part(layer, row: int, column: int) -> str:
-    """Name of the convolution that makes the output's pixels 2 i + row, 2 j + column."""
+    """Name of the convolution that computes the output's pixels 2 i + row, 2 j + column."""
     return f"{layer.name}_{row}{column}"
 
 
 def _quarter(kernel: np.ndarray, row: int, column: int) -> np.ndarray:
-    """Its 2x2 kernel: output row 2 i is kernel rows 3, 1 on inputs i - 1, i; row 2 i + 1 is rows 2, 0 on i, i + 1."""
+    """The 2x2 kernel of one of the four convolutions.
+
+    Output row 2 i is kernel rows 3, 1 on inputs i - 1, i; row 2 i + 1 is rows 2, 0 on inputs i, i + 1; columns alike.
+    """
     return kernel[3 - row :: -2, 3 - column :: -2].swapaxes(2, 3)

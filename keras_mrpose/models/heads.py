@@ -1,9 +1,9 @@
-"""Heads: feature maps in, one heatmap per joint at stride 4 out.
+"""Heads: one heatmap per joint, at stride 4, from a backbone's feature maps.
 
 SimpleBaseline upsamples the last feature map three times; MRHeatNet adds up heatmaps of three resolutions; MRFeaNet
 averages features of four. All are one block, the 4x4 transposed convolution with stride 2, wired differently.
 
-A layer is called as the published module with underscores for dots (`deconv1.0.weight` belongs to `deconv1_0`), so
+A layer is named as the published module with underscores for dots (`deconv1.0.weight` belongs to `deconv1_0`), so
 that published checkpoints map one to one. Whatever makes or sums heatmaps is float32 under every dtype policy: maps
 are small and their peaks are compared.
 """
@@ -19,12 +19,12 @@ _FLOAT32 = "float32"
 
 
 def _small_normal():
-    """Where the published training starts the kernels of a head."""
+    """Initializer of a head's kernels, as in the published training."""
     return keras.initializers.RandomNormal(stddev=0.001)
 
 
 def _bare_deconv(x, filters: int, name: str, dtype=None):
-    """4x4, stride 2, no bias: doubles each side. "same" crops one pixel on all four sides, as padding=1 in PyTorch."""
+    """Transposed convolution 4x4, stride 2, no bias; "same" crops a pixel on each side, as PyTorch's padding=1."""
     kwargs = {"use_bias": False, "kernel_initializer": _small_normal(), "name": name, "dtype": dtype}
     return layers.Conv2DTranspose(filters, 4, 2, padding="same", **kwargs)(x)
 
@@ -35,7 +35,7 @@ def _bn_relu(x, name: str, first: int, dtype=None):
 
 
 def _deconv(x, filters: int, name: str, first: int = 0, dtype=None):
-    """The block: transposed convolution, batch norm, ReLU, called `name`_`first`, +1 and +2."""
+    """Transposed convolution, batch norm and ReLU, named `name`_`first`, +1 and +2."""
     return _bn_relu(_bare_deconv(x, filters, f"{name}_{first}", dtype), name, first + 1, dtype)
 
 
@@ -54,7 +54,7 @@ def _add(maps: list, name: str):
 
 
 def _output(x):
-    """The maps under the name that training and export rely on."""
+    """The output, named "heatmaps" as training and export expect."""
     return layers.Activation("linear", name="heatmaps", dtype=_FLOAT32)(x)
 
 

@@ -1,8 +1,8 @@
 """The five networks as a table, and `build`.
 
-A network is a head on a backbone. It eats RGB 0..255: one `keras.layers.Rescaling`, the first layer, brings the image
-into the range that the weights were trained for. The model carries its skeleton and its codec, so that a saved
-`.keras` file is all that a prediction needs.
+A network is a head on a backbone. Input: RGB in [0, 255]; the first layer, one `keras.layers.Rescaling`, brings it into
+the range that the weights were trained for. The model carries its skeleton and its codec, so that a saved `.keras` file
+is all that a prediction needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import keras
 
 from keras_mrpose import skeletons
-from keras_mrpose.checkpoints import state_dicts, tensor_names
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError, lookup
@@ -47,9 +46,10 @@ class PoseModel(keras.Model):
     Args:
         inputs: the image, symbolic.
         outputs: the heatmaps, symbolic.
-        skeleton: which joints the heatmaps are for.
-        codec: turns heatmaps into points and points into heatmaps.
-        spec: how `build` made it: name, backbone, input_shape, num_joints, include_preprocessing, preprocessing.
+        skeleton: joints of the heatmaps.
+        codec: encodes points as heatmaps and decodes heatmaps to points.
+        spec: arguments that `build` made it with: name, backbone, input_shape, num_joints,
+            include_preprocessing, preprocessing.
     """
 
     def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec: Codec, spec: dict, **kwargs):
@@ -60,11 +60,11 @@ class PoseModel(keras.Model):
 
     @property
     def spec(self) -> dict:
-        """A copy of how `build` made this model."""
+        """A copy of the arguments that `build` made this model with."""
         return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
 
     def get_config(self) -> dict:
-        """The graph as Keras describes a plain Functional model, and what this class adds."""
+        """Config of the graph as a plain Functional model, with skeleton, codec and spec."""
         graph = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
         return {
             "graph": graph.get_config(),
@@ -75,7 +75,7 @@ class PoseModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> PoseModel:
-        """The inverse of `get_config`, with fresh weights."""
+        """The model of a config, with random weights."""
         graph = keras.Model.from_config(config["graph"], custom_objects=custom_objects)
         return cls(
             graph.input,
@@ -107,7 +107,7 @@ def build(
     map_joints: bool = False,
     codec: str | Codec | None = None,
 ) -> PoseModel:
-    """Builds one of the five networks.
+    """Build one of the five networks.
 
     Args:
         name: see `list_models`; any case; published names too.
@@ -146,17 +146,13 @@ def build(
     name = PUBLISHED_NAMES.get(name, name)
     backbone = lookup("backbone", backbone, BACKBONES)
     input_shape = _checked_shape(input_shape)
-    path = None if weights is None else pretrained.check_pose_weights(weights)
-    source_model = file = None
-    if path is not None and path.suffix == ".keras":
-        source_model = _read_source_model(path, name, backbone, include_preprocessing)
-    elif path is not None and path.suffix in state_dicts.SUFFIXES:
-        file = state_dicts.read_state_dict(path)
+    asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}
+    whole = pretrained.pose_weights(weights, asked)
     if codec is None:
-        codec = "gaussian" if source_model is None else source_model.codec
+        codec = whole.codec or "gaussian"
     codec = codec_of(codec, sigma=3.0 if input_shape[0] >= 384 else 2.0)
-    skeleton = _checked_skeleton(skeleton, num_joints, _known_skeleton(source_model, file))
-    preprocessing = _preprocessing(preprocessing, backbone, backbone_weights, source_model, file)
+    skeleton = _checked_skeleton(skeleton, num_joints, whole.skeleton)
+    preprocessing = _preprocessing(preprocessing, whole, backbone, backbone_weights)
 
     image = x = keras.Input(input_shape, name="image")
     if include_preprocessing:
@@ -175,51 +171,23 @@ def build(
         "preprocessing": preprocessing,
     }
     model = PoseModel(image, heatmaps, skeleton=skeleton, codec=codec, spec=spec, name=f"{name}_{backbone}")
-    if source_model is not None:
-        pretrained.copy_weights(source_model, model, map_joints)
-    elif file is not None:
-        state_dicts.assign(model, path, file, preprocessing, map_joints)
-    elif path is not None:
-        pretrained.load_weights_h5(model, path)
+    whole.assign(model, map_joints)
     return model
 
 
-def _preprocessing(asked: str | None, backbone: str, backbone_weights, source_model, file) -> str:
+def _preprocessing(asked: str | None, whole: pretrained.PoseWeights, backbone: str, backbone_weights) -> str:
     """Key of `PREPROCESSING`: what was asked for if the weights allow it, else what they were trained with."""
-    own = BACKBONES[backbone].keras_preprocessing
     if asked is not None:
         asked = lookup("preprocessing", asked, PREPROCESSING)
-    if source_model is not None:
-        needed = source_model.spec["preprocessing"]
-    elif file is not None:
-        needed = file.notes.get("preprocessing", asked or "published")
-    elif own and pretrained.source_kind(backbone_weights) in ("keras", "folded"):
-        needed = own
-    else:
-        needed = asked or "torchvision"  # random weights take any
+    needed, of_keras = whole.preprocessing(asked), BACKBONES[backbone].keras_preprocessing
+    if needed is None:
+        if of_keras and pretrained.source_kind(backbone_weights) in ("keras", "folded"):
+            needed = of_keras
+        else:
+            needed = asked or "torchvision"  # random weights take any
     if asked not in (None, needed):
         raise InputError(f"The weights were trained with {needed!r} preprocessing, but {asked!r} is asked for.")
     return lookup("preprocessing", needed, PREPROCESSING)
-
-
-def _known_skeleton(source_model: PoseModel | None, file: state_dicts.StateDict | None) -> Skeleton | None:
-    """The joints that a weights file is for, if it tells."""
-    if source_model is not None:
-        return source_model.skeleton
-    count = tensor_names.describe(file.tensors)[2] if file is not None else None
-    return skeletons.for_joint_count(count) if count else None
-
-
-def _read_source_model(path: Path, name: str, backbone: str, include_preprocessing: bool) -> PoseModel:
-    """The model in a `.keras` file, if it is the network that is being built."""
-    source_model = pretrained.read_keras(path)
-    if not isinstance(source_model, PoseModel):
-        raise InputError(f"{path} holds a {type(source_model).__name__}, not a model that keras_mrpose.build made.")
-    asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}
-    for key, value in asked.items():
-        if source_model.spec[key] != value:
-            raise InputError(f"{path} was built with {key}={source_model.spec[key]!r}, but {value!r} is asked for.")
-    return source_model
 
 
 def _checked_skeleton(skeleton: str | Skeleton | None, num_joints: int | None, known: Skeleton | None) -> Skeleton:

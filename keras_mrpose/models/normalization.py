@@ -1,4 +1,4 @@
-"""Batch norm as the published networks have it: in one kernel on TensorFlow, and alike on all devices."""
+"""Batch norm as in the published training: one fused kernel on TensorFlow, equal statistics on all devices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         """Normalise, and in training mode move the averages."""
         if not (training and self.trainable):
             return super().call(inputs, training=False)
-        replica = _one_of_several()
+        replica = _replica_context()
         if fused_batch_norm and not (replica and self.synchronized):
             outputs, mean, variance = self._fused(inputs)
             if replica:
@@ -54,7 +54,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         return outputs
 
     def _fused(self, inputs):
-        """Output, mean and unbiased variance of a batch."""
+        """Output, mean and unbiased variance of a batch, in one fused kernel."""
         nothing = ops.zeros((0,), "float32")
         outputs, mean, variance, *_ = fused_batch_norm(
             x=inputs,
@@ -68,7 +68,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         return outputs, mean, variance
 
     def _plain(self, inputs, replica=None):
-        """The same in Keras ops, and over the batches of all replicas."""
+        """Output, mean and unbiased variance in Keras ops, over the batches of all replicas."""
         inputs = ops.cast(inputs, "float32")
         count = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")
         total = ops.sum(inputs, axis=(0, 1, 2))
@@ -85,7 +85,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 def synchronize(model: keras.Model) -> None:
-    """Let every batch norm of a network that is not compiled yet take its statistics over the batches of all replicas.
+    """Synchronize batch norms: each takes its statistics over the batches of all replicas. Call it before compiling.
 
     The devices then wait for each other twice per layer; worth it where a device's share of the batch is small.
     """
@@ -99,7 +99,7 @@ def match_statistics(
     images: Iterable[np.ndarray],
     norms: Sequence[keras.layers.BatchNormalization] | None = None,
 ) -> None:
-    """Give batch norms the statistics of images, and leave what the model computes in inference mode as it is.
+    """Set batch norm statistics to those of images, without changing what the model computes in inference mode.
 
     For batch norms whose averages do not fit the weights, as those of a file with folded batch norms: training mode,
     which takes the statistics of the batch, is another function then. Here the averages become mean and variance of
@@ -145,7 +145,7 @@ def match_statistics(
 
 
 def _moments(norm: keras.layers.BatchNormalization):
-    """Mean and biased variance of what goes into a norm, symbolic: (1, 2, channels)."""
+    """Symbolic mean and biased variance of a norm's inputs: (1, 2, channels)."""
     inputs = ops.cast(norm.input, "float32")
     axes = [axis for axis in range(len(inputs.shape)) if axis != norm.axis % len(inputs.shape)]
     mean = ops.mean(inputs, axis=axes, keepdims=True)
@@ -153,7 +153,7 @@ def _moments(norm: keras.layers.BatchNormalization):
     return ops.expand_dims(ops.stack([ops.reshape(mean, (-1,)), variance]), 0)
 
 
-def _one_of_several():
+def _replica_context():
     """TensorFlow's replica context where a step runs on several devices at once, None elsewhere."""
     replica = distribute and distribute.get_replica_context()
     return replica if replica and replica.num_replicas_in_sync > 1 else None

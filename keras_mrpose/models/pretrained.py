@@ -1,4 +1,4 @@
-"""Weights files: everything in a file is checked against the network before anything is assigned.
+"""Pretrained weights for a backbone or a whole network, checked against it before anything is assigned.
 
 Accepted are
 
@@ -19,16 +19,19 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_mrpose.checkpoints import folded_norms, state_dicts
+from keras_mrpose import skeletons
+from keras_mrpose.checkpoints import folded_norms, state_dicts, tensor_names
 from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
+from keras_mrpose.codecs import Codec
 from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.models.backbones import BACKBONES, application
+from keras_mrpose.skeletons import Skeleton
 
 
 def source_kind(source: str | Path | None) -> str | None:
-    """What kind of `backbone_weights` this is: None, "state dict", "keras" or "folded".
+    """Kind of `backbone_weights`: None, "state dict", "keras" or "folded" (by the names in the file).
 
-    The last two have the preprocessing of `keras.applications`. "folded" is told by the names in the file.
+    The last two have the preprocessing of `keras.applications`.
 
     Raises:
         InputError: the file does not exist or has another suffix.
@@ -49,14 +52,15 @@ def source_kind(source: str | Path | None) -> str | None:
 
 
 def load_backbone(backbone: keras.Model, name: str, source: str | Path, preprocessing: str = "torchvision") -> None:
-    """Gives a backbone its pretrained weights.
+    """Load pretrained weights into a backbone.
 
     Args:
         backbone: the model that `build_backbone` made.
         name: its key in `BACKBONES`.
         source: "imagenet" or a file, see `source_kind`.
-        preprocessing: what comes before the backbone, key of `PREPROCESSING`. Before "published", torchvision's
-            kernels meet blue, green, red, as in the published training; before "caffe", folded ones do, as Keras' own.
+        preprocessing: key of `PREPROCESSING`, what the network does before the backbone. With "published",
+            torchvision's kernels see blue, green, red, as in the published training; with "caffe", folded ones do, as
+            Keras' own.
 
     Raises:
         InputError: the weights cannot be read or are not those of this backbone. Nothing has been assigned then.
@@ -78,7 +82,7 @@ def load_backbone(backbone: keras.Model, name: str, source: str | Path, preproce
 
 
 def _backbone_modules(name: str, own: list, tensors: dict, path) -> list[str]:
-    """For each layer with weights, the module of torchvision's network that it is."""
+    """Torchvision's module name for each layer with weights."""
     if name == "mobilenetv2":
         return _mobilenet_modules(nested="features.1.conv.0.0.weight" in tensors)
     if state_dicts.is_resnet(name):
@@ -87,7 +91,7 @@ def _backbone_modules(name: str, own: list, tensors: dict, path) -> list[str]:
 
 
 def _mobilenet_modules(nested: bool) -> list[str]:
-    """MobileNetV2 in network order, convolution and batch norm alternating: Keras' graph has the same order.
+    """Module names of MobileNetV2 in network order, convolution and batch norm alternating, as in Keras' graph.
 
     A block was published first as one flat list (`conv.3`); today's torchvision nests convolution, norm and ReLU6
     (`conv.1.0`). Keras pads stride-2 convolutions on the right and below, PyTorch on all sides: every feature is the
@@ -104,7 +108,7 @@ def _mobilenet_modules(nested: bool) -> list[str]:
 
 
 def _plan_keras(backbone: keras.Model, name: str, source: str | Path) -> list[tuple[layers.Layer, list[np.ndarray]]]:
-    """Loads into a second network of the same kind, looks at it, and plans to copy it layer by layer."""
+    """Arrays for each layer, read through a second network of the same kind and checked."""
     row = BACKBONES[name]
     if row.application is None:
         having = ", ".join(key for key, value in BACKBONES.items() if value.application)
@@ -135,15 +139,127 @@ def _plan_keras(backbone: keras.Model, name: str, source: str | Path) -> list[tu
 # --- whole networks --------------------------------------------------------------------------------------------------
 
 
-def check_pose_weights(source: str | Path) -> Path:
-    """The path, if it exists and has a suffix that `weights=` takes; otherwise an InputError."""
+class PoseWeights:
+    """Weights for a whole network, and what they determine of it. This base class is random weights: nothing.
+
+    Each kind of file is a subclass. `build` asks for codec, skeleton and preprocessing first, builds the network, and
+    then lets the weights be assigned.
+
+    Attributes:
+        codec: of the network that the weights are from; None if they do not tell.
+        skeleton: its joints; None if they do not tell.
+    """
+
+    codec: Codec | None = None
+    skeleton: Skeleton | None = None
+
+    def preprocessing(self, asked: str | None) -> str | None:
+        """Key of `PREPROCESSING` that the weights were trained with; None if they do not tell."""
+        return None
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Give a network these weights; after an InputError it is to be thrown away."""
+
+
+class KerasWeights(PoseWeights):
+    """The model in a `.keras` file: it brings its preprocessing, joints and codec.
+
+    Args:
+        path: the file.
+        spec: what has to agree: name, backbone and include_preprocessing.
+
+    Raises:
+        InputError: the file cannot be loaded, or the model is another.
+    """
+
+    def __init__(self, path: Path, spec: dict):
+        self.model = read_keras(path)
+        if not hasattr(self.model, "spec"):  # of a `PoseModel`, which is defined above this module
+            raise InputError(f"{path} holds a {type(self.model).__name__}, not a model that keras_mrpose.build made.")
+        for key, value in spec.items():
+            if self.model.spec[key] != value:
+                raise InputError(f"{path} was built with {key}={self.model.spec[key]!r}, but {value!r} is asked for.")
+        self.codec, self.skeleton = self.model.codec, self.model.skeleton
+
+    def preprocessing(self, asked: str | None) -> str:
+        """That of the model."""
+        return self.model.spec["preprocessing"]
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Copy the weights layer by layer; the networks differ in their joints (or input size) at most.
+
+        Raises:
+            InputError: the joints are others, and not to be mapped by name or without a name in common.
+        """
+        have, want = self.skeleton, model.skeleton
+        if have.num_joints != want.num_joints and not map_joints:
+            raise InputError(
+                f"The weights file of {self.model.name} has {have.num_joints} joints, but {want.num_joints} are asked "
+                "for; map_joints keeps those that both know."
+            )
+        joints = JointMap(have, want) if map_joints else None
+        for layer in model.layers:
+            if values := self.model.get_layer(layer.name).get_weights():
+                layer.set_weights(joints.of_layer(layer, values) if joints else values)
+
+
+class StateDictWeights(PoseWeights):
+    """A state dict of a published network: its number of joints tells the skeleton, a note the preprocessing."""
+
+    def __init__(self, path: Path):
+        self.path, self.file = path, state_dicts.read_state_dict(path)
+        _, _, count = tensor_names.describe(self.file.tensors)
+        self.skeleton = skeletons.for_joint_count(count) if count else None
+
+    def preprocessing(self, asked: str | None) -> str:
+        """That of the file's note; without one what is asked for, by default the published training's."""
+        return self.file.notes.get("preprocessing", asked or "published")
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Load the tensors; an InputError if they are of another network."""
+        state_dicts.assign(model, self.path, self.file, model.spec["preprocessing"], map_joints)
+
+
+class H5Weights(PoseWeights):
+    """A `.weights.h5` file of the same network: numbers only."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Load the numbers; an InputError if they are of another network or not finite."""
+        try:
+            model.load_weights(self.path)
+        except Exception as error:  # a broken file fails in as many ways as there are layers
+            raise InputError(
+                f"{self.path} does not hold the weights of {model.name} ({_first_line(error)})."
+            ) from error
+        _check_finite(model, self.path)
+
+
+def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
+    """The weights in a file, read as far as they tell about the network; random weights for None.
+
+    Args:
+        source: a `.keras` or `.weights.h5` file of this library, or a state dict of a published network.
+        spec: name, backbone and include_preprocessing of the network that they are for.
+
+    Raises:
+        InputError: the file does not exist, has another suffix, cannot be read, or is of another network.
+    """
+    if source is None:
+        return PoseWeights()
     path = _existing(source)
-    if path.suffix not in (".keras", *state_dicts.SUFFIXES) and not path.name.endswith(".weights.h5"):
-        raise InputError(
-            f"{path}: weights of a whole network are a .keras or a .weights.h5 file of this library, or a state dict "
-            f"({', '.join(state_dicts.SUFFIXES)})."
-        )
-    return path
+    if path.suffix == ".keras":
+        return KerasWeights(path, spec)
+    if path.suffix in state_dicts.SUFFIXES:
+        return StateDictWeights(path)
+    if path.name.endswith(".weights.h5"):
+        return H5Weights(path)
+    raise InputError(
+        f"{path}: weights of a whole network are a .keras or a .weights.h5 file of this library, or a state dict "
+        f"({', '.join(state_dicts.SUFFIXES)})."
+    )
 
 
 def read_keras(path: Path) -> keras.Model:
@@ -152,41 +268,14 @@ def read_keras(path: Path) -> keras.Model:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # a broken archive or config fails in as many ways as there are layers
         raise InputError(f"{path} is not a .keras file that can be loaded ({_first_line(error)}).") from error
-    return _finite(model, path)
+    _check_finite(model, path)
+    return model
 
 
-def copy_weights(source_model: keras.Model, model: keras.Model, map_joints: bool) -> None:
-    """Gives a network the weights of another that differs in its joints (or input size) at most.
-
-    Raises:
-        InputError: the joints are others, and not to be mapped by name or without a name in common.
-    """
-    have, want = source_model.skeleton, model.skeleton
-    if have.num_joints != want.num_joints and not map_joints:
-        raise InputError(
-            f"The weights file of {source_model.name} has {have.num_joints} joints, but {want.num_joints} are asked "
-            "for; map_joints keeps those that both know."
-        )
-    joints = JointMap(have, want) if map_joints else None
-    for layer in model.layers:
-        if values := source_model.get_layer(layer.name).get_weights():
-            layer.set_weights(joints.of_layer(layer, values) if joints else values)
-
-
-def load_weights_h5(model: keras.Model, path: Path) -> None:
-    """Loads a `.weights.h5` file of the same network; after an InputError the model is to be thrown away."""
-    try:
-        model.load_weights(path)
-    except Exception as error:  # as above
-        raise InputError(f"{path} does not hold the weights of {model.name} ({_first_line(error)}).") from error
-    _finite(model, path)
-
-
-def _finite(model: keras.Model, path: Path) -> keras.Model:
+def _check_finite(model: keras.Model, path: Path) -> None:
     for variable in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
             raise InputError(f"{path}: {variable.path} has values that are not finite numbers.")
-    return model
 
 
 def _existing(source: str | Path) -> Path:

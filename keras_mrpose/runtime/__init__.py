@@ -1,6 +1,5 @@
-"""Networks that have left Keras: `.tflite` files and the sidecar that says what they are.
+"""Exported files that run as networks, without TensorFlow.
 
-- `network`: one of them with the face of a `PoseModel`, for the predictor and the evaluation.
-- `interpreter`: runs a `.tflite` file and looks inside; needs the extra `litert`.
-- `quiet`: silence for LiteRT.
+- `litert`: `.tflite` files; one with its sidecar has the interface of a `PoseModel`.
+- `onnx`: ONNX files.
 """

@@ -1,37 +1,223 @@
-"""An exported network with the face of a `PoseModel`, read from its file and the sidecar beside it."""
+"""Exported `.tflite` files that run as networks.
+
+- `LiteRTModel` runs a file in the LiteRT interpreter, as a phone would; needs the extra `litert`.
+- `nodes` and `operations` list what a file computes.
+- `ExportedModel` is a file with the interface of a `PoseModel`, for the predictor and the evaluation. It reads the
+  sidecar `model.json` beside the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_mrpose.codecs import CODECS, Codec
 from keras_mrpose.errors import InputError, lookup, short_message
-from keras_mrpose.runtime.interpreter import Interpreter
 from keras_mrpose.skeletons import Skeleton
+
+try:  # an extra: only who exports or runs exported networks needs it
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    Interpreter = schema = None
 
 SIDECAR, VERSION = "model.json", 1
 OUTPUTS = ("heatmaps", "keypoints")
 
 
+def check_installed() -> None:
+    """Raise an `InputError` that says what to install if ai-edge-litert is missing."""
+    if Interpreter is None:
+        raise InputError(
+            "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: "
+            "pip install 'keras_mrpose[litert]'."
+        )
+
+
+@contextlib.contextmanager
+def silence_native_logs() -> Iterator[None]:
+    """Context without output on stdout or stderr, from C++ neither, and without warnings; exceptions pass.
+
+    For libraries that write past every log level.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings(), open(os.devnull, "w") as devnull:
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stdout(devnull), contextlib.redirect_stderr(devnull):
+                yield
+    finally:
+        for number, stream in enumerate(kept, 1):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.close(nowhere)
+
+
+class LiteRTModel:
+    """A `.tflite` network that runs on crops in the LiteRT interpreter.
+
+    Args:
+        source: a `.tflite` file, or its content.
+        threads: CPU threads.
+
+    Attributes:
+        input_shape: ``(batch, height, width, 3)``.
+        output_shape: ``(batch, ...)``.
+        input_type: NumPy type of the file's own input; whatever it is, the network is called with values 0..255.
+        output_type: NumPy type of the file's own output; a call always returns float32.
+
+    Raises:
+        InputError: ai-edge-litert is not installed; no such file, or it is damaged or no network for one image.
+    """
+
+    def __init__(self, source: str | Path | bytes, threads: int = 2):
+        name, content = _read_content(source)
+        try:
+            with silence_native_logs():
+                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise _damaged(name, error) from error
+        self._content = content  # the interpreter reads from it and does not hold it
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        shapes = [tuple(int(side) for side in tensor["shape"]) for tensor in (*inputs, *outputs)]
+        if len(shapes) != 2 or len(shapes[0]) != 4 or shapes[0][3] != 3 or not shapes[1]:
+            raise InputError(
+                f"{name} has inputs and outputs of shapes {shapes}; give a network from one image (1, H, W, 3)."
+            )
+        self._input, self._output = inputs[0], outputs[0]
+        self.input_shape, self.output_shape = shapes
+        self.input_type, self.output_type = np.dtype(inputs[0]["dtype"]), np.dtype(outputs[0]["dtype"])
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Float32 outputs ``(n, ...)`` for crops ``(n, H, W, 3)``, RGB 0..255, float or uint8.
+
+        Raises:
+            InputError: crops of another size, or a number of them that is no multiple of the network's batch.
+        """
+        crops = np.asarray(crops)
+        batch, *size = self.input_shape
+        if crops.ndim != 4 or list(crops.shape[1:]) != size or len(crops) % batch:
+            several = "" if batch == 1 else f", n a multiple of {batch}"
+            raise InputError(
+                f"The crops have shape {crops.shape}; this network takes (n, {', '.join(map(str, size))}){several}."
+            )
+        found = np.empty((len(crops), *self.output_shape[1:]), np.float32)
+        for begin in range(0, len(crops), batch):
+            self._interpreter.set_tensor(self._input["index"], self._quantized(crops[begin : begin + batch]))
+            self._interpreter.invoke()
+            found[begin : begin + batch] = self._dequantized(self._interpreter.get_tensor(self._output["index"]))
+        return found
+
+    def _quantized(self, crops: np.ndarray) -> np.ndarray:
+        """Values 0..255 in the number type and scale of the file's input."""
+        if self.input_type.kind == "f":
+            return crops.astype(self.input_type)
+        scale, zero = self._input["quantization"]  # a scale of 0: whole numbers as they are
+        limits = np.iinfo(self.input_type)
+        steps = np.rint(crops.astype(np.float32) / (scale or 1)) + zero
+        return steps.clip(limits.min, limits.max).astype(self.input_type)
+
+    def _dequantized(self, output: np.ndarray) -> np.ndarray:
+        scale, zero = self._output["quantization"]
+        return (output.astype(np.float32) - zero) * np.float32(scale) if scale else output
+
+
+class Node(NamedTuple):
+    """One operation of a `.tflite` file.
+
+    Attributes:
+        operation: its kind, such as ``CONV_2D``.
+        tensor: name of its output tensor.
+        constants: names of its constant inputs, such as a kernel.
+    """
+
+    operation: str
+    tensor: str
+    constants: list[str]
+
+
+def nodes(source: str | Path | bytes) -> list[Node]:
+    """All operations of a `.tflite` file in order, with the names of their tensors.
+
+    Raises:
+        InputError: no such file, or it is damaged; ai-edge-litert is not installed.
+    """
+    name, content = _read_content(source)
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        found = []
+        for graph in model.subgraphs:
+            for operator in graph.operators:
+                taken = [graph.tensors[index] for index in operator.inputs if index >= 0]  # -1 is none
+                constants = [tensor.name.decode() for tensor in taken if model.buffers[tensor.buffer].data is not None]
+                result = graph.tensors[operator.outputs[0]].name.decode()
+                found.append(Node(_operation(model.operatorCodes[operator.opcodeIndex]), result, constants))
+        return found
+    except Exception as error:  # whatever reading garbage as numbers and offsets may end in
+        raise _damaged(name, error) from error
+
+
+def _operation(code) -> str:
+    """Name of an operator code. Old converters wrote it to a field that is too small for today's codes."""
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    names = [key for key, value in vars(schema.BuiltinOperator).items() if value == number]
+    return code.customCode.decode() if names == ["CUSTOM"] else names[0]
+
+
+def operations(source: str | Path | bytes) -> list[str]:
+    """Kinds of a file's operations in order, such as ``CONV_2D``; one that is not built in goes by its own name.
+
+    Raises:
+        InputError: as `nodes`.
+    """
+    return [node.operation for node in nodes(source)]
+
+
+def _read_content(source: str | Path | bytes) -> tuple[str, bytes]:
+    """Name of a network for messages, and its bytes."""
+    check_installed()
+    if isinstance(source, bytes):
+        return "The network", source
+    try:
+        return str(source), Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"The network {source} cannot be read: {error.strerror}.") from None
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"{name} is damaged or not a .tflite file ({reason}); export it again.")
+
+
 class ExportedModel:
-    """A `.tflite` file that predicts and is evaluated like the model that it was made from.
+    """A `.tflite` file that predicts and is evaluated like the Keras model that it was made from.
 
     Args:
         path: the file, as it was exported: the sidecar ``model.json`` in its folder says what it is.
 
     Attributes:
-        name: of the model.
+        name: name of the Keras model.
         skeleton: its joints.
-        codec: reads its heatmaps, or has read them inside the network.
-        twin: "heatmaps", or "keypoints" for joints ``(joints, 3)``: x, y in crop pixels, score.
+        codec: decodes its heatmaps, or has decoded them inside the network.
+        output: "heatmaps", or "keypoints" for joints ``(joints, 3)``: x, y in crop pixels, score.
         input_shape: ``(1, height, width, 3)``.
-        spec: name, backbone and preprocessing as of a `PoseModel`; None what the sidecar does not tell.
-        precision: "litert" and the form that it was exported in.
-        sha256: of the file.
+        spec: name, backbone and preprocessing as of a `PoseModel`; None where the sidecar does not say.
+        precision: "litert" and the file's precision, such as "litert int8".
+        sha256: hash of the file.
 
     Raises:
         InputError: no such file; a sidecar that is missing, damaged or does not describe it; another file than the
@@ -42,7 +228,7 @@ class ExportedModel:
         path = Path(path)
         sidecar = path.with_name(SIDECAR)
         self.sha256 = _sha256(path)
-        about = _read(sidecar, path)
+        about = _read_sidecar(sidecar, path)
         try:
             hashed, shapes = self._describe(about, about["files"][path.name])
         except KeyError as missing:
@@ -55,7 +241,7 @@ class ExportedModel:
                 f"{path} is not the file that {sidecar} describes (its SHA-256 is another): it is damaged, or one of "
                 "the two is of another export; export it again."
             )
-        self._network = Interpreter(path)
+        self._network = LiteRTModel(path)
         self.input_shape = self._network.input_shape
         if (made := (self.input_shape, self._network.output_shape)) != shapes:
             raise InputError(
@@ -64,7 +250,7 @@ class ExportedModel:
             )
 
     def _describe(self, about: dict, entry: dict) -> tuple[str, tuple]:
-        """Take over what the sidecar says; returns the file's hash and the shapes of input and output by it."""
+        """Set the attributes from the sidecar; returns the file's hash and input and output shapes by the sidecar."""
         codec = dict(about["codec"])
         kind = CODECS[lookup("codec", codec.pop("name"), CODECS)]
         codec.pop("scale", None)  # for readers that have no codecs
@@ -72,7 +258,7 @@ class ExportedModel:
         self.skeleton = Skeleton.from_dict(about["skeleton"])
         self.codec: Codec = kind.from_config(codec)
         self.output = lookup("output", entry["output"], OUTPUTS)
-        self.precision = f"litert {entry['form']}"
+        self.precision = f"litert {entry['precision']}"
         preprocessing = about["made_from"].get("preprocessing")
         self.spec = {"name": about["model"], "backbone": about["backbone"], "preprocessing": preprocessing}
         joints = self.skeleton.num_joints
@@ -80,7 +266,7 @@ class ExportedModel:
         return entry["sha256"], ((1, *about["input"]["size"], 3), (1, *made))
 
     def predict_on_batch(self, crops: np.ndarray) -> np.ndarray:
-        """Float32 heatmaps ``(n, height / 4, width / 4, joints)``, or joints ``(n, joints, 3)``, one crop at a time.
+        """Float32 heatmaps ``(n, height / 4, width / 4, joints)``, or joints ``(n, joints, 3)``; runs crop by crop.
 
         Args:
             crops: ``(n, height, width, 3)``, RGB 0..255.
@@ -96,8 +282,8 @@ def _sha256(path: Path) -> str:
         raise InputError(f"The network {path} cannot be read: {error.strerror}.") from None
 
 
-def _read(sidecar: Path, path: Path) -> dict:
-    """The sidecar of a network, of this version and with an entry for it."""
+def _read_sidecar(sidecar: Path, path: Path) -> dict:
+    """Content of a sidecar of this version that has an entry for the network."""
     try:
         about = json.loads(sidecar.read_text())
         version = about["version"]

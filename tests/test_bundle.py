@@ -30,18 +30,16 @@ from keras_mrpose.export import (
     bundle,
     decoder,
     export_litert,
-    folders,
-    golden,
     litert,
 )
-from keras_mrpose.export.verify import Reference
+from keras_mrpose.export.verify import Reference, reference_case
 from keras_mrpose.predict.predictor import Predictor, crop_matrices, read_image
-from keras_mrpose.runtime import interpreter
+from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.skeletons import COCO
 
 ALL = litert.PRECISIONS
-NAMES = [f"{output}_{form}.tflite" for output in ("heatmaps", "keypoints") for form in ALL]
-OTHERS = ["decoder.py", "golden.npz", "model.json", "report.json", "report.md"]
+NAMES = [f"{output}_{precision}.tflite" for output in ("heatmaps", "keypoints") for precision in ALL]
+OTHERS = ["decoder.py", "reference.npz", "model.json", "report.json", "report.md"]
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +105,12 @@ def test_files(exported):
     assert report.passed and list(report.files) == NAMES
     for name, entry in about(folder)["files"].items():
         content = (folder / name).read_bytes()
-        output, form = name.removesuffix(".tflite").split("_")
-        assert (entry["output"], entry["form"], entry["bytes"]) == (output, form, len(content))
+        output, precision = name.removesuffix(".tflite").split("_")
+        assert (entry["output"], entry["precision"], entry["bytes"]) == (output, precision, len(content))
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert (entry["input_type"], entry["output_type"]) == ("float32", "float32")
-        assert entry["float_layers_of"] == (["joints"] if name == "keypoints_int8.tflite" else [])
-        network = interpreter.Interpreter(folder / name)
+        assert entry["float_layers"] == (["joints"] if name == "keypoints_int8.tflite" else [])
+        network = runtime.LiteRTModel(folder / name)
         shape = (1, 24, 16, 17) if output == "heatmaps" else (1, 17, 3)
         assert (network.input_shape, network.output_shape) == ((1, 96, 64, 3), shape)
     assert (folder / "decoder.py").read_bytes() == Path(decoder.__file__).read_bytes()
@@ -155,7 +153,7 @@ def test_it_predicts_like_the_model(exported, model, people):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
 
 
-def test_it_is_evaluated_as_by_the_gate(exported, people):
+def test_it_is_evaluated_as_by_the_export(exported, people):
     folder, report = exported
     for name in ("heatmaps_int8.tflite", "keypoints_float16.tflite"):
         found = keras_mrpose.evaluate(Predictor(folder / name, flip_test=False), people, diagnose=False)
@@ -167,7 +165,7 @@ def test_report(exported, people):
     found = json.loads((folder / "report.json").read_text())
     assert found == json.loads(json.dumps(report.to_dict()))
     assert (found["metric"], found["crops"], found["calibration"], found["passed"]) == ("AP", len(people), 40, True)
-    assert found["budgets"]["int8"] == {"points": 1.0, "correlation": 0.98, "shift": 3.0}
+    assert found["tolerances"]["int8"] == {"points": 1.0, "correlation": 0.98, "shift": 3.0}
     page = (folder / "report.md").read_text()
     for name in NAMES:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| {name.removesuffix('.tflite')} |")]
@@ -184,10 +182,10 @@ def test_report(exported, people):
     )
 
 
-# --- the golden case ----------------------------------------------------------------------------------------------
+# --- the reference case ----------------------------------------------------------------------------------------------
 
 
-def test_decoder_accepts_the_golden_case_with_numpy_alone(exported):
+def test_decoder_accepts_the_reference_case_with_numpy_alone(exported):
     done = decoded(exported[0])
     assert (done.returncode, done.stderr) == (0, ""), done
     assert done.stdout.startswith("crop: 0.0")
@@ -220,11 +218,11 @@ def noisy(tmp_path_factory):
 
 @pytest.mark.parametrize("larger", [1, 1.5], ids=["inside", "over the edge"])
 @pytest.mark.parametrize("codec", [kind(1.0) for kind in CODECS.values()], ids=CODECS)
-def test_golden_case_is_the_whole_way(noisy, codec, larger):
-    """A piece of a image, whose crop is that of the whole image, and the joints that the predictor finds in it."""
+def test_reference_case_is_the_whole_way(noisy, codec, larger):
+    """A piece of an image, whose crop is that of the whole image, and the joints that the predictor finds in it."""
     people = dataclasses.replace(noisy, boxes=noisy.boxes * (1, 1, larger, larger))
     predictor = Predictor(dotted.network(codec), flip_test=False)
-    case = golden.reference_case(predictor, people, Reference(predictor, people))
+    case = reference_case(predictor, people, Reference(predictor, people))
     assert case["image"].dtype == np.uint8 and case["crop"].dtype == case["heatmaps"].dtype == np.float32
     assert case["crop"].shape == (96, 64, 3) and case["heatmaps"].shape == (24, 16, 17)
     wanted = predictor(case["image"], case["box"][None])[0]
@@ -245,24 +243,24 @@ def _is_piece(people, row, case):
     return np.array_equal(piece, case["image"])
 
 
-def test_golden_person_is_sure_and_not_large(people):
-    """Person 3 is the surest, person 5 the surest of those whose window is no more than twice the crop."""
+def test_reference_person_is_confident_and_not_large(people):
+    """Person 3 is the most confident, person 5 of those whose window is no more than twice the crop."""
     boxes = people.boxes.copy()
     boxes[3, 2:] *= 3
     people = dataclasses.replace(people, boxes=boxes)
     predictor = Predictor(dotted.network(), flip_test=False)
-    keras_model = Reference(predictor, people)
-    keras_model.scores[:] = 0.5
-    keras_model.scores[3], keras_model.scores[5], keras_model.scores[6, 1:] = 0.9, 0.8, 0.95
-    assert _is_piece(people, 5, golden.reference_case(predictor, people, keras_model))
+    reference = Reference(predictor, people)
+    reference.scores[:] = 0.5
+    reference.scores[3], reference.scores[5], reference.scores[6, 1:] = 0.9, 0.8, 0.95
+    assert _is_piece(people, 5, reference_case(predictor, people, reference))
     everybody_large = dataclasses.replace(people, boxes=boxes * (1, 1, 4, 4))
-    assert _is_piece(everybody_large, 3, golden.reference_case(predictor, everybody_large, keras_model))
+    assert _is_piece(everybody_large, 3, reference_case(predictor, everybody_large, reference))
 
 
-def test_golden_case_of_a_crop_without_an_image(people):
+def test_reference_case_of_a_crop_without_an_image(people):
     predictor = Predictor(dotted.network(UDPCodec(1.0)), flip_test=False)
     crops = Reference(predictor, people).crops
-    case = golden.reference_case(predictor, crops, Reference(predictor, crops))
+    case = reference_case(predictor, crops, Reference(predictor, crops))
     np.testing.assert_allclose(case["crop"], case["image"], rtol=0, atol=1e-3)  # it is its own crop
     assert any(np.array_equal(np.rint(crop), case["image"]) for crop in crops)
 
@@ -283,13 +281,10 @@ def test_options(people, calibration, tmp_path, monkeypatch):
     assert (report.metric, report.before, report.headings()[-2]) == (None, None, "shift")
     assert "without labels" in (tmp_path / "export" / "report.md").read_text()
     entries = about(tmp_path / "export")["files"]
-    assert entries["heatmaps_int8.tflite"]["float_layers_of"] == ["joints"]
+    assert entries["heatmaps_int8.tflite"]["float_layers"] == ["joints"]
     assert report.files["heatmaps_int8.tflite"].levels is None  # its last layer is in float
     for name, entry in entries.items():
-        assert (
-            interpreter.Interpreter(tmp_path / "export" / name).input_type == np.uint8
-            and entry["input_type"] == "uint8"
-        )
+        assert runtime.LiteRTModel(tmp_path / "export" / name).input_type == np.uint8 and entry["input_type"] == "uint8"
     assert decoded(tmp_path / "export").returncode == 0
     (tmp_path / "export" / "old").write_text("old")
     export_litert(tmp_path, tmp_path / "export", ["float16"], people=people, overwrite=True)
@@ -299,7 +294,7 @@ def test_options(people, calibration, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
-    """Only int8's heatmaps change; they are judged as they leave, and the predictor reads them as before."""
+    """Only int8's heatmaps change; they are verified as they leave, and the predictor reads them as before."""
     monkeypatch.setattr(bundle, "CALIBRATION", 32)
     options = {"calibration": calibration, "input_type": "uint8", "output_type": "uint8"}
     options["outputs"] = ["heatmaps", "keypoints"]
@@ -308,7 +303,7 @@ def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
     types = {name: entry["output_type"] for name, entry in entries.items()}
     whole = "heatmaps_int8.tflite"
     assert types == {name: "uint8" if name == whole else "float32" for name in entries} and len(types) == 4
-    network = interpreter.Interpreter(tmp_path / "export" / whole)
+    network = runtime.LiteRTModel(tmp_path / "export" / whole)
     assert (network.input_type, network.output_type) == (np.uint8, np.uint8)
     assert report.files[whole].levels > 50
     image = np.zeros((120, 90, 3), np.uint8)
@@ -320,7 +315,7 @@ def test_files_tell_what_they_are(exported):
     """By name, with the joints' names inside."""
     folder, _ = exported
     for path in folder.glob("*.tflite"):
-        (signature,) = interpreter.Interpreter(str(path)).get_signature_list().values()
+        (signature,) = runtime.Interpreter(str(path)).get_signature_list().values()
         assert signature == {"inputs": ["image"], "outputs": ["heatmaps" if "heatmaps" in path.name else "joints"]}
         with zipfile.ZipFile(path) as archive:
             assert archive.read("joints.txt").decode().splitlines() == about(folder)["skeleton"]["joints"]
@@ -337,7 +332,7 @@ def test_calibration_is_augmented(model, calibration):
     np.testing.assert_array_equal(crops, bundle.calibration_crops(predictor, calibration))
 
 
-# --- the gate is shut ---------------------------------------------------------------------------------------------
+# --- what does not ship --------------------------------------------------------------------------------------------
 
 
 def refuse(words, kind, folder, *arguments, **options):
@@ -350,11 +345,11 @@ def refuse(words, kind, folder, *arguments, **options):
     return caught.value
 
 
-def test_dark_calibration_is_over_the_budget(model, people, data, tmp_path):
+def test_dark_calibration_is_beyond_the_tolerance(model, people, data, tmp_path):
     """Ranges of images a tenth as bright: all maps are cut at a tenth, and nothing is left of the places."""
     dark = dotted.folder(tmp_path / "dark", "train2017", 34, brightness=0.1)
     error = refuse(
-        r"Nothing was written: heatmaps_int8\.tflite loses \d+\.\d+ points of AP \(budget 1\)",
+        r"Nothing was written: heatmaps_int8\.tflite loses \d+\.\d+ points of AP \(tolerance 1\)",
         ToleranceError,
         tmp_path / "export",
         model,
@@ -366,7 +361,7 @@ def test_dark_calibration_is_over_the_budget(model, people, data, tmp_path):
     assert "keep layers of the worst tensors in float" in str(error)
     assert not error.report.passed and error.report.worst
     assert error.report.files["heatmaps_float32.tflite"].faults == ()
-    assert "Over the budget: heatmaps_int8.tflite loses" in error.report.markdown()
+    assert "Beyond the tolerance: heatmaps_int8.tflite loses" in error.report.markdown()
 
 
 def test_an_earlier_export_survives_a_refusal(model, people, copy):
@@ -379,10 +374,10 @@ def test_an_earlier_export_survives_a_refusal(model, people, copy):
         copy,
         ["float32"],
         people=people,
-        budgets=none,
+        tolerances=none,
         overwrite=True,
     )
-    assert list(error.report.budgets) == ["float32"]
+    assert list(error.report.tolerances) == ["float32"]
 
 
 def test_a_decoder_that_disagrees_stops_the_export(model, people, copy, monkeypatch):
@@ -390,7 +385,7 @@ def test_a_decoder_that_disagrees_stops_the_export(model, people, copy, monkeypa
     monkeypatch.setattr(decoder, "check", lambda folder: (0.7, 0.0))
     before = commands.contents(copy.parent)
     for place in (copy, copy.parent / "new" / "export"):
-        with pytest.raises(RuntimeError, match="off the golden case"):
+        with pytest.raises(RuntimeError, match="off the reference case"):
             export_litert(model, place, ["float32"], people=people, overwrite=True)
         assert commands.contents(copy.parent) == before
 
@@ -399,7 +394,7 @@ def test_a_decoder_that_disagrees_stops_the_export(model, people, copy, monkeypa
 def test_a_full_disk(model, people, copy, monkeypatch, broken):
     """While writing, and while moving into place: the earlier export is there again."""
     calls = []
-    real = folders.Path.rename
+    real = bundle.Path.rename
 
     def full(path, *arguments):
         calls.append(path)
@@ -407,7 +402,7 @@ def test_a_full_disk(model, people, copy, monkeypatch, broken):
             return real(path, *arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders.Path, broken, full)
+    monkeypatch.setattr(bundle.Path, broken, full)
     refuse(
         "copy cannot be written: No space left",
         InputError,
@@ -423,24 +418,27 @@ def test_a_full_disk(model, people, copy, monkeypatch, broken):
 # --- mistakes -----------------------------------------------------------------------------------------------------
 
 MISTAKES = {
-    "form": ({"formats": ["int4"]}, r"Unknown form 'int4'\. Did you mean int8"),
-    "no form": ({"formats": []}, "No form to export; give some of float32"),
-    "output": ({"outputs": ["heatmap"]}, r"Unknown twin 'heatmap'\. Did you mean heatmaps"),
-    "no twin": ({"outputs": ()}, "No twin to export"),
+    "format": ({"formats": ["int4"]}, r"Unknown format 'int4'\. Did you mean int8"),
+    "no format": ({"formats": []}, "No format to export; give some of float32"),
+    "output": ({"outputs": ["heatmap"]}, r"Unknown output 'heatmap'\. Did you mean heatmaps"),
+    "no output": ({"outputs": ()}, "No output to export"),
     "input type": ({"input_type": "int8"}, "Unknown input type 'int8'"),
     "output type": ({"output_type": "int4"}, "Unknown output type 'int4'"),
-    "output without int8": ({"formats": ["float16"], "output_type": "uint8"}, "for heatmaps of the form int8"),
-    "output of joints": ({"formats": ["int8"], "outputs": ["keypoints"], "output_type": "int8"}, "for heatmaps of the"),
+    "output without int8": ({"formats": ["float16"], "output_type": "uint8"}, "for heatmaps of int8"),
+    "output of joints": (
+        {"formats": ["int8"], "outputs": ["keypoints"], "output_type": "int8"},
+        "for heatmaps of int8",
+    ),
     "output in float": ({"formats": ["int8"], "float_layers": ["joints"], "output_type": "int8"}, "without layers in"),
     "deconvolution": ({"deconvolution": "shuffle"}, "deconvolution is 'shuffle'"),
-    "budget": ({"budgets": {"int9": TOLERANCES["int8"]}}, "Unknown form 'int9'"),
+    "tolerance": ({"tolerances": {"int9": TOLERANCES["int8"]}}, "Unknown format 'int9'"),
     "float layer": (
         {"formats": ["int8"], "float_layers": ["joint"]},
         "float_layers names 'joint'.*did you mean joints",
     ),
     "no int8": (
         {"formats": ["float16"], "float_layers": ["joints"]},
-        "float_layers is for the form int8; leave it out",
+        "float_layers is for int8; leave it out",
     ),
     "no calibration": ({"formats": ["int8"], "calibration": None}, "calibrated with 0 crops; give at least 32"),
     "0..1": ({"formats": ["int8"], "calibration": np.full((40, 96, 64, 3), 0.5)}, "from 0.5 to 0.5; give RGB 0..255"),
@@ -478,7 +476,7 @@ def test_a_model_of_others(people, tmp_path, exported):
 
 
 def test_without_the_interpreter(model, people, tmp_path, monkeypatch):
-    monkeypatch.setattr(interpreter, "Interpreter", None)
+    monkeypatch.setattr(runtime, "Interpreter", None)
     words = r"takes ai-edge-litert: pip install 'keras_mrpose\[litert\]'"
     refuse(words, InputError, tmp_path / "export", model, tmp_path / "export", people=people)
 
@@ -496,7 +494,7 @@ def test_places(model, people, copy, tmp_path, monkeypatch):
         (tmp_path / "file.png" / "export", False, r"cannot be made: .*file\.png is no folder that can be written to"),
     ):
         refuse(words, InputError, place, model, place, people=people, overwrite=overwrite)
-    monkeypatch.setattr(folders.os, "access", lambda *_: False)  # for root every folder can be written to
+    monkeypatch.setattr(bundle.os, "access", lambda *_: False)  # for root every folder can be written to
     for place, words in (
         (tmp_path / "new" / "export", "export cannot be made: .* is no folder that can be written to"),
         (copy, "copy cannot be replaced: nothing can be written to"),
@@ -504,7 +502,7 @@ def test_places(model, people, copy, tmp_path, monkeypatch):
         refuse(words, InputError, tmp_path / "x", model, place, people=people, overwrite=True)
 
 
-def test_red_is_red_from_the_file_to_the_golden_case(tmp_path):
+def test_red_is_red_from_the_file_to_the_reference_case(tmp_path):
     """Crops that calibrate, that are checked on, and that ship: in BGR they would be blue."""
     people = dotted.folder(tmp_path, "train2017", 34)
     red = np.zeros((*dotted.PICTURE, 3), np.uint8)
@@ -513,7 +511,7 @@ def test_red_is_red_from_the_file_to_the_golden_case(tmp_path):
         Image.fromarray(red).save(path)
     predictor = Predictor(dotted.network(), flip_test=False)
     checking = Reference(predictor, people)
-    case = golden.reference_case(predictor, people, checking)
+    case = reference_case(predictor, people, checking)
     for crops in (bundle.calibration_crops(predictor, people), checking.crops, case["crop"], case["image"]):
         assert crops[..., 0].max() == pytest.approx(200)
         assert crops[..., 1:].max() == 0
