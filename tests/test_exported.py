@@ -21,7 +21,8 @@ from keras_mrpose.evaluation import compare, provenance
 from keras_mrpose.evaluation.evaluate import evaluate
 from keras_mrpose.evaluation.predictions import predict
 from keras_mrpose.export import litert, outputs
-from keras_mrpose.predict.predictor import Predictor, crop_matrices
+from keras_mrpose.geometry import crop_matrices
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.runtime import interpreter
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import Skeleton

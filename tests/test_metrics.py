@@ -17,8 +17,8 @@ from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.coco import results_json
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.predict.predictor import crop_matrices, to_image
 
 SIZE = (32, 24)  # heatmaps, height and width
 JOINTS = 17

@@ -17,7 +17,8 @@ from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.evaluation.settings import Settings, decode_variants
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.geometry import crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton, joint_map
 
 WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled

@@ -15,7 +15,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.protocols import PROTOCOLS, protocol_of
 from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.predict.predictor import crop_matrices, to_image
+from keras_mrpose.geometry import crop_matrices, to_image, transform_each
 
 CHUNK = 256  # people at a time
 SIDES = (128, 256, 384)  # heights of the crops
@@ -89,7 +89,7 @@ def encode_decode(
         raise InputError(f"{people.source} has no people; choose another file or split.")
     rng = np.random.default_rng(seed)
     matrices = crop_matrices(people.boxes, input_size)
-    in_crops = np.einsum("nij,nkj->nki", matrices[..., :2], people.keypoints[..., :2]) + matrices[:, None, :, 2]
+    in_crops = transform_each(matrices, people.keypoints[..., :2])
     found = []
     for begin in range(0, len(people), CHUNK):
         rows = slice(begin, begin + CHUNK)

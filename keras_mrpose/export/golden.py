@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras_mrpose.data import augmentation, pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.export.verify import Reference
-from keras_mrpose.geometry import PADDING
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.geometry import PADDING, crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor
 
 LARGE = 2.0  # image pixels per crop pixel: people who are larger make a large file
 

@@ -19,7 +19,8 @@ from keras_mrpose.evaluation.protocols import PROTOCOLS, check, protocol_of
 from keras_mrpose.export import onnx
 from keras_mrpose.export.litert import PRECISIONS, Conversion
 from keras_mrpose.export.parity import Parity, parity
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.geometry import crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.runtime.interpreter import Interpreter, levels_used, ops
 
 BATCH = 16

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.data import augmentation
 from keras_mrpose.errors import InputError
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models import fuse, networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 
@@ -184,15 +184,3 @@ def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise InputError(f"The box {box.tolist()} lies outside the image of {width}x{height} pixels.")
     return boxes
-
-
-def crop_matrices(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """For boxes ``(n, 4)`` the matrices ``(n, 2, 3)`` from image pixels to the crop's."""
-    centres, widths = geometry.crop_window(boxes, size)
-    return geometry.crop_matrix(centres, widths, size, np.zeros(len(boxes)))
-
-
-def to_image(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-    """Points ``(n, joints, 2)`` in crop pixels to image pixels, by the matrices ``(n, 2, 3)`` that made the crops."""
-    back = geometry.inverse(matrices)
-    return np.einsum("nij,nkj->nki", back[..., :2], points) + back[:, None, :, 2]
