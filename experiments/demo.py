@@ -17,7 +17,7 @@ from keras_mrpose import data
 from keras_mrpose.data.people import People
 from keras_mrpose.predict.predictor import read_image
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.visualization import skeletons
+from keras_mrpose.visualization import curves, skeletons
 
 PICTURES = {"train2017": 3000, "val2017": 60, "test2017": 300}  # drawn; about 1.9 people in each
 UNSEEN = 500  # people of test2017 that the demo is judged by
@@ -45,7 +45,7 @@ def main(run: Path, quick: bool) -> None:
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")
     result.save(run / "result.json")
-    skeletons.loss_curve(history, run / "loss_curve.png")
+    curves.loss_curve(history, run / "loss_curve.png")
     sheet = _overlays(unseen, result.predictions.read(result.settings))
     Image.fromarray(sheet).save(run / "overlays.png")
     image = unseen.paths()[0]

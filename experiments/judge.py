@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import tables
@@ -13,11 +14,12 @@ from keras_mrpose import InputError, Skeleton, data, skeletons
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data.formats import json_fields
-from keras_mrpose.data.people import People
-from keras_mrpose.evaluation import coco, diagnosis, mpii, protocols
+from keras_mrpose.data.people import People, protocol_of
+from keras_mrpose.evaluation import coco, mpii
 from keras_mrpose.evaluation import upper_bound as ceilings
-from keras_mrpose.evaluation.evaluate import settings_of
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, check, coco_selected, settings_of
 from keras_mrpose.evaluation.predictions import check_tables, predict
+from keras_mrpose.visualization.curves import write_diagnosis
 
 ANNOTATED = "gt"  # what --boxes calls them
 
@@ -40,13 +42,19 @@ def evaluate(options) -> None:
         return
     people, truth = _tables(options, predictor.skeleton)
     result = keras_mrpose.evaluate(
-        predictor, people, truth, protocol=options.protocol, diagnose=not options.no_diagnosis, **_chosen(options)
+        predictor,
+        people,
+        truth,
+        protocol=options.protocol,
+        diagnose=not options.no_diagnosis,
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **_chosen(options),
     )
     tables.print_result(result, f"{model} on {result.protocol['data']['annotations']}")
     result.save(out)
     print(f"written to {out}; raw predictions beside it")
     if result.diagnosis and (folder / "logs").is_dir():
-        diagnosis.write_summaries(folder / "logs" / "diagnosis", result.diagnosis, result.metric)
+        write_diagnosis(folder / "logs" / "diagnosis", result.diagnosis, result.metric)
 
 
 def score(options) -> None:
@@ -57,7 +65,7 @@ def score(options) -> None:
             raise InputError(f"{file} holds predictions for MPII; give --data DIR with annot/gt_valid.mat.")
         split = {"val": "valid"}.get(options.split, options.split)
         truth = mpii.read_truth(Path(options.data) / "annot" / f"gt_{split}.mat")
-        Console().print(mpii.table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
+        Console().print(tables.pckh_table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
         return
     if not (options.annotations or options.data):
         raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
@@ -80,8 +88,8 @@ def ceiling(options) -> None:
     if not options.noise >= 0:
         raise InputError(f"--noise is {options.noise}; give a number of at least 0, such as 0.1.")
     people = _first(data.load(options.data, options.split, False, _skeleton(options)), options.people)
-    protocol = options.protocol or protocols.protocol_of(people)
-    protocols.check(protocol, people)
+    protocol = options.protocol or protocol_of(people)
+    check(protocol, people)
     ways = ({}, {"flip_test": True}, {"noise": options.noise}, {"flip_test": True, "noise": options.noise})
     rows = []
     for size in ceilings.sizes(protocol):
@@ -90,9 +98,7 @@ def ceiling(options) -> None:
             rows.append(
                 (size, name, [ceilings.upper_bound(people, codec, size, protocol=protocol, **way) for way in ways])
             )
-    tables.print_ceiling(
-        rows, protocols.PROTOCOLS[protocol].metric, options.noise, f"{people.source}, {len(people)} people"
-    )
+    tables.print_ceiling(rows, PROTOCOLS[protocol].metric, options.noise, f"{people.source}, {len(people)} people")
 
 
 def _chosen(options) -> dict:
@@ -158,12 +164,12 @@ def _write_results(predictor, options, out: Path) -> int:
     annotated = options.boxes == ANNOTATED
     people = _annotated(options, skeleton) if annotated else _detected(options, skeleton)
     people = _first(people, options.people)
-    if protocols.protocol_of(people) != "ap":
+    if protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)
     predictions, skeleton = predict(predictor, people), people.skeleton
     settings = settings_of(predictor, **_chosen(options))
-    found, scores, kept = protocols.coco_selected(predictions, settings, skeleton.sigmas)
+    found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
     results = coco.results_json(found, predictions.image_ids[kept], scores, skeleton)
     coco.save_results(results, out, skeleton)
     return len(results)

@@ -182,7 +182,7 @@ def test_flip_test_is_the_mean_with_the_mirror_image(random_model):
 def test_joints_are_the_decoded_heatmaps(random_model):
     crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
     predictor = Predictor(random_model)
-    points, scores = predictor.joints(crops)
+    points, scores = predictor.keypoints(crops)
     expected, heights = predictor.codec.decode(predictor.heatmaps(crops))
     np.testing.assert_array_equal(points, np.asarray(expected) * 4.0)
     np.testing.assert_array_equal(scores, heights)

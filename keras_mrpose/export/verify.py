@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose.data import pipeline
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.evaluate import settings_of
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, check, settings_of
 from keras_mrpose.evaluation.predictions import Predictions, check_tables
-from keras_mrpose.evaluation.protocols import PROTOCOLS, check, protocol_of
 from keras_mrpose.export import onnx
 from keras_mrpose.export.litert import PRECISIONS, Conversion
 from keras_mrpose.export.parity import Parity, parity
@@ -198,7 +197,7 @@ def _judge(predictor: Predictor, people: People) -> tuple[Callable, str]:
         joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
         kept = {settings.decoding: joints.astype(np.float32)}
         found = Predictions.of(people, predictor.input_size, kept, skeleton=predictor.skeleton)
-        return float(PROTOCOLS[name].judge(found, people, settings).value)
+        return float(PROTOCOLS[name].score_fn(found, people, settings).value)
 
     return judge, PROTOCOLS[name].metric
 
