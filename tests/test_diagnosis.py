@@ -407,7 +407,7 @@ def test_tensorboard_has_shares_gains_and_the_picture(report, tmp_path):
     width, height, picture = tf.make_ndarray(found.pop("diagnosis/joints")[0].tensor_proto)
     decoded = tf.io.decode_png(picture).numpy()
     assert decoded.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(decoded, curves.diagnosis(report, "AP"))
+    np.testing.assert_array_equal(decoded, curves.diagnosis_chart(report, "AP"))
     scalars = {tag: float(tf.make_ndarray(one[0].tensor_proto)) for tag, one in found.items()}
     wanted = {f"diagnosis/{name}": report["all"][name] for name in CLASSES} | {"diagnosis/gain/jitter": 1.25}
     assert scalars == pytest.approx(wanted, rel=1e-6)  # float32

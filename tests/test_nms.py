@@ -43,7 +43,7 @@ def reference_oks(kept, candidate, kept_area, candidate_area, sigmas):
 
 def oks_matrix(keypoints, areas, sigmas):
     """Everybody with everybody, ``(n, n)``."""
-    areas = np.asarray(areas, float)
+    keypoints, areas = np.asarray(keypoints, float), np.asarray(areas, float)
     return nms.pair_oks(keypoints[:, None], keypoints[None], (areas[:, None] + areas[None]) / 2, sigmas)
 
 

@@ -69,8 +69,8 @@ def loss_curve(history: dict[str, list[float]], path: str | Path) -> None:
     Path(path).write_bytes(buffer.getvalue())  # in one piece: an error above leaves no half file
 
 
-def diagnosis(report: dict, metric_name: str = "points") -> np.ndarray:
-    """A bar for each joint and one for all, divided into the classes of `evaluation.diagnosis`.
+def diagnosis_chart(report: dict, metric_name: str = "points") -> np.ndarray:
+    """Chart with a bar for each joint and one for all, divided into the classes of `evaluation.diagnosis`.
 
     Args:
         report: of `Diagnosis.to_dict`: a share 0..1 (or None) of each of `CLASS_COLOURS` and the count, for all and for
@@ -113,7 +113,7 @@ def diagnosis(report: dict, metric_name: str = "points") -> np.ndarray:
 
 
 def write_diagnosis(folder: str | Path, report: dict, metric_name: str, step: int = 0) -> None:
-    """Write the share of each error class, the gains, and the image of `diagnosis` for TensorBoard.
+    """Write the share of each error class, the gains, and the image of `diagnosis_chart` for TensorBoard.
 
     The scalars are ``diagnosis/CLASS`` (0..1) and ``diagnosis/gain/CLASS`` (points); what is None is not written.
 
@@ -131,5 +131,5 @@ def write_diagnosis(folder: str | Path, report: dict, metric_name: str, step: in
             if value is not None:
                 unit = f"points of {metric_name}" if name in gains else "share of the labelled joints"
                 tf.summary.scalar(f"diagnosis/{name}", value, description=unit)
-        tf.summary.image("diagnosis/joints", diagnosis(report, metric_name)[None])
+        tf.summary.image("diagnosis/joints", diagnosis_chart(report, metric_name)[None])
     writer.close()
