@@ -137,8 +137,8 @@ def test_batches_change_nothing(network):
     picture = dots.picture(PICTURE, people())
     together = Predictor(network, batch_size=32)(picture, BOXES)
     predictor, sizes = Predictor(network, batch_size=3), []
-    joints = predictor.joints
-    predictor.joints = lambda crops: sizes.append(len(crops)) or joints(crops)
+    keypoints = predictor.keypoints
+    predictor.keypoints = lambda crops: sizes.append(len(crops)) or keypoints(crops)
     np.testing.assert_allclose(predictor(picture, BOXES), together, atol=1e-6)
     assert sizes == [3, 1]
     alone = [predictor(picture, BOXES[i : i + 1]) for i in range(4)]
