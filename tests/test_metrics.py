@@ -117,11 +117,10 @@ def exact_ap(found, truth, areas):
 
 
 def pck(*arguments, threshold=0.2, exclude=(), axis=None):
-    """The share of the counted joints that `correct_joints` finds correct; 0 where nothing is counted."""
-    correct, counted = (
-        np.array(mask).sum(axis=axis) for mask in metrics.correct_joints(*arguments, threshold, exclude)
-    )
-    return correct / np.maximum(counted, 1)
+    """Share of the counted joints that `correct_joints` finds correct, float32; 0 where nothing is counted."""
+    masks = metrics.correct_joints(*arguments, threshold, exclude)
+    correct, counted = (np.array(mask).sum(axis=axis).astype("float32") for mask in masks)
+    return correct / np.maximum(counted, np.float32(1))
 
 
 def all_metrics():
