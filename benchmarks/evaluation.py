@@ -18,7 +18,7 @@ from timing import Spread, console, seconds
 
 from keras_mrpose.codecs import CODECS, Codec, codec
 from keras_mrpose.evaluation import coco, suppression
-from keras_mrpose.predict.predictor import crop_matrices, to_image
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.skeletons import COCO
 
 IMAGE = (480, 640)  # height, width

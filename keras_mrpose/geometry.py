@@ -1,8 +1,8 @@
-"""The coordinate ladder: person box -> crop window -> crop matrix -> points, and back.
+"""Coordinate transforms: person box -> crop window -> crop matrix -> points, and back.
 
 Everything here is plain arithmetic. Functions that need `cos`, `stack` and the like take an array namespace
 ``xp`` (``numpy``, ``keras.ops`` or ``tensorflow.experimental.numpy``), so the same line of code runs on one person
-in NumPy and inside a `tf.data` graph.
+in NumPy and inside a `tf.data` graph. For tables of boxes there are `crop_matrices` and, for the way back, `to_image`.
 
 Matrices are ``(2, 3)`` and map source pixels to crop pixels; points are ``(x, y)``; pixel i has its centre at i.
 The middle of the window goes to ``(width / 2, height / 2)`` of the crop, as in the published code (not to
@@ -64,6 +64,27 @@ def crop_matrix(centre, width, size: tuple[int, int], rotation=0.0, xp: ModuleTy
     )
 
 
+def crop_matrices(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Upright crop matrices ``(n, 2, 3)`` of person boxes, from image pixels to crop pixels; plain NumPy.
+
+    Args:
+        boxes: ``(n, 4)`` x, y, w, h in image pixels.
+        size: ``(height, width)`` of the crop.
+    """
+    centres, widths = crop_window(boxes, size)
+    return crop_matrix(centres, widths, size, np.zeros(len(boxes)))
+
+
+def to_image(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Points ``(n, joints, 2)`` in crop pixels back in image pixels; plain NumPy.
+
+    Args:
+        points: ``(n, joints, 2)`` x, y.
+        matrices: ``(n, 2, 3)`` that made the crops (`crop_matrices`).
+    """
+    return transform_each(inverse(matrices), points)
+
+
 def mirror(matrix, source_width, xp: ModuleType = np):
     """The matrix ``(..., 2, 3)`` that first mirrors the image (x -> source_width - 1 - x), then does `matrix`."""
     a, b, t = matrix[..., 0], matrix[..., 1], matrix[..., 2]
@@ -74,6 +95,11 @@ def transform(matrix, points):
     """Points through a matrix: ``(2, 3)`` and ``(..., 2)`` -> ``(..., 2)``; any array type."""
     x, y = points[..., 0:1], points[..., 1:2]
     return matrix[:, 0] * x + matrix[:, 1] * y + matrix[:, 2]
+
+
+def transform_each(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points through a matrix of their own: ``(n, 2, 3)`` and ``(n, joints, 2)`` -> ``(n, joints, 2)``; plain NumPy."""
+    return np.einsum("nij,nkj->nki", matrices[..., :2], points) + matrices[:, None, :, 2]
 
 
 def scale_of(matrix, xp: ModuleType = np):

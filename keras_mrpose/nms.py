@@ -1,6 +1,6 @@
 """Non-maximum suppression of poses: of several detections of one person, the best is kept.
 
-Plain NumPy in float64, for the people of any number of images at once. How much two people are the same is their object
+Plain NumPy in float64, for the people of any number of images at once. Two people are compared by their object
 keypoint similarity (OKS), with the mean of their two areas and all joints counting alike, as in the published code.
 """
 
@@ -13,57 +13,25 @@ import numpy as np
 from keras_mrpose.errors import InputError
 
 
-def oks_matrix(
-    keypoints,
-    areas,
-    sigmas: Sequence[float],
-    joint_threshold: float | None = None,
-    candidate_only: bool = False,
-) -> np.ndarray:
-    """OKS between all people of an image: the mean over joints of exp(-d^2 / (2 (2 sigma)^2 area)).
-
-    Args:
-        keypoints: ``(n, joints, 3)`` x, y, confidence.
-        areas: ``(n,)`` in square units of x and y; of two people the mean is taken. (Published: of the padded box.)
-        sigmas: ``(joints,)`` the skeleton's constants (`Skeleton.sigmas`).
-        joint_threshold: only joints whose confidence is above it in both people are averaged; None, as in the published
-            evaluation, takes all.
-        candidate_only: `joint_threshold` looks at the second person alone, whose confidences decide then for both, so
-            that the matrix is not symmetric. This is what the published code does when it is given a threshold, most
-            likely by mistake.
-
-    Returns:
-        ``(n, n)`` float64 in 0..1: row i the person that stays, column j the one that might be dropped; 0 where no
-        joint is above the threshold.
-
-    Raises:
-        InputError: shapes that do not fit each other, or a value that is not finite.
-    """
-    keypoints, areas, sigmas = _checked(keypoints=keypoints, areas=areas, sigmas=sigmas)
-    rule = sigmas, joint_threshold, candidate_only
-    return _oks(keypoints[:, None], keypoints[None], (areas[:, None] + areas[None]) / 2, *rule)
-
-
 def oks_nms(
     keypoints,
     areas,
     scores,
     sigmas: Sequence[float],
     threshold: float = 0.9,
-    joint_threshold: float | None = None,
-    candidate_only: bool = False,
     image_ids=None,
 ) -> np.ndarray:
     """Keep the person of the highest score, drop all whose OKS with it is above a threshold, go on with the rest.
 
+    The OKS of two people is the mean over all joints of exp(-d^2 / (2 (2 sigma)^2 area)), as in the published
+    evaluation.
+
     Args:
-        keypoints: as in `oks_matrix`, like areas, sigmas, joint_threshold and candidate_only.
-        areas: ``(n,)``.
+        keypoints: ``(n, joints, 3)`` x, y, confidence, which is not looked at.
+        areas: ``(n,)`` in square units of x and y; of two people the mean is taken. (Published: of the padded box.)
         scores: ``(n,)`` of the people; of equal ones the later row comes first, as published.
-        sigmas: ``(joints,)``.
+        sigmas: ``(joints,)`` the skeleton's constants (`Skeleton.sigmas`).
         threshold: an OKS of exactly this much does not drop anybody (published: 0.9).
-        joint_threshold: see `oks_matrix`.
-        candidate_only: see `oks_matrix`.
         image_ids: ``(n,)`` integers; only people of one image drop each other. None: there is one image.
 
     Returns:
@@ -75,7 +43,7 @@ def oks_nms(
     order = left = by_falling_score(scores, image_ids)
     kept = np.zeros(len(scores), bool)
     while left.size:
-        best, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas, joint_threshold, candidate_only)
+        best, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas)
         kept[best] = True
         left = left[similarity <= threshold]
     return order[kept[order]]
@@ -87,8 +55,6 @@ def soft_oks_nms(
     scores,
     sigmas: Sequence[float],
     threshold: float = 0.9,
-    joint_threshold: float | None = None,
-    candidate_only: bool = False,
     image_ids=None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drop nobody: lower the scores of those who resemble a better person, by the factor exp(-OKS^2 / threshold).
@@ -102,8 +68,6 @@ def soft_oks_nms(
         scores: ``(n,)``, not negative.
         sigmas: ``(joints,)``.
         threshold: positive; the smaller, the more resemblance costs. It cuts nothing off.
-        joint_threshold: see `oks_matrix`.
-        candidate_only: see `oks_matrix`.
         image_ids: ``(n,)`` integers; only people of one image lower each other's scores. None: there is one image.
 
     Returns:
@@ -121,7 +85,7 @@ def soft_oks_nms(
     while left.size:
         left = np.sort(left)  # of equal scores the later row goes first
         left = left[by_falling_score(scores[left], image_ids[left])]
-        _, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas, joint_threshold, candidate_only)
+        _, left, similarity = _take_best(left, image_ids, keypoints, areas, sigmas)
         scores[left] *= np.exp(-np.square(similarity) / threshold)
     order = by_falling_score(scores, image_ids)
     return order, scores[order]
@@ -139,7 +103,7 @@ def by_falling_score(scores, image_ids) -> np.ndarray:
 
 
 def _checked(keypoints, **others) -> list[np.ndarray]:
-    """All of these as float64 arrays that fit the keypoints: as many sigmas as joints, one of the rest per person."""
+    """Checked float64 arrays that fit the keypoints: as many sigmas as joints, one of the rest per person."""
     keypoints = np.asarray(keypoints, np.float64)
     if keypoints.ndim != 3 or keypoints.shape[2] != 3:
         raise InputError(f"OKS-NMS got keypoints of shape {keypoints.shape}; give (people, joints, 3): x, y, score.")
@@ -160,23 +124,16 @@ def _checked(keypoints, **others) -> list[np.ndarray]:
     return list(arrays.values())
 
 
-def _take_best(left, image_ids, keypoints, areas, *rule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _take_best(left, image_ids, keypoints, areas, sigmas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of rows `by_falling_score`: the first of each image, the others, and their OKS with the first of their image."""
     first = np.append(True, image_ids[left[1:]] != image_ids[left[:-1]])
     best, rest = left[first], left[~first]
     theirs = best[np.cumsum(first) - 1][~first]
-    similarity = _oks(keypoints[theirs], keypoints[rest], (areas[theirs] + areas[rest]) / 2, *rule)
-    return best, rest, similarity
+    return best, rest, pair_oks(keypoints[theirs], keypoints[rest], (areas[theirs] + areas[rest]) / 2, sigmas)
 
 
-def _oks(kept, candidate, area, sigmas, joint_threshold, candidate_only) -> np.ndarray:
-    """OKS of pairs, both ``(..., joints, 3)``, with mean areas ``(...)``, by the rule that `oks_matrix` explains."""
+def pair_oks(kept, candidate, area, sigmas) -> np.ndarray:
+    """OKS ``(...)`` of pairs of people, both ``(..., joints, 2 or 3)``, with their mean areas ``(...)``."""
     squared = np.square(kept[..., 0] - candidate[..., 0]) + np.square(kept[..., 1] - candidate[..., 1])
-    tolerance = 2 * np.square(2 * sigmas) * area[..., None]
-    similarity = np.exp(-squared / np.maximum(tolerance, 1e-12))  # areas of 0 accept the exact joint
-    if joint_threshold is None:
-        return similarity.mean(axis=-1)
-    confident = candidate[..., 2] > joint_threshold
-    if not candidate_only:
-        confident = confident & (kept[..., 2] > joint_threshold)
-    return np.where(confident, similarity, 0).sum(axis=-1) / np.maximum(confident.sum(axis=-1), 1)
+    tolerance = 2 * np.square(2 * np.asarray(sigmas)) * area[..., None]
+    return np.exp(-squared / np.maximum(tolerance, 1e-12)).mean(axis=-1)  # areas of 0 accept the exact joint

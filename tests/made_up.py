@@ -5,11 +5,9 @@ import json
 import numpy as np
 
 from keras_mrpose.data import coco
-from keras_mrpose.evaluation.evaluate import Result
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, Result
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.protocols import PROTOCOLS
-from keras_mrpose.evaluation.provenance import of_data
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.provenance import Settings, of_data
 
 SIZE = (96, 64)
 WAYS = {"single": 7.0, "flip": 5.0, "flip+shift": 3.5}  # pixels that the joints are off, one standard deviation
@@ -40,13 +38,13 @@ def predictions(truth, seed=0, noise=1.0, codecs=("gaussian", "dark"), ways=tupl
     """Joints near those of the truth; `twice`: the first four people have a second box, found a little worse."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([np.arange(len(truth)), np.arange(4 if twice else 0)])
-    joints = {}
+    keypoints = {}
     for codec in codecs:
         for way in ways:
             found = truth.keypoints[rows].copy()
             found[..., :2] += noise * WAYS[way] * rng.standard_normal(found[..., :2].shape)
             found[..., 2] = rng.uniform(0.1, 1, found.shape[:2])
-            joints[f"{codec}/{way}"] = found.astype(np.float32)
+            keypoints[f"{codec}/{way}"] = found.astype(np.float32)
     return Predictions(
         input_size=SIZE,
         images=truth.image_ids,
@@ -54,14 +52,14 @@ def predictions(truth, seed=0, noise=1.0, codecs=("gaussian", "dark"), ways=tupl
         image_ids=truth.image_ids[truth.image_index[rows]],
         boxes=truth.boxes[rows],
         box_scores=np.linspace(1, 0.5, len(rows)) if twice else truth.scores,
-        joints=joints,
+        keypoints=keypoints,
     )
 
 
 def result(found, truth, kind="ap", network=None, boxes=None, **settings):
     """A result as `evaluate` makes it, of a network that is made up."""
     chosen = Settings(**settings)
-    judgement = PROTOCOLS[kind].judge(found, truth, chosen)
+    scored = PROTOCOLS[kind].score_fn(found, truth, chosen)
     protocol = {
         "evaluation": kind,
         "settings": {name: getattr(chosen, name) for name in PROTOCOLS[kind].settings},
@@ -71,4 +69,4 @@ def result(found, truth, kind="ap", network=None, boxes=None, **settings):
         "command": f"evaluate {network}",
         "time": f"{len(found.ids)} o'clock",
     }
-    return Result(PROTOCOLS[kind].metric, judgement.value, judgement.numbers, None, protocol, found)
+    return Result(PROTOCOLS[kind].metric, scored.value, scored.numbers, None, protocol, found)

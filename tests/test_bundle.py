@@ -33,7 +33,8 @@ from keras_mrpose.export import (
     litert,
 )
 from keras_mrpose.export.verify import Reference, reference_case
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, read_image
+from keras_mrpose.geometry import crop_matrices
+from keras_mrpose.predict.predictor import Predictor, read_image
 from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.skeletons import COCO
 

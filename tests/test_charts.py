@@ -35,7 +35,7 @@ def widths(picture):
 
 def test_bars_are_as_wide_as_the_shares(values):
     """2 pixels: the white edges between pieces."""
-    picture = curves.diagnosis(values)
+    picture = curves.diagnosis_chart(values)
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     first, second = widths(picture)  # the joint without labels has no bar
     for found, bar in ((first, values["all"]), (second, values["joints"]["nose"])):
@@ -44,8 +44,8 @@ def test_bars_are_as_wide_as_the_shares(values):
 
 
 def test_more_joints_make_a_higher_picture_and_gains_are_in_it(values):
-    picture = curves.diagnosis(values)
+    picture = curves.diagnosis_chart(values)
     more = values | {"joints": {f"joint_{number}": values["all"] for number in range(17)}}
-    assert curves.diagnosis(more).shape[0] > picture.shape[0]
-    assert not np.array_equal(picture, curves.diagnosis(values | {"gains": None}))
-    assert not np.array_equal(picture, curves.diagnosis(values, "PCK"))
+    assert curves.diagnosis_chart(more).shape[0] > picture.shape[0]
+    assert not np.array_equal(picture, curves.diagnosis_chart(values | {"gains": None}))
+    assert not np.array_equal(picture, curves.diagnosis_chart(values, "PCK"))

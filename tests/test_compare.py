@@ -9,8 +9,8 @@ import pytest
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.compare import changes, differences
-from keras_mrpose.evaluation.protocols import PROTOCOLS
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.evaluate import PROTOCOLS
+from keras_mrpose.evaluation.provenance import Settings
 
 SOFT = {"codec": "dark", "flip_shift": False, "suppression": "soft", "oks_threshold": 0.5, "joint_threshold": 0.6}
 DETECTED = {"kind": "detected", "file": "boxes.json", "count": 16}
@@ -28,7 +28,7 @@ def of(coco, found=None, **options):
 
 
 def judged(coco, found, kind="ap", **settings):
-    return PROTOCOLS[kind].judge(found, coco.truth, Settings(**settings)).value
+    return PROTOCOLS[kind].score_fn(found, coco.truth, Settings(**settings)).value
 
 
 def test_differences_are_told_by_name():
@@ -69,7 +69,7 @@ def test_each_setting_alone(coco):
 def test_what_was_not_kept_cannot_be_told(coco):
     """Without a flip test in its predictions, the second cannot be judged as if it had one; the first can without."""
     single = dataclasses.replace(
-        coco.found, joints={way: joints for way, joints in coco.found.joints.items() if way.endswith("single")}
+        coco.found, keypoints={way: found for way, found in coco.found.keypoints.items() if way.endswith("single")}
     )
     first, second = of(coco), of(coco, single, flip_test=False)
     (change,) = changes(first, second, coco.truth)
@@ -122,7 +122,7 @@ def test_results_read_from_files_compare_alike(coco, tmp_path):
 
 
 def moved(found, pixels):
-    return dataclasses.replace(found, joints={way: joints + pixels for way, joints in found.joints.items()})
+    return dataclasses.replace(found, keypoints={way: points + pixels for way, points in found.keypoints.items()})
 
 
 def test_what_cannot_be_compared_is_told(coco, tmp_path):

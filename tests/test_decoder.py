@@ -10,8 +10,7 @@ from conftest import ROOT
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import augmentation
 from keras_mrpose.export import decoder
-from keras_mrpose.geometry import PADDING
-from keras_mrpose.predict.predictor import crop_matrices, to_image
+from keras_mrpose.geometry import PADDING, crop_matrices, to_image
 
 SIZE = (96, 64)
 

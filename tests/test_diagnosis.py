@@ -1,10 +1,12 @@
 """Classes of errors: people made by hand for each class and border, a loop over joints, and the published results."""
 
+import importlib
 import io
 import json
 import math
 import time
 
+import commands
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from keras_mrpose.data import coco
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import diagnosis, matching
+from keras_mrpose.evaluation import diagnosis
 from keras_mrpose.evaluation.diagnosis import CLASSES, GOOD, INVERSION, JITTER, MISS, NEAR_RATIO, SWAP
 from keras_mrpose.skeletons import COCO, Skeleton
 from keras_mrpose.visualization import curves
@@ -213,19 +215,19 @@ def test_classes_are_those_of_a_loop_over_joints_in_any_order(seed):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_mended_joints_have_no_error_and_others_stay(name):
+def test_corrected_joints_have_no_error_and_others_stay(name):
     found, rows, table, good = drawn(4)
     before = found.copy()
     result = diagnosis.diagnose(found, rows, table, good)
-    mended, chosen = result.mended(name), result.classes == CLASSES.index(name)
-    np.testing.assert_array_equal(mended[..., :2][chosen], table.keypoints[rows][..., :2][chosen])
-    np.testing.assert_array_equal(mended[~chosen], before[~chosen])
-    np.testing.assert_array_equal(mended[..., 2], before[..., 2])
-    np.testing.assert_array_equal(result.found, before)
-    again = diagnosis.diagnose(mended, rows, table, good)
+    corrected, chosen = result.corrected(name), result.classes == CLASSES.index(name)
+    np.testing.assert_array_equal(corrected[..., :2][chosen], table.keypoints[rows][..., :2][chosen])
+    np.testing.assert_array_equal(corrected[~chosen], before[~chosen])
+    np.testing.assert_array_equal(corrected[..., 2], before[..., 2])
+    np.testing.assert_array_equal(result.keypoints, before)
+    again = diagnosis.diagnose(corrected, rows, table, good)
     assert (again.classes[chosen] == GOOD).all()
     with pytest.raises(InputError, match="'blunder'"):
-        result.mended("blunder")
+        result.corrected("blunder")
 
 
 def test_no_predictions_and_no_people():
@@ -234,29 +236,29 @@ def test_no_predictions_and_no_people():
         assert result.classes.shape == (count, 3) and (result.classes == -1).all()
         report = result.to_dict({"miss": math.nan})
         assert report["all"] == {"count": 0, **dict.fromkeys(CLASSES)} and report["gains"] == {"miss": None}
-        assert result.mended("miss").shape == (count, 3, 2)
-        matched = matching.match(np.zeros((count, 3, 2)), [100] * count, [0.5] * count, table, SKELETON.sigmas)
+        assert result.corrected("miss").shape == (count, 3, 2)
+        matched = diagnosis.match(np.zeros((count, 3, 2)), [100] * count, [0.5] * count, table, SKELETON.sigmas)
         assert matched.tolist() == [-1] * count
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"found": np.zeros((1, 17, 2))}, "three"),
-        ({"found": np.zeros((1, 3, 4))}, "shape"),
-        ({"found": np.full((1, 3, 2), math.nan)}, "Prediction 0 has"),
+        ({"keypoints": np.zeros((1, 17, 2))}, "three"),
+        ({"keypoints": np.zeros((1, 3, 4))}, "shape"),
+        ({"keypoints": np.full((1, 3, 2), math.nan)}, "Prediction 0 has"),
         ({"rows": [0, 0]}, "rows of shape"),
         ({"rows": [0.0]}, "rows of shape"),
         ({"rows": [1]}, "none of the 1 people"),
         ({"rows": [-2]}, "none of the 1 people"),
-        ({"found": np.zeros((2, 3, 2)), "rows": [0, 0]}, "record 7 has 2 predictions"),
-        ({"good": np.ones((1, 2))}, "good distances"),
-        ({"good": -np.ones((1, 3))}, "good distances"),
-        ({"good": np.full((1, 3), math.inf)}, "good distances"),
+        ({"keypoints": np.zeros((2, 3, 2)), "rows": [0, 0]}, "record 7 has 2 predictions"),
+        ({"tolerance": np.ones((1, 2))}, "tolerances"),
+        ({"tolerance": -np.ones((1, 3))}, "tolerances"),
+        ({"tolerance": np.full((1, 3), math.inf)}, "tolerances"),
     ],
 )
 def test_wrong_inputs_are_named(change, message):
-    arguments = {"found": np.zeros((1, 3, 2)), "rows": [0], "people": people(HERE), "good": np.ones((1, 3))}
+    arguments = {"keypoints": np.zeros((1, 3, 2)), "rows": [0], "people": people(HERE), "tolerance": np.ones((1, 3))}
     with pytest.raises(InputError, match=message):
         diagnosis.diagnose(**(arguments | change))
 
@@ -268,7 +270,7 @@ def test_the_surest_prediction_takes_its_nearest_person():
     other = shifted(4, 0)
     table = people(HERE, other, HERE, images=(0, 0, 1))
     found = np.stack([shifted(3, 0), shifted(3, 0), shifted(3, 0), HERE, HERE])
-    rows = matching.match(found, [100, 100, 100, 101, 108], [0.4, 0.9, 0.1, 0.5, 1], table, SKELETON.sigmas)
+    rows = diagnosis.match(found, [100, 100, 100, 101, 108], [0.4, 0.9, 0.1, 0.5, 1], table, SKELETON.sigmas)
     assert rows.tolist() == [0, 1, -1, 2, -1]
 
 
@@ -278,7 +280,7 @@ def test_a_prediction_below_oks_01_is_nobodys():
     table = people(np.c_[HERE, [0, 2, 0]], np.c_[HERE, [0, 0, 0]])
     for factor, row in ((0.999, 0), (1.001, -1)):
         found = moved(1, (0, factor * border))
-        assert matching.match(found, [100], [1.0], table, SKELETON.sigmas).tolist() == [row]
+        assert diagnosis.match(found, [100], [1.0], table, SKELETON.sigmas).tolist() == [row]
 
 
 @pytest.mark.parametrize("name", ["image_ids", "scores", "sigmas"])
@@ -286,7 +288,7 @@ def test_wrong_columns_of_the_matching_are_named(name):
     arguments = {"image_ids": [100], "scores": [0.5], "sigmas": SKELETON.sigmas}
     for bad in ([1, 2], [math.nan] * len(arguments[name])):
         with pytest.raises(InputError, match=name):
-            matching.match(HERE[None], people=people(HERE), **(arguments | {name: bad}))
+            diagnosis.match(HERE[None], people=people(HERE), **(arguments | {name: bad}))
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +299,7 @@ def real(shared):
     kept = golden["kept_official"]
     found, images, scores = golden["preds"][kept], golden["image_id"][kept], golden["score_official"]
     start = time.perf_counter()
-    rows = matching.match(found, images, scores, table, COCO.sigmas)
+    rows = diagnosis.match(found, images, scores, table, COCO.sigmas)
     result = diagnosis.diagnose(found, rows, table, diagnosis.tolerances_oks(table.areas, COCO.sigmas))
     assert time.perf_counter() - start < 2
     return result, images, scores
@@ -317,8 +319,8 @@ def test_real_results(real, shared):
     assert 0.3 < report["all"]["good"] < 0.7
     order = np.random.default_rng(0).permutation(len(images))
     scores = scores + 1e-9 * np.arange(len(scores))  # equal ones come in the order given
-    rows = matching.match(result.found, images, scores, table, COCO.sigmas)
-    again = matching.match(result.found[order], images[order], scores[order], table, COCO.sigmas)
+    rows = diagnosis.match(result.keypoints, images, scores, table, COCO.sigmas)
+    again = diagnosis.match(result.keypoints[order], images[order], scores[order], table, COCO.sigmas)
     np.testing.assert_array_equal(again, rows[order])
 
 
@@ -367,10 +369,17 @@ def test_gains_are_of_known_classes_and_may_be_absent(real):
         real[0].to_dict({"blunder": 1.0})
 
 
-def test_table_has_a_row_for_each_joint_size_and_all(report):
+@pytest.fixture
+def tables(monkeypatch):
+    """The command line's."""
+    monkeypatch.syspath_prepend(str(commands.SCRIPT.parent))
+    return importlib.import_module("tables")
+
+
+def test_table_has_a_row_for_each_joint_size_and_all(report, tables):
     def printed(values):
         console = Console(width=120, record=True, file=io.StringIO())
-        console.print(diagnosis.table(values, "AP"))
+        console.print(tables.diagnosis_table(values, "AP"))
         return console.export_text()
 
     lines = {
@@ -392,13 +401,13 @@ def events(folder):
 
 
 def test_tensorboard_has_shares_gains_and_the_picture(report, tmp_path):
-    diagnosis.write_summaries(tmp_path / "new", report, "AP", step=3)
+    curves.write_diagnosis(tmp_path / "new", report, "AP", step=3)
     read, found = events(tmp_path / "new")
     assert all(len(one) == 1 and one[0].step == 3 for one in found.values())
     width, height, picture = tf.make_ndarray(found.pop("diagnosis/joints")[0].tensor_proto)
     decoded = tf.io.decode_png(picture).numpy()
     assert decoded.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(decoded, curves.diagnosis(report, "AP"))
+    np.testing.assert_array_equal(decoded, curves.diagnosis_chart(report, "AP"))
     scalars = {tag: float(tf.make_ndarray(one[0].tensor_proto)) for tag, one in found.items()}
     wanted = {f"diagnosis/{name}": report["all"][name] for name in CLASSES} | {"diagnosis/gain/jitter": 1.25}
     assert scalars == pytest.approx(wanted, rel=1e-6)  # float32
@@ -407,5 +416,5 @@ def test_tensorboard_has_shares_gains_and_the_picture(report, tmp_path):
 
 def test_shares_of_nothing_are_not_written(report, tmp_path):
     nothing = {"count": 0, **dict.fromkeys(CLASSES)}
-    diagnosis.write_summaries(tmp_path, report | {"all": nothing, "gains": None}, "AP")
+    curves.write_diagnosis(tmp_path, report | {"all": nothing, "gains": None}, "AP")
     assert list(events(tmp_path)[1]) == ["diagnosis/joints"]

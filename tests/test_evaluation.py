@@ -15,8 +15,8 @@ from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
-from keras_mrpose.evaluation.predictions import Predictions, predict, reader
-from keras_mrpose.evaluation.settings import Settings, decode_variants
+from keras_mrpose.evaluation.predictions import Predictions, decoder, predict
+from keras_mrpose.evaluation.provenance import Settings, decode_variants
 from keras_mrpose.predict.predictor import Predictor, read_image
 from keras_mrpose.skeletons import Skeleton
 
@@ -126,15 +126,15 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
         "dark/flip": (predictor, DarkCodec(1.0, flip_shift=False)),
         "dark/flip+shift": (predictor, DarkCodec(1.0)),
     }
-    assert set(found.joints) == set(readers)
+    assert set(found.keypoints) == set(readers)
     for way, (like, codec) in readers.items():
         alone = Predictor(like.model, flip_test=like.flip_test, codec=codec)
-        assert found.joints[way].shape == (5, 3, 3)
+        assert found.keypoints[way].shape == (5, 3, 3)
         for person, path in enumerate(people.paths()):
             wanted = alone(read_image(path), people.boxes[person : person + 1])[0]
-            np.testing.assert_allclose(found.joints[way][person], wanted, atol=1e-3)
-    assert len({joints.tobytes() for joints in found.joints.values()}) == 6  # they differ
-    assert set(predict(single, people).joints) == {"gaussian/single", "dark/single"}
+            np.testing.assert_allclose(found.keypoints[way][person], wanted, atol=1e-3)
+    assert len({joints.tobytes() for joints in found.keypoints.values()}) == 6  # they differ
+    assert set(predict(single, people).keypoints) == {"gaussian/single", "dark/single"}
 
 
 @pytest.mark.parametrize("flip_test", [pytest.param(True, marks=pytest.mark.slow), False])
@@ -143,8 +143,8 @@ def test_compiled_reading_is_the_same(flip_test):
     rng = np.random.default_rng(0)
     maps, flipped_heatmaps = np.abs(rng.normal(size=(2, 3, 24, 16, 3))).astype(np.float32)
     given = GaussianCodec(1.5), flip_test, dots.DOTS.mirrored
-    wanted = reader(*given, compiled=False)(maps, flipped_heatmaps)
-    found = reader(*given, compiled=True)(maps, flipped_heatmaps)
+    wanted = decoder(*given, compiled=False)(maps, flipped_heatmaps)
+    found = decoder(*given, compiled=True)(maps, flipped_heatmaps)
     assert list(found) == list(wanted) == list(decode_variants(given[0], flip_test))
     for way, (points, scores) in wanted.items():
         np.testing.assert_allclose(found[way][0], points, rtol=0, atol=1e-3)
@@ -167,10 +167,10 @@ def test_codec_at_test_time(people, predictor):
     assert result.protocol["settings"]["codec"] == "dark"
     assert result.protocol["network"]["trained_with"]["codec"] == "GaussianCodec"
     found = result.predictions
-    np.testing.assert_array_equal(found.read(result.settings), found.joints["dark/flip+shift"])
+    np.testing.assert_array_equal(found.read(result.settings), found.keypoints["dark/flip+shift"])
     wide = evaluate(Predictor(predictor.model, codec=DarkCodec(2.0)), people)  # of another sigma than the network's
     assert wide.protocol["codec"] == {"codec": "DarkCodec", "sigma": 2.0, "flip_shift": True}
-    assert (wide.predictions.joints["dark/single"] != found.joints["dark/single"]).any()
+    assert (wide.predictions.keypoints["dark/single"] != found.keypoints["dark/single"]).any()
 
 
 def strict(path):
@@ -209,8 +209,8 @@ def test_result_file(noisy, predictor, tmp_path):
     for name in ("images", "ids", "image_ids", "boxes", "box_scores"):
         np.testing.assert_array_equal(getattr(again.predictions, name), getattr(result.predictions, name))
     assert again.predictions.input_size == (96, 64)
-    for way, joints in result.predictions.joints.items():
-        np.testing.assert_array_equal(again.predictions.joints[way], joints)
+    for way, joints in result.predictions.keypoints.items():
+        np.testing.assert_array_equal(again.predictions.keypoints[way], joints)
 
 
 def test_hashes_tell_data_and_weights_apart(people, noisy, predictor):

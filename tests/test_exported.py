@@ -21,7 +21,8 @@ from keras_mrpose.evaluation import compare, provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import predict
 from keras_mrpose.export import litert, outputs
-from keras_mrpose.predict.predictor import Predictor, crop_matrices
+from keras_mrpose.geometry import crop_matrices
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import Skeleton
@@ -156,7 +157,7 @@ def test_keypoints_give_the_joints_of_the_heatmaps(folder, precision):
     """The interpreter rounds as often; decoding inside is float32: 1e-4 crop pixels, up to 2.5 image pixels each."""
     maps = Predictor(folder / f"heatmaps_{precision}.tflite", flip_test=False)
     ends = Predictor(folder / f"keypoints_{precision}.tflite", flip_test=False)
-    assert ends.ends_in_joints and not maps.ends_in_joints
+    assert ends.ends_in_keypoints and not maps.ends_in_keypoints
     for seed in range(3):
         picture = dots.picture(PICTURE, joints(seed))
         np.testing.assert_allclose(ends(picture, BOXES), maps(picture, BOXES), rtol=0, atol=3e-4)
@@ -195,16 +196,16 @@ def test_evaluation_gives_the_numbers_of_keras(folder, people, flip_test):
         for name in ("best.keras", "heatmaps_float32.tflite")
     )
     assert 0 < keras.value < 1 and lite.numbers == keras.numbers and lite.diagnosis == keras.diagnosis
-    assert set(lite.predictions.joints) == set(keras.predictions.joints)
-    for way, found in keras.predictions.joints.items():
-        np.testing.assert_allclose(lite.predictions.joints[way], found, rtol=0, atol=1e-3)
+    assert set(lite.predictions.keypoints) == set(keras.predictions.keypoints)
+    for way, found in keras.predictions.keypoints.items():
+        np.testing.assert_allclose(lite.predictions.keypoints[way], found, rtol=0, atol=1e-3)
 
 
 def test_joints_have_one_way(folder, people):
     ends = Predictor(folder / "keypoints_float32.tflite", flip_test=False, batch_size=3)
     result = evaluate(ends, people)
-    assert set(result.predictions.joints) == {"gaussian/single"}
-    wanted = predict(Predictor(folder / "best.keras", flip_test=False), people).joints["gaussian/single"]
+    assert set(result.predictions.keypoints) == {"gaussian/single"}
+    wanted = predict(Predictor(folder / "best.keras", flip_test=False), people).keypoints["gaussian/single"]
     np.testing.assert_allclose(result.predictions.read(result.settings), wanted, rtol=0, atol=1e-3)
 
 
@@ -241,7 +242,7 @@ def test_command_line(run, tmp_path, capsys):
     assert commands.call(run, "predict", file, picture, "--out", tmp_path / "out") == 0
     capsys.readouterr()
     assert commands.call(run, "predict", ends, picture, "--out", tmp_path / "out") == 2
-    assert "(--no-flip)" in capsys.readouterr().err
+    assert "give flip_test=False" in capsys.readouterr().err
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}
     result = Result.load(tmp_path / "export" / "maps.result.json")
@@ -257,12 +258,14 @@ def test_command_line(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [{}, {"flip_test": False, "codec": "dark"}])
 def test_joints_cannot_be_read_in_another_way(folder, options):
-    with pytest.raises(InputError, match=r"export of dots ends in joints, read by GaussianCodec\(.*give flip_test=F"):
+    with pytest.raises(
+        InputError, match=r"export of dots ends in keypoints, decoded by GaussianCodec\(.*give flip_test=F"
+    ):
         Predictor(folder / "keypoints_float32.tflite", **options)
 
 
 def test_joints_are_no_heatmaps(folder):
-    with pytest.raises(InputError, match="ends in joints; take the export that ends in heatmaps"):
+    with pytest.raises(InputError, match="ends in keypoints; take the export that ends in heatmaps"):
         Predictor(folder / "keypoints_float32.tflite", flip_test=False).heatmaps(crops(1))
 
 

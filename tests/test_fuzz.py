@@ -33,7 +33,7 @@ from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import read_numbers
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.provenance import Settings
 from keras_mrpose.models import networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 from keras_mrpose.skeletons import COCO

@@ -441,7 +441,7 @@ def test_a_network_with_more_joints_is_measured_by_those_that_both_name(folders,
     found, wanted = (evaluate(predictor, people, diagnose=True) for predictor in (wide, own))
     assert found.metric == metric and found.numbers == wanted.numbers and found.diagnosis == wanted.diagnosis
     np.testing.assert_array_equal(
-        found.predictions.joints["gaussian/single"], wanted.predictions.joints["gaussian/single"]
+        found.predictions.keypoints["gaussian/single"], wanted.predictions.keypoints["gaussian/single"]
     )
 
 

@@ -1,11 +1,13 @@
 """MPII folders and PCKh: the published windows and numbers, a float64 loop, and what can be wrong with the files."""
 
+import importlib
 import io
 import itertools
 import json
 import math
 import re
 
+import commands
 import numpy as np
 import pytest
 from rich.console import Console
@@ -15,7 +17,7 @@ from keras_mrpose import data
 from keras_mrpose.data import mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.mpii import PCKhResult, Truth, pckh, read_predictions, read_truth, table, truth_of
+from keras_mrpose.evaluation.mpii import PCKhResult, Truth, pckh, read_predictions, read_truth, truth_of
 from keras_mrpose.geometry import crop_window
 from keras_mrpose.skeletons import LSP, MPII
 
@@ -164,10 +166,17 @@ def test_wrong_files_are_named(content, message, tmp_path):
         data.load(tmp_path, "train")
 
 
-def drawn(result):
+@pytest.fixture
+def tables(monkeypatch):
+    """The command line's."""
+    monkeypatch.syspath_prepend(str(commands.SCRIPT.parent))
+    return importlib.import_module("tables")
+
+
+def drawn(tables, result):
     """Headings, row and caption of the table, as printed on a wide screen."""
     console = Console(file=io.StringIO(), width=200)
-    console.print(table(result.to_dict()))
+    console.print(tables.pckh_table(result.to_dict()))
     lines = [re.findall(r"[^\s┃│]+", line) for line in console.file.getvalue().splitlines()]
     headings = next(place for place, line in enumerate(lines) if "Head" in line)
     return lines[headings], lines[headings + 2], " ".join(" ".join(line) for line in lines[headings + 4 :])
@@ -209,10 +218,10 @@ def test_the_published_row(published):
     assert (f"{found.unweighted_mean:.2f}", f"{found.mean:.2f}") == ("86.76", "87.30")
 
 
-def test_the_table_shows_the_published_row(published):
+def test_the_table_shows_the_published_row(published, tables):
     """Both readings of Mean@0.1 stand below it; the curve's golden numbers are printed to two digits."""
     golden, found = published
-    headings, row, caption = drawn(found)
+    headings, row, caption = drawn(tables, found)
     assert headings == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.1"]
     assert headings == list(golden["table"])
     assert row == [f"{value:.2f}" for value in golden["table"].values()]
@@ -308,7 +317,7 @@ def test_a_joint_that_nobody_has_is_none(truth):
     assert (found.mean, found.unweighted_mean, found.groups["Knee"]) == (100, 100, 100)
 
 
-def test_numbers_ready_for_json(truth):
+def test_numbers_ready_for_json(truth, tables):
     """Left hip is in no label: null. All that the result holds is there, a list for each table."""
     labelled = truth.labelled.copy()
     labelled[:, 3] = False
@@ -333,7 +342,7 @@ def test_numbers_ready_for_json(truth):
         joint = numbers["joints"][name]
         assert (joint["hits"], joint["labels"]) == (hits, labels)
         assert labels == 0 or found.joints[name] == percent(joint["pckh"])
-    headings, row, _ = drawn(found)
+    headings, row, _ = drawn(tables, found)
     assert (row[headings.index("Hip")], row[headings.index("Mean")]) == ("-", f"{found.mean:.2f}")
 
 

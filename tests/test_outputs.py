@@ -58,7 +58,7 @@ def test_joints_are_those_of_the_predictor(codec):
     output = outputs.keypoints(model)
     assert output.input_shape == (1, *size, 3) and output.output_shape == (1, 3, 3)
     found = each(output, images)
-    points, scores = Predictor(model, flip_test=False).joints(images)
+    points, scores = Predictor(model, flip_test=False).keypoints(images)
     # log and division of the unbiased codecs: sums of float32, at most 1e-3 of a crop pixel where maps are flat
     np.testing.assert_allclose(found[..., :2], points, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found[..., 2], scores, rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ import plain_loops
 import pytest
 
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.predict.predictor import crop_matrices, to_image
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.skeletons import COCO, MPII
 
 SIZE = (16, 12)  # height, width

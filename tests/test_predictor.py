@@ -12,8 +12,9 @@ import keras_mrpose
 from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models.normalization import BatchNorm
-from keras_mrpose.predict.predictor import Predictor, check_boxes, crop_matrices, read_image, to_image
+from keras_mrpose.predict.predictor import Predictor, check_boxes, read_image
 
 SIZE = (96, 64)  # height, width of the crops
 PICTURE = (170, 330)
@@ -136,8 +137,8 @@ def test_batches_change_nothing(network):
     picture = dots.picture(PICTURE, people())
     together = Predictor(network, batch_size=32)(picture, BOXES)
     predictor, sizes = Predictor(network, batch_size=3), []
-    joints = predictor.joints
-    predictor.joints = lambda crops: sizes.append(len(crops)) or joints(crops)
+    keypoints = predictor.keypoints
+    predictor.keypoints = lambda crops: sizes.append(len(crops)) or keypoints(crops)
     np.testing.assert_allclose(predictor(picture, BOXES), together, atol=1e-6)
     assert sizes == [3, 1]
     alone = [predictor(picture, BOXES[i : i + 1]) for i in range(4)]
@@ -181,7 +182,7 @@ def test_flip_test_is_the_mean_with_the_mirror_image(random_model):
 def test_joints_are_the_decoded_heatmaps(random_model):
     crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
     predictor = Predictor(random_model)
-    points, scores = predictor.joints(crops)
+    points, scores = predictor.keypoints(crops)
     expected, heights = predictor.codec.decode(predictor.heatmaps(crops))
     np.testing.assert_array_equal(points, np.asarray(expected) * 4.0)
     np.testing.assert_array_equal(scores, heights)

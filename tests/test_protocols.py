@@ -7,12 +7,12 @@ import pytest
 
 from keras_mrpose.data import coco as coco_data
 from keras_mrpose.data import mpii as mpii_data
+from keras_mrpose.data.people import protocol_of
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import mpii
-from keras_mrpose.evaluation.evaluate import diagnosed
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, error_report
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.protocols import PROTOCOLS, protocol_of
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.provenance import Settings
 from keras_mrpose.geometry import PADDING
 from keras_mrpose.skeletons import COCO
 
@@ -31,7 +31,7 @@ def golden(shared):
         image_ids=content["image_id"],
         boxes=np.concatenate([centres - sides / 2, sides], axis=1),
         box_scores=content["boxes"][:, 5],
-        joints={"gaussian/flip+shift": content["preds"]},
+        keypoints={"gaussian/flip+shift": content["preds"]},
     )
 
 
@@ -50,39 +50,39 @@ def test_ten_numbers_are_the_published_ones(golden, truth, shared, name):
         oks_threshold=variant["oks_thre"] or 0.9,
         joint_threshold=variant["in_vis_thre"],
     )
-    judgement = PROTOCOLS["ap"].judge(golden, truth, settings)
-    assert {key: judgement.numbers[key] for key in variant["stats"]} == pytest.approx(variant["stats"], rel=0, abs=1e-6)
-    assert (judgement.numbers["results"], judgement.numbers["boxes"]) == (variant["kept"], variant["predictions"])
-    assert judgement.value == judgement.numbers["AP"]
-    assert judgement.value_of(judgement.joints) == judgement.value
-    assert judgement.numbers["images"] == 538 and judgement.numbers["people"] == len(truth)
+    scored = PROTOCOLS["ap"].score_fn(golden, truth, settings)
+    assert {key: scored.numbers[key] for key in variant["stats"]} == pytest.approx(variant["stats"], rel=0, abs=1e-6)
+    assert (scored.numbers["results"], scored.numbers["boxes"]) == (variant["kept"], variant["predictions"])
+    assert scored.value == scored.numbers["AP"]
+    assert scored.value_of(scored.keypoints) == scored.value
+    assert scored.numbers["images"] == 538 and scored.numbers["people"] == len(truth)
 
 
-def test_fewer_images_are_judged_by_themselves(golden, truth):
+def test_fewer_images_are_scored_by_themselves(golden, truth):
     """Those of the first people; all else is neither found nor missed."""
     some = truth.of_images(truth.image_ids[:50])
     inside = np.isin(golden.image_ids, some.image_ids)
     part = Predictions(
         **{
             **vars(golden),
-            "joints": {"gaussian/flip+shift": golden.joints["gaussian/flip+shift"][inside]},
+            "keypoints": {"gaussian/flip+shift": golden.keypoints["gaussian/flip+shift"][inside]},
             **{name: getattr(golden, name)[inside] for name in ("ids", "image_ids", "boxes", "box_scores")},
         }
     )
-    numbers = PROTOCOLS["ap"].judge(part, some, Settings()).numbers
+    numbers = PROTOCOLS["ap"].score_fn(part, some, Settings()).numbers
     assert (numbers["images"], numbers["people"]) == (50, len(some)) and len(some) < len(truth)
-    whole = PROTOCOLS["ap"].judge(golden, some, Settings()).numbers  # results of other images do not count
+    whole = PROTOCOLS["ap"].score_fn(golden, some, Settings()).numbers  # results of other images do not count
     assert {name: whole[name] for name in numbers if name not in ("boxes", "results")} == {
         name: value for name, value in numbers.items() if name not in ("boxes", "results")
     }
 
 
-def test_mended_misses_cannot_make_it_worse(golden, truth):
-    judgement = PROTOCOLS["ap"].judge(golden, truth, Settings())
-    known = judgement.rows >= 0
-    mended = judgement.joints.copy()
-    mended[known, :, :2] = truth.keypoints[judgement.rows[known], :, :2]
-    assert judgement.value_of(mended) > judgement.value + 0.02
+def test_corrected_misses_cannot_make_it_worse(golden, truth):
+    scored = PROTOCOLS["ap"].score_fn(golden, truth, Settings())
+    known = scored.rows >= 0
+    corrected = scored.keypoints.copy()
+    corrected[known, :, :2] = truth.keypoints[scored.rows[known], :, :2]
+    assert scored.value_of(corrected) > scored.value + 0.02
 
 
 def test_numbers_without_people_of_a_size_are_none(golden, truth):
@@ -90,7 +90,7 @@ def test_numbers_without_people_of_a_size_are_none(golden, truth):
     large = truth.of_images(truth.image_ids[truth.image_index[truth.areas > 96**2]])
     medium = large.image_ids[large.image_index[large.areas <= 96**2]]
     only = large.of_images(np.setdiff1d(large.image_ids, medium))
-    numbers = PROTOCOLS["ap"].judge(golden, only, Settings()).numbers
+    numbers = PROTOCOLS["ap"].score_fn(golden, only, Settings()).numbers
     assert numbers["APM"] is numbers["ARM"] is None and numbers["APL"] > 0.3
 
 
@@ -98,7 +98,7 @@ def test_nobody_annotated_is_told(golden, truth):
     empty = truth.of_images(np.setdiff1d(truth.image_ids, truth.image_ids[truth.image_index]))
     assert len(empty.image_ids) or len(truth.image_ids) == len(np.unique(truth.image_index))
     with pytest.raises(InputError, match="has nobody with keypoints in these images"):
-        PROTOCOLS["ap"].judge(golden, truth.of_images([]), Settings())
+        PROTOCOLS["ap"].score_fn(golden, truth.of_images([]), Settings())
 
 
 def test_mpii_is_the_published_row(shared):
@@ -113,20 +113,20 @@ def test_mpii_is_the_published_row(shared):
         image_ids=people.image_ids[people.image_index],
         boxes=people.boxes,
         box_scores=people.scores,
-        joints={"gaussian/flip+shift": np.concatenate([found, np.ones((*found.shape[:2], 1))], axis=-1)},
+        keypoints={"gaussian/flip+shift": np.concatenate([found, np.ones((*found.shape[:2], 1))], axis=-1)},
     )
-    judgement = PROTOCOLS["pckh"].judge(predictions, people, Settings())
-    assert judgement.value == judgement.numbers["mean"] == pytest.approx(0.8730, abs=6e-5)
-    assert judgement.numbers["groups"]["Wrist"] == pytest.approx(0.8331, abs=6e-5)
-    assert judgement.value_of(people.keypoints) == 1.0
-    errors = diagnosed(judgement, people)  # pelvis and thorax are no more counted here than there
-    assert errors["all"]["good"] == pytest.approx(judgement.value, abs=1e-12)
-    assert sum(errors["gains"].values()) == pytest.approx(100 * (1 - judgement.value))
+    scored = PROTOCOLS["pckh"].score_fn(predictions, people, Settings())
+    assert scored.value == scored.numbers["mean"] == pytest.approx(0.8730, abs=6e-5)
+    assert scored.numbers["groups"]["Wrist"] == pytest.approx(0.8331, abs=6e-5)
+    assert scored.value_of(people.keypoints) == 1.0
+    errors = error_report(scored, people)  # pelvis and thorax are no more counted here than there
+    assert errors["all"]["good"] == pytest.approx(scored.value, abs=1e-12)
+    assert sum(errors["gains"].values()) == pytest.approx(100 * (1 - scored.value))
     assert errors["joints"]["pelvis"]["count"] == errors["joints"]["thorax"]["count"] == 0
     assert protocol_of(people) == "pckh"
 
 
 def test_what_was_not_kept_is_told(golden, truth):
     with pytest.raises(InputError, match=r"kept as gaussian/flip\+shift, not as dark/flip\+shift; evaluate .* again"):
-        PROTOCOLS["ap"].judge(golden, truth, Settings(codec="dark"))
+        PROTOCOLS["ap"].score_fn(golden, truth, Settings(codec="dark"))
     assert truth.skeleton == COCO and protocol_of(truth) == "ap"

@@ -94,7 +94,7 @@ def test_annotated_boxes(run, network, drawn, work, capsys):
     assert found["protocol"]["command"].split()  # how it was called
     assert list((network / "logs" / "diagnosis").glob("events*"))
     again = Predictions.load(network / "result.npz")
-    np.testing.assert_array_equal(again.joints["dark/flip"], wanted.predictions.joints["dark/flip"])
+    np.testing.assert_array_equal(again.keypoints["dark/flip"], wanted.predictions.keypoints["dark/flip"])
 
 
 def test_every_option_arrives(run, network, drawn, boxes, work, capsys):

@@ -152,7 +152,7 @@ def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
         )
 
     watch(train.pipeline, "batches", "codec")
-    watch(callbacks.skeletons, "target_and_prediction", "scale")
+    watch(callbacks.heatmaps, "target_and_prediction", "scale")
     experiment, codec = dataclasses.replace(EXPERIMENT, codec="udp"), UDPCodec(1.5)
     train.train(experiment, people, validation, tmp_path, time_limit=0.0)
     assert seen["codec"] == [codec, codec]

@@ -56,7 +56,7 @@ def test_the_keras_model_is_scored_as_by_an_evaluation(reference, people):
     assert reference.metric == "AP" and 0.1 < reference.value < 0.9
     crops = np.concatenate([crops for crops, _ in pipeline.batches(people, dotted.SIZE, 5)])
     np.testing.assert_array_equal(reference.crops, crops)
-    points, scores = predictor().joints(crops)
+    points, scores = predictor().keypoints(crops)
     # the same sums in batches of other sizes, and a quarter cell is decided by them
     np.testing.assert_allclose(reference.points, points, atol=1e-3)
     np.testing.assert_allclose(reference.scores, scores, atol=1e-5)

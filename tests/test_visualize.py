@@ -8,8 +8,11 @@ from PIL import Image
 from keras_mrpose import skeletons
 from keras_mrpose.codecs import GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
+from keras_mrpose.visualization import curves
+from keras_mrpose.visualization import heatmaps as tiles
 from keras_mrpose.visualization import skeletons as visualize
-from keras_mrpose.visualization.skeletons import CROSS, LEFT, MIDDLE, RIGHT
+from keras_mrpose.visualization.heatmaps import CROSS
+from keras_mrpose.visualization.skeletons import LEFT, MIDDLE, RIGHT
 
 SKELETON = skeletons.Skeleton(
     "four", ("nose", "left_hand", "right_hand", "left_foot"), flip_pairs=((1, 2),), edges=((0, 1), (0, 2), (1, 2))
@@ -136,26 +139,27 @@ def test_draw_skeleton_tells_wrong_shapes(image, change, message):
 # --- heatmaps
 
 
-def test_heatmap_grid_has_a_tile_per_joint_with_its_peak_where_the_joint_is():
+def test_a_heatmaps_peak_is_where_the_joint_is():
     crop = np.zeros((48, 64, 3), np.uint8)
     points = np.array([[[3, 2], [12, 5], [8, 9], [1, 10]]], float)
-    heatmaps = np.array(GaussianCodec(sigma=1.0).encode(points, np.ones((1, 4)), (12, 16))[0])[0]
-    grid = visualize.heatmap_grid(crop, heatmaps, SKELETON, columns=3)
-    height, width = grid.shape[0] // 2, grid.shape[1] // 3  # 4 tiles in 2 rows of 3
-    assert width == 64 * 3 + 2  # 64 < 160: enlarged three times, and framed
+    maps = np.array(GaussianCodec(sigma=1.0).encode(points, np.ones((1, 4)), (12, 16))[0])[0]
     for joint, (x, y) in enumerate(points[0] * 4):
-        top, left = joint // 3 * height + 1, joint % 3 * width + 1
-        tile = grid[top : top + 144, left : left + 192].astype(int).sum(-1)
-        bright = np.argwhere(tile == tile.max()).mean(axis=0)[::-1]
-        np.testing.assert_allclose(bright, ((x + 0.5) * 3 - 0.5, (y + 0.5) * 3 - 0.5), atol=0.51)
-        assert grid[top + 145 : top + 160, left : left + 60].max() > 200  # its name
-    assert (grid[height:, width:] == 0).all()  # no fifth joint
+        lone = maps * (np.arange(4) == joint)
+        row = tiles.target_and_prediction(crop, np.zeros((4, 3)), lone, lone, np.full((4, 3), np.nan), SKELETON)
+        width = row.shape[1] // 4
+        assert width == 64 * 3 + 2  # 64 < 160: enlarged three times, and framed
+        for left in (width + 1, 2 * width + 1):
+            tile = row[1:145, left : left + 192].astype(int).sum(-1)
+            bright = np.argwhere(tile == tile.max()).mean(axis=0)[::-1]
+            np.testing.assert_allclose(bright, ((x + 0.5) * 3 - 0.5, (y + 0.5) * 3 - 0.5), atol=0.51)
+            assert row[146:161, left : left + 60].max() > 200  # what it is
 
 
-def test_heatmap_grid_of_a_flat_map_shows_the_dimmed_crop():
+def test_a_flat_heatmap_shows_the_dimmed_crop():
     crop = np.full((160, 200, 3), 100, np.uint8)
-    grid = visualize.heatmap_grid(crop, np.zeros((40, 50, 4)), SKELETON, columns=4)
-    assert (grid[10, 10:190] == 50).all()
+    flat = np.zeros((40, 50, 4))
+    row = tiles.target_and_prediction(crop, np.zeros((4, 3)), flat, flat, np.full((4, 3), np.nan), SKELETON)
+    assert (row[10, 202 + 10 : 202 + 190] == 50).all()
     assert (crop == 100).all()
 
 
@@ -167,7 +171,7 @@ def test_target_and_prediction_is_a_row_of_four():
     maps = [
         np.array(codec.encode(points[None, :, :2], np.ones((1, 4)), (48, 64))[0])[0] for points in (target, predicted)
     ]
-    row = visualize.target_and_prediction(crop, target, *maps, predicted, SKELETON)
+    row = tiles.target_and_prediction(crop, target, *maps, predicted, SKELETON)
     width = row.shape[1] // 4
     assert row.dtype == np.uint8 and width == 256 + 2
     inputs, wanted, heat, overlay = (row[1:193, i * width + 1 : (i + 1) * width - 1] for i in range(4))
@@ -186,7 +190,7 @@ def test_small_crops_are_enlarged_with_their_points():
     crop = np.full((48, 64, 3), GRAY, np.uint8)  # three times
     points = np.array([[4, 4, 1], [12, 5, 1], [8, 9, 1], [1, 10, 1]], float)
     heatmaps = np.zeros((12, 16, 4))
-    row = visualize.target_and_prediction(crop, points * (1, 1, 0), heatmaps, heatmaps, points, SKELETON)
+    row = tiles.target_and_prediction(crop, points * (1, 1, 0), heatmaps, heatmaps, points, SKELETON)
     overlay = row[1 : 1 + 144, -193:-1]
     rows, columns = np.nonzero((overlay[:70, :80] == MIDDLE).all(axis=-1))
     assert row.shape[1] == 4 * (3 * 64 + 2)
@@ -201,9 +205,8 @@ def test_heatmaps_of_another_scale_are_drawn_where_they_belong():
     points = np.array([[47, 20, 1], [10, 39, 1], [47, 39, 1], [30, 5, 1]], float)
     heatmaps = np.zeros((40, 48, 4))
     heatmaps[20, 47] = 1
-    row = visualize.target_and_prediction(crop, points * (1, 1, 0), heatmaps, heatmaps, points, SKELETON, scale=scale)
-    grid = visualize.heatmap_grid(crop, heatmaps, SKELETON, scale=scale, columns=1)
-    for heat in (grid[1:161, 1:-1], row[1:161, 195:387], row[1:161, 389:581]):
+    row = tiles.target_and_prediction(crop, points * (1, 1, 0), heatmaps, heatmaps, points, SKELETON, scale=scale)
+    for heat in (row[1:161, 195:387], row[1:161, 389:581]):
         bright = heat.astype(int).sum(-1)
         assert bright.argmax() % 192 == 191 and bright.argmax() // 192 in (81, 82)  # 20 * 159 / 39 = 81.5
     assert pixel(row[1:161, 583:775], 191, 82) == MIDDLE
@@ -212,15 +215,20 @@ def test_heatmaps_of_another_scale_are_drawn_where_they_belong():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda crop: visualize.heatmap_grid(crop, np.zeros((12, 16, 5)), SKELETON), r"\(12, 16, 5\); give"),
         (
-            lambda crop: visualize.target_and_prediction(
+            lambda crop: tiles.target_and_prediction(
+                crop, np.zeros((4, 3)), *[np.zeros((12, 16, 5))] * 2, np.zeros((4, 3)), SKELETON
+            ),
+            r"\(12, 16, 5\); give",
+        ),
+        (
+            lambda crop: tiles.target_and_prediction(
                 crop, np.zeros((4, 2)), *[np.zeros((12, 16, 4))] * 2, np.zeros((4, 3)), SKELETON
             ),
             r"target points have shape \(4, 2\)",
         ),
         (
-            lambda crop: visualize.target_and_prediction(
+            lambda crop: tiles.target_and_prediction(
                 crop, np.zeros((4, 3)), *[np.zeros((12, 16, 4))] * 2, np.zeros((5, 3)), SKELETON
             ),
             r"predicted points have shape \(5, 3\)",
@@ -238,17 +246,17 @@ def test_pictures_of_heatmaps_tell_wrong_shapes(make, message):
 def test_loss_curve_writes_a_picture(tmp_path):
     history = {"loss": [0.1, 0.01, np.nan], "val_loss": [0.02], "pck": [0.1, 0.5, 0.6], "learning_rate": [1e-3] * 3}
     path = tmp_path / "new" / "curve.png"
-    visualize.loss_curve(history, path)
+    curves.loss_curve(history, path)
     with Image.open(path) as two_panels:
         assert two_panels.format == "PNG" and two_panels.width > 2.5 * two_panels.height
-    visualize.loss_curve({"loss": [0.0, 0.0]}, path)  # no logarithm, no scores
+    curves.loss_curve({"loss": [0.0, 0.0]}, path)  # no logarithm, no scores
     with Image.open(path) as one_panel:
         assert one_panel.width < 2 * one_panel.height
 
 
 def test_loss_curve_tells_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="no 'loss' to draw, only pck"):
-        visualize.loss_curve({"pck": [0.5]}, tmp_path / "curve.png")
+        curves.loss_curve({"pck": [0.5]}, tmp_path / "curve.png")
     assert not list(tmp_path.iterdir())
 
 

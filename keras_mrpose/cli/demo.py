@@ -38,7 +38,7 @@ def handle(args) -> None:
     import keras_mrpose
     from keras_mrpose.cli import tables
     from keras_mrpose.paper.experiments import DEMO
-    from keras_mrpose.visualization import skeletons
+    from keras_mrpose.visualization import curves
 
     begin = time.perf_counter()
     folder = args.run.parent / ("drawn-people-quick" if args.quick else "drawn-people")
@@ -54,7 +54,7 @@ def handle(args) -> None:
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")
     result.save(args.run / "result.json")
-    skeletons.loss_curve(history, args.run / "loss_curve.png")
+    curves.loss_curve(history, args.run / "loss_curve.png")
     sheet = _overlays(unseen, result.predictions.read(result.settings))
     Image.fromarray(sheet).save(args.run / "overlays.png")
     image = unseen.paths()[0]

@@ -44,7 +44,7 @@ def handle(args) -> None:
     """Measure a network, print it and write it down; or, with --format-only, write what it found for a server."""
     import keras_mrpose
     from keras_mrpose.cli import tables
-    from keras_mrpose.evaluation import diagnosis
+    from keras_mrpose.visualization.curves import write_diagnosis
 
     model = Path(args.model)
     folder = model if model.is_dir() else model.parent
@@ -62,13 +62,19 @@ def handle(args) -> None:
         return
     people, truth = _tables(args, predictor.skeleton)
     result = keras_mrpose.evaluate(
-        predictor, people, truth, protocol=args.protocol, diagnose=not args.no_diagnosis, **_chosen(args)
+        predictor,
+        people,
+        truth,
+        protocol=args.protocol,
+        diagnose=not args.no_diagnosis,
+        command=args.command_line,
+        **_chosen(args),
     )
     tables.print_result(result, f"{model} on {result.protocol['data']['annotations']}")
     result.save(out)
     print(f"written to {out}; raw predictions beside it")
     if result.diagnosis and (folder / "logs").is_dir():
-        diagnosis.write_summaries(folder / "logs" / "diagnosis", result.diagnosis, result.metric)
+        write_diagnosis(folder / "logs" / "diagnosis", result.diagnosis, result.metric)
 
 
 def _chosen(args) -> dict:
@@ -116,20 +122,21 @@ def _detected(args, skeleton: Skeleton) -> People:
 
 def _write_results(predictor: Predictor, args, out: Path) -> int:
     """COCO results of a network; how many people."""
-    from keras_mrpose.evaluation import coco, protocols
-    from keras_mrpose.evaluation.evaluate import settings_of
+    from keras_mrpose.data.people import protocol_of
+    from keras_mrpose.evaluation import coco
+    from keras_mrpose.evaluation.evaluate import coco_selected, settings_of
     from keras_mrpose.evaluation.predictions import check_tables, predict
 
     skeleton = predictor.skeleton
     annotated = args.boxes == ANNOTATED
     people = _annotated(args, skeleton) if annotated else _detected(args, skeleton)
     people = of_first(people, args.people)
-    if protocols.protocol_of(people) != "ap":
+    if protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)
     predictions, skeleton = predict(predictor, people), people.skeleton
     settings = settings_of(predictor, **_chosen(args))
-    found, scores, kept = protocols.coco_selected(predictions, settings, skeleton.sigmas)
+    found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
     results = coco.results_json(found, predictions.image_ids[kept], scores, skeleton)
     coco.save_results(results, out, skeleton)
     return len(results)

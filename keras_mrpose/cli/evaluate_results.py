@@ -34,7 +34,7 @@ def handle(args) -> None:
             raise InputError(f"{file} holds predictions for MPII; give --data DIR with annot/gt_valid.mat.")
         split = {"val": "valid"}.get(args.split, args.split)
         truth = mpii.read_truth(Path(args.data) / "annot" / f"gt_{split}.mat")
-        Console().print(mpii.table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
+        Console().print(tables.pckh_table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
         return
     if not (args.annotations or args.data):
         raise InputError(f"{file} needs COCO annotations to be evaluated; give --annotations FILE, or --data DIR.")

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from keras_mrpose.evaluation import diagnosis, mpii
 from keras_mrpose.evaluation.coco import NUMBERS
+from keras_mrpose.evaluation.diagnosis import CLASSES
 from keras_mrpose.evaluation.evaluate import Result
 
 
@@ -47,7 +47,7 @@ def print_result(result: Result, title: str) -> None:
                 "these people count as missed (--images-with-boxes leaves such images out)"
             )
     if result.diagnosis:
-        console.print(diagnosis.table(result.diagnosis, result.metric))
+        console.print(diagnosis_table(result.diagnosis, result.metric))
 
 
 def print_coco(ten: dict, joints: dict, found: int, people: int, title: str) -> None:
@@ -88,7 +88,7 @@ def _ten(console: Console, numbers: dict, title: str) -> None:
 
 
 def _pckh(console: Console, result: Result, title: str) -> None:
-    console.print(mpii.table(result.numbers, f"PCKh@0.5: {title}"))
+    console.print(pckh_table(result.numbers, f"PCKh@0.5: {title}"))
 
 
 def _pck(console: Console, result: Result, title: str) -> None:
@@ -110,3 +110,44 @@ def _joints(console: Console, shares: dict, heading: str) -> None:
             table.add_section()
         table.add_row(name, percent(share))
     console.print(table)
+
+
+def pckh_table(numbers: dict, title: str = "PCKh@0.5, percent") -> Table:
+    """PCKh as published, one row with two decimals; the caption says what Mean@0.1 is, and has the area.
+
+    Args:
+        numbers: of `PCKhResult.to_dict`. Mean@0.1 is the published reading, the mean at 0.11.
+        title: above the table.
+    """
+    row = {**numbers["groups"], "Mean": numbers["mean"], "Mean@0.1": numbers["mean_at_0.11"]}
+    caption = (
+        f"Mean@0.1 is the mean at 0.11, as published; at 0.10 it is {100 * numbers['mean_at_0.10']:.2f}. "
+        f"Area under the curve up to 0.5: {100 * numbers['area']:.2f}."
+    )
+    drawn = Table(title=title, caption=caption)
+    for name in row:
+        drawn.add_column(name, justify="right")
+    drawn.add_row(*("-" if share is None else f"{100 * share:.2f}" for share in row.values()))
+    return drawn
+
+
+def diagnosis_table(report: dict, metric_name: str) -> Table:
+    """Shares of the error classes in percent, by joint, by size and of all.
+
+    Args:
+        report: of `Diagnosis.to_dict`.
+        metric_name: what the gains are points of, for example ``"AP"``.
+    """
+    title = f"{report['all']['count']} joints of {report['people']} people, percent"
+    drawn = Table(Column("joint", no_wrap=True), title=title)
+    for heading in (*CLASSES, "count"):
+        drawn.add_column(heading, justify="right")
+    for part in (report["joints"], report["sizes"], {"all": report["all"]}):
+        for name, shares in part.items():
+            percent = ("-" if shares[c] is None else f"{100 * shares[c]:.1f}" for c in CLASSES)
+            drawn.add_row(name.replace("_", " "), *percent, str(shares["count"]))
+        drawn.add_section()
+    if report["gains"]:
+        gains = (report["gains"].get(name) for name in CLASSES)
+        drawn.add_row(f"{metric_name} if fixed", *("" if gain is None else f"{gain:+.1f}" for gain in gains), "")
+    return drawn

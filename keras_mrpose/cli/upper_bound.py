@@ -23,13 +23,15 @@ def handle(args) -> None:
     from keras_mrpose import data
     from keras_mrpose.cli import tables
     from keras_mrpose.codecs import CODECS
-    from keras_mrpose.evaluation import protocols, upper_bound
+    from keras_mrpose.data.people import protocol_of
+    from keras_mrpose.evaluation import upper_bound
+    from keras_mrpose.evaluation.evaluate import PROTOCOLS, check
 
     if not args.noise >= 0:
         raise InputError(f"--noise is {args.noise}; give a number of at least 0, such as 0.1.")
     people = of_first(data.load(args.data, args.split, False, skeleton_file(args)), args.people)
-    protocol = args.protocol or protocols.protocol_of(people)
-    protocols.check(protocol, people)
+    protocol = args.protocol or protocol_of(people)
+    check(protocol, people)
     ways = ({}, {"flip_test": True}, {"noise": args.noise}, {"flip_test": True, "noise": args.noise})
     rows = []
     for size in upper_bound.sizes(protocol):
@@ -38,6 +40,4 @@ def handle(args) -> None:
             rows.append(
                 (size, name, [upper_bound.upper_bound(people, codec, size, protocol=protocol, **way) for way in ways])
             )
-    tables.print_upper_bound(
-        rows, protocols.PROTOCOLS[protocol].metric, args.noise, f"{people.source}, {len(people)} people"
-    )
+    tables.print_upper_bound(rows, PROTOCOLS[protocol].metric, args.noise, f"{people.source}, {len(people)} people")

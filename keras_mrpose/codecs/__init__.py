@@ -1,10 +1,10 @@
-"""Codecs: how a joint's position becomes a heatmap, and a heatmap a position again.
+"""Codecs: encode joint positions as heatmaps, decode heatmaps to positions, merge a flip test.
 
 A codec owns both directions, the scale between crop and heatmap, and the rule that merges a flip test, because they
 only fit together. Positions are in heatmap pixels, ``(x, y)``, the centre of the top-left pixel at (0, 0).
 
 - `gaussian`: the published one; positions are rounded to a heatmap pixel.
-- `unbiased`: DARK and UDP, which round nothing.
+- `unbiased`: DARK and UDP; nothing is rounded.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ CODECS: dict[str, type[Codec]] = {"gaussian": GaussianCodec, "dark": DarkCodec, 
 
 
 def name_of(codec: Codec) -> str:
-    """Key of `CODECS`."""
+    """Name of a codec's class, a key of `CODECS`."""
     return next(name for name, kind in CODECS.items() if type(codec) is kind)
 
 
 def codec(which: str | Codec, sigma: float = 2.0) -> Codec:
-    """The codec of that name with this sigma, or the given one itself.
+    """Codec of that name with this sigma, or the given one itself.
 
     Raises:
         InputError: an unknown name, or an impossible sigma.

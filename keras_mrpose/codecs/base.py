@@ -1,4 +1,4 @@
-"""What all codecs share, and the peaks of heatmaps."""
+"""Base class of the codecs, and the peaks of heatmaps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def peaks(heatmaps):
 
 
 def _first_maximum(values):
-    """Where in ``(batch, n, joints)`` along n the maximum is, the first of equal ones: ``(batch, joints)`` int32.
+    """Index ``(batch, joints)`` int32 of the first maximum along n of ``(batch, n, joints)``.
 
     The argmax is one of whole numbers: Keras' own of floats looks at the sign bit of zeros, for which LiteRT has no
     operation.
@@ -42,7 +42,7 @@ def _first_maximum(values):
 
 
 def gather_at(heatmaps, x, y):
-    """The values of maps ``(batch, height, width, joints)`` at columns x and rows y, both int32 ``(batch, n, joints)``.
+    """Values of maps ``(batch, height, width, joints)`` at columns x and rows y, both int32 ``(batch, n, joints)``.
 
     One gather from the flat array: `take_along_axis` would copy all maps.
     """
@@ -65,12 +65,12 @@ class Codec:
         self.sigma = float(sigma)
 
     def get_config(self) -> dict:
-        """The arguments that make this codec again."""
+        """Arguments that recreate this codec."""
         return {"sigma": self.sigma}
 
     @classmethod
     def from_config(cls, config: dict) -> Codec:
-        """The inverse of `get_config`."""
+        """Codec from what `get_config` returned."""
         return cls(**config)
 
     def __eq__(self, other):
@@ -93,7 +93,7 @@ class Codec:
         return np.full(2, 1 / HEATMAP_STRIDE)
 
     def encode(self, points, weights, size: tuple[int, int]):
-        """Heatmaps of joints, and which of them count.
+        """Encode joints as heatmaps, and say which of them count.
 
         Args:
             points: ``(batch, joints, 2)`` positions in heatmap pixels, float32 or float64.
@@ -107,32 +107,32 @@ class Codec:
         raise NotImplementedError
 
     def decode(self, heatmaps):
-        """Positions and scores of the peaks; of a map whose maximum is not positive (0, 0) and that maximum.
+        """Decode heatmaps to positions and scores. Maps without a positive value decode to (0, 0).
 
         Args:
             heatmaps: ``(batch, height, width, joints)``.
 
         Returns:
-            points ``(batch, joints, 2)`` in heatmap pixels and scores ``(batch, joints)``, float32.
+            points ``(batch, joints, 2)`` in heatmap pixels and scores ``(batch, joints)``, the maxima; float32.
         """
         raise NotImplementedError
 
-    def merge_flipped(self, heatmaps, flipped_heatmaps, mirrored: Sequence[int]):
-        """The mean of the heatmaps of an image and those of its mirror image.
+    def merge_flipped(self, heatmaps, flipped_heatmaps, flip_indices: Sequence[int]):
+        """Merge a flip test: the mean of the heatmaps of an image and those of its mirror image.
 
         Args:
             heatmaps: ``(batch, height, width, joints)`` of the images.
             flipped_heatmaps: the same for the images mirrored left to right.
-            mirrored: for each joint the joint that it becomes in a mirrored image (`Skeleton.mirrored`).
+            flip_indices: for each joint the joint that it becomes in a mirrored image (`Skeleton.mirrored`).
 
         Returns:
             ``(batch, height, width, joints)``.
         """
-        back = ops.take(ops.flip(flipped_heatmaps, axis=2), ops.convert_to_tensor(list(mirrored), "int32"), axis=3)
+        back = ops.take(ops.flip(flipped_heatmaps, axis=2), ops.convert_to_tensor(list(flip_indices), "int32"), axis=3)
         return (heatmaps + self._shifted(back, heatmaps)) * 0.5
 
     def _shifted(self, back, heatmaps):
-        """The maps of the mirrored image, mirrored back, moved to where those of the image are."""
+        """Move the maps of the mirrored image, already mirrored back, to where those of the image are."""
         return back
 
     def _draw(self, centres, weights, size, radius: float, border_margin: int = 0):

@@ -32,11 +32,11 @@ class GaussianCodec(Codec):
         self.published_border = bool(published_border)
 
     def get_config(self) -> dict:
-        """The arguments that make this codec again."""
+        """Arguments that recreate this codec."""
         return {**super().get_config(), "flip_shift": self.flip_shift, "published_border": self.published_border}
 
     def encode(self, points, weights, size: tuple[int, int]):
-        """Heatmaps of joints, and which of them count.
+        """Encode joints as heatmaps, and say which of them count.
 
         The centre is rounded to a pixel, the Gaussian is cut at three sigma and has peak 1. With the published border,
         rounding is ``trunc(x + 0.5)``, toward zero, else ``floor(x + 0.5)``.
@@ -56,7 +56,7 @@ class GaussianCodec(Codec):
         return self._draw(whole(ops.add(points, 0.5)), weights, size, 3 * self.sigma, border_margin)
 
     def decode(self, heatmaps):
-        """Positions and scores of the peaks.
+        """Decode heatmaps to positions and scores.
 
         A peak (`peaks` gives them as they are) is moved a quarter pixel towards the higher neighbour in x and in y when
         1 < x < width - 1 and 1 < y < height - 1; without the published border when 0 < x and 0 < y, so that column 1

@@ -1,4 +1,4 @@
-"""The codecs that round nothing: what `encode` draws, `decode` finds again to a thousandth of a heatmap pixel.
+"""DARK and UDP, the codecs that round nothing: `decode` inverts `encode` to a thousandth of a heatmap pixel.
 
 Nearer to the map's border than 2.5 sigma, where much of a Gaussian is missing, it is found too far inside, as by the
 authors' own decoders: with sigma 2 by 0.007 cells at four cells from the border and by 0.2 at two.
@@ -22,11 +22,11 @@ class UnbiasedCodec(Codec):
     """
 
     def encode(self, points, weights, size: tuple[int, int]):
-        """Heatmaps of joints, and which of them count: `Codec.encode`; the Gaussians are neither rounded nor cut."""
+        """Encode joints as heatmaps (`Codec.encode`); the Gaussians are neither rounded nor cut."""
         return self._draw(points, weights, size, math.inf)
 
     def decode(self, heatmaps):
-        """Positions and scores of the peaks: `Codec.decode`.
+        """Decode heatmaps to positions and scores (`Codec.decode`).
 
         Around a peak the log of the map, first smoothed by a Gaussian of the codec's sigma, is taken for a parabola
         with gradient D and Hessian H; its summit is at -H^-1 D from the peak. The peak is left where it is when it is
@@ -77,7 +77,7 @@ class DarkCodec(UnbiasedCodec):
         self.flip_shift = bool(flip_shift)
 
     def get_config(self) -> dict:
-        """The arguments that make this codec again."""
+        """Arguments that recreate this codec."""
         return {**super().get_config(), "flip_shift": self.flip_shift}
 
     def _shifted(self, back, heatmaps):

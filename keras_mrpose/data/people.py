@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton, joint_map
+from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton, joint_map
 
 COLUMNS = ("image_index", "ids", "boxes", "keypoints", "reference_length", "areas", "scores", "source_index")
 
@@ -179,3 +180,18 @@ def concatenate(tables: Sequence[People], source: str | None = None) -> People:
         num_sources=len(tables),
         **columns,
     )
+
+
+def protocol_of(people: People) -> str:
+    """Protocol by which people are measured: ``"ap"``, ``"pckh"`` or ``"pck"``.
+
+    The loaders set it (`People.protocol`). A table made by hand goes by its skeleton: MPII's and COCO's joints by their
+    data sets' protocols, joints of one's own by AP if `source` is a file, which the protocol reads once more, else by
+    PCK, which needs only the people.
+    """
+    if people.protocol:
+        return people.protocol
+    if people.skeleton == MPII:
+        return "pckh"
+    in_coco_format = people.skeleton != LSP and Path(people.source).is_file()
+    return "ap" if people.skeleton == COCO or in_coco_format else "pck"

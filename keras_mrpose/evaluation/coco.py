@@ -1,7 +1,7 @@
-"""COCO's keypoint protocol: from selected people to the ten AP and AR numbers, for COCO's joints or others.
+"""COCO keypoint evaluation: from selected people to the ten AP and AR numbers, for COCO's joints or others.
 
-`selection.select` scores people as published and drops those found twice; here `results_json` writes them down and
-`average_precision` compares them with the annotations. pycocotools does the sums; no network is needed.
+`suppression.rescore_and_nms` scores people as published and drops those found twice; here `results_json` writes them
+down and `average_precision` compares them with the annotations. pycocotools does the sums; no network is needed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 
 def results_json(keypoints, image_ids, scores, skeleton: Skeleton = COCO) -> list[dict]:
-    """People in the COCO results format, which the evaluation and the test-dev server read.
+    """Records of people in the COCO results format, which the evaluation and the test-dev server read.
 
     Args:
         keypoints: ``(people, joints, 3)`` x, y in image pixels, score; all joints are written, confident or not.
         image_ids: ``(people,)`` integers.
-        scores: ``(people,)`` of `selection.select`.
+        scores: ``(people,)`` of `suppression.rescore_and_nms`.
         skeleton: of the people.
 
     Returns:
@@ -48,7 +48,7 @@ def results_json(keypoints, image_ids, scores, skeleton: Skeleton = COCO) -> lis
 def check_results(
     results, source: str = "The results", image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
 ) -> None:
-    """Compare results with the COCO results format for keypoints.
+    """Check that results are in the COCO results format for keypoints.
 
     Args:
         results: what should be a list of records as `results_json` makes them. Further fields are allowed, but where
@@ -97,7 +97,7 @@ def average_precision(
     image_ids: Iterable[int] | None = None,
     skeleton: Skeleton = COCO,
 ) -> dict[str, float]:
-    """The ten numbers of COCO's keypoint evaluation, by pycocotools.
+    """The ten numbers of COCO's keypoint evaluation, computed by pycocotools.
 
     Args:
         annotation_file: the original ``person_keypoints_*.json``, with crowds and people without keypoints.
@@ -118,10 +118,10 @@ def average_precision(
 def run_cocoeval(
     truth: dict, results: list[dict], image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
 ) -> COCOeval:
-    """pycocotools' evaluation after its matching, silent, with copies of the results that it writes into.
+    """pycocotools' `COCOeval` after matching, without its output and on copies of the results, which it changes.
 
     Args:
-        truth: of `data.coco.ground_truth`; may be compared with again, pycocotools only marks in it who is ignored.
+        truth: of `data.coco.ground_truth`; can be used again; pycocotools only marks in it who is ignored.
         results: as in `average_precision`, like skeleton.
         image_ids: the images to evaluate; None takes all.
         skeleton: as above.
@@ -149,7 +149,7 @@ def run_cocoeval(
 
 
 def coco_stats(evaluation: COCOeval) -> dict[str, float]:
-    """AP and AR of what `compared` returns, see `average_precision`."""
+    """AP and AR of an evaluation of `run_cocoeval`, see `average_precision`."""
     with contextlib.redirect_stdout(None):
         evaluation.accumulate()
         evaluation.summarize()
@@ -157,10 +157,10 @@ def coco_stats(evaluation: COCOeval) -> dict[str, float]:
 
 
 def joint_oks(evaluation: COCOeval, skeleton: Skeleton = COCO) -> tuple[dict[str, float | None], int, int]:
-    """How near each joint is to its annotation, in people that were found.
+    """Mean OKS term of each joint over the people that were found, and how many were.
 
     Args:
-        evaluation: of `compared`.
+        evaluation: of `run_cocoeval`.
         skeleton: as there.
 
     Returns:
@@ -191,7 +191,7 @@ def joint_oks(evaluation: COCOeval, skeleton: Skeleton = COCO) -> tuple[dict[str
 
 
 def _are_numbers(values, count: int) -> bool:
-    """A list of so many finite numbers."""
+    """Whether this is a list of so many finite numbers."""
     return (
         isinstance(values, list)
         and len(values) == count

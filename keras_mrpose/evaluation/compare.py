@@ -1,8 +1,8 @@
-"""Why two results differ: what is different in how they were made, and what each difference costs.
+"""Comparison of two results: what is different in how they were made, and what each difference costs.
 
-What can be chosen after a network has run (`Settings`) is tried out: each result's raw predictions are judged again
+What can be chosen after a network has run (`Settings`) is tried out: each result's raw predictions are scored again
 with one setting of the other result, all else as it was. Networks and boxes cannot be exchanged that way, but their
-whole effect can be seen: the other's predictions, judged by the own settings.
+whole effect can be seen: the other's predictions, scored under the own settings.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import numpy as np
 
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.evaluate import Result
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, Result
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.protocols import PROTOCOLS
-from keras_mrpose.evaluation.provenance import of_data
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.provenance import Settings, of_data
 
 NOT_COMPARED = ("command", "time")
 MADE_BY = ("network", "boxes")  # parts of the protocol that make the raw predictions
@@ -25,14 +23,14 @@ MADE_BY = ("network", "boxes")  # parts of the protocol that make the raw predic
 
 @dataclass(frozen=True)
 class Change:
-    """One difference and its effect.
+    """One difference between two results and its effect.
 
     Args:
         name: the setting, or ``"network"``, ``"boxes"`` or ``"network and boxes"``.
         first: in the first result.
         second: in the second result.
-        of_first: by how much the first result's value changes if it takes this from the second; None if that cannot be
-            told from what was kept (a flip test that was not run).
+        of_first: by how much the first result's value changes if it takes this from the second; None if what was kept
+            does not say (a flip test that was not run).
         of_second: the other way round.
     """
 
@@ -51,12 +49,12 @@ def differences(first: dict, second: dict) -> list[tuple[str, object, object]]:
 
 
 def changes(first: Result, second: Result, truth: People) -> list[Change]:
-    """What each difference between two results costs.
+    """Differences between two results and what each of them costs.
 
     Args:
         first: of the data `truth`.
         second: of the same data.
-        truth: annotated people, to judge by.
+        truth: the annotated people.
 
     Raises:
         InputError: results of different data or protocols, or a truth that is not theirs.
@@ -65,7 +63,7 @@ def changes(first: Result, second: Result, truth: People) -> list[Change]:
     if second.protocol["evaluation"] != kind:
         raise InputError(f"One result is {first.metric}, the other {second.metric}; compare results of one protocol.")
     if first.protocol["data"]["sha256"] != second.protocol["data"]["sha256"]:
-        raise InputError("The two results are of different people, so that there is nothing to judge again.")
+        raise InputError("The two results are of different people, so that there is nothing to compare.")
     if (data := of_data(truth)) != first.protocol["data"]:
         raise InputError(
             f"The results are of {first.protocol['data']}, but {truth.source} gives {data}; give the same folder and "
@@ -73,9 +71,9 @@ def changes(first: Result, second: Result, truth: People) -> list[Change]:
         )
 
     def value(predictions: Predictions, settings: Settings) -> float | None:
-        if settings.decoding not in predictions.joints:
+        if settings.decoding not in predictions.keypoints:
             return None
-        return PROTOCOLS[kind].judge(predictions, truth, settings).value
+        return PROTOCOLS[kind].score_fn(predictions, truth, settings).value
 
     def effect(result: Result, predictions: Predictions, settings: Settings) -> float | None:
         changed = value(predictions, settings)
@@ -104,7 +102,7 @@ def changes(first: Result, second: Result, truth: People) -> list[Change]:
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, object]:
-    """Nested dictionaries as one, with dotted names."""
+    """Flatten nested dictionaries into one with dotted names."""
     found = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

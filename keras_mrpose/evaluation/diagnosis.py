@@ -1,26 +1,26 @@
-"""What is wrong with the joints that are wrong: jitter, inversion, swap or miss.
+"""Error diagnosis: is a joint that is off a jitter, an inversion, a swap or a miss?
 
 Every labelled joint of a person who has a prediction is exactly one of five:
 
-- good: at most g from where it is annotated;
-- jitter: near it, at most `NEAR` x g away;
+- good: within its tolerance of where it is annotated;
+- jitter: near it, within `NEAR_RATIO` x tolerance;
 - inversion: else, near the person's own mirrored joint (left for right);
 - swap: else, near this joint or the mirrored one of another annotated person of the image;
 - miss: near none of them.
 
-g is a distance in image pixels that each joint of each person has of its own. Where OKS measures, it is where the
-joint's similarity exp(-d^2 / (2 (2 sigma)^2 area)) is 0.85 (`good_distances_oks`), where PCK measures, the threshold
-times the torso or the head size (`good_distances_pck`). `NEAR` = sqrt(ln 0.5 / ln 0.85), about 2.065, so that near
-means a similarity of at least 0.5. What a point is near to is asked with the g of the joint that it might be, and only
-of labelled joints with a g; the borders belong to the nearer class.
+The tolerance is a distance in image pixels that each joint of each person has of its own. For OKS it is where the
+joint's similarity exp(-d^2 / (2 (2 sigma)^2 area)) is 0.85 (`tolerances_oks`), for PCK and PCKh the threshold times the
+torso or the head size (`tolerances_pck`). `NEAR_RATIO` = sqrt(ln 0.5 / ln 0.85), about 2.065, so that near means a
+similarity of at least 0.5. Nearness to a joint goes by that joint's tolerance, and only labelled joints with a
+tolerance are looked at; the borders belong to the nearer class.
 
 Source: Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation", 2017: classes, 0.85,
 0.5, and the OKS of 0.1 from which a prediction is somebody's. Here, other than there, PCK and PCKh have the same rule
-with their own g; the classes are asked in the order above, whatever joint is nearest; `matching` goes by falling score
-alone, without a bound on the number of predictions; a fixed joint lies exactly on its annotation, also a jitter; and
-errors of scores and of the background are not looked for.
+with their own tolerances; the classes are tried in the order above, whatever joint is nearest; `match` goes by falling
+score alone, without a bound on the number of predictions; a corrected joint lies exactly on its annotation, also a
+jitter; and errors of scores and of the background are not looked for.
 
-Plain NumPy in float64, which needs no network.
+Plain NumPy in float64; no network is needed.
 """
 
 from __future__ import annotations
@@ -28,30 +28,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-from rich.table import Column, Table
 
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.matching import checked_predictions, groups
 from keras_mrpose.visualization import curves
 
 CLASSES = tuple(curves.CLASS_COLOURS)
 GOOD, JITTER, INVERSION, SWAP, MISS = range(len(CLASSES))
 GOOD_SIMILARITY, NEAR_SIMILARITY = 0.85, 0.5
+MIN_OKS = 0.1  # from which a prediction is somebody's
 NEAR_RATIO = math.sqrt(math.log(NEAR_SIMILARITY) / math.log(GOOD_SIMILARITY))
 SIZES = ("small", "medium", "large")
 MEDIUM = (32**2, 96**2)  # square pixels, both included: cocodataset.org, keypoint evaluation
 
 
-# --- distances ----------------------------------------------------------------------------------------------------
+# --- tolerances ---------------------------------------------------------------------------------------------------
 
 
 def tolerances_oks(areas, sigmas: Sequence[float]) -> np.ndarray:
-    """Where the similarity of a joint to its annotation is 0.85.
+    """Tolerances where a joint's similarity to its annotation is 0.85.
 
     Args:
         areas: ``(people,)`` in square image pixels (`People.areas`).
@@ -71,7 +68,7 @@ def tolerances_oks(areas, sigmas: Sequence[float]) -> np.ndarray:
 
 
 def tolerances_pck(lengths, threshold: float, joints: int) -> np.ndarray:
-    """How far off PCK and PCKh let a joint be.
+    """Tolerances of PCK and PCKh: the threshold times the torso or head size.
 
     Args:
         lengths: ``(people,)`` torso or head size in image pixels; 0 or NaN for people who do not count.
@@ -105,36 +102,36 @@ def _positive(values, name: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """The class of each joint, and what they were told from.
+    """Error class of each joint, with the predictions and annotations that it comes from.
 
     Attributes:
         classes: ``(n, joints)`` int8, index in `CLASSES`; -1 where nothing was counted: unlabelled joints, joints
-            without a good distance, and predictions of nobody.
-        found: ``(n, joints, 2 or 3)`` the predictions.
+            without a tolerance, and predictions of nobody.
+        keypoints: ``(n, joints, 2 or 3)`` the predictions.
         rows: ``(n,)`` row of `people` of each prediction, or -1.
         people: the annotations.
     """
 
     classes: np.ndarray
-    found: np.ndarray
+    keypoints: np.ndarray
     rows: np.ndarray
     people: People
 
     @property
     def by_joint(self) -> np.ndarray:
-        """``(joints, 5)`` how many joints are of each class."""
+        """Counts ``(joints, 5)`` of each class by joint."""
         return _counts(self.classes)
 
     @property
     def by_size(self) -> np.ndarray:
-        """``(3, 5)`` how many joints of people of each of `SIZES` (by `People.areas`) are of each class."""
+        """Counts ``(3, 5)`` of each class by size of the person: `SIZES`, by `People.areas`."""
         known = self.rows >= 0
         areas = self.people.areas[self.rows[known]]
         sizes = (areas >= MEDIUM[0]).astype(int) + (areas > MEDIUM[1])
         return np.array([_counts(self.classes[known][sizes == size]).sum(axis=0) for size in range(len(SIZES))])
 
-    def mended(self, name: str) -> np.ndarray:
-        """The predictions with the joints of a class put where they are annotated; all others stay as they are.
+    def corrected(self, name: str) -> np.ndarray:
+        """Predictions with the joints of one class moved to their annotations; all others stay.
 
         Args:
             name: one of `CLASSES`.
@@ -146,17 +143,16 @@ class Diagnosis:
             InputError: an unknown class.
         """
         _known([name])
-        mended = self.found.copy()
+        keypoints = self.keypoints.copy()
         person, joint = np.nonzero(self.classes == CLASSES.index(name))
-        mended[person, joint, :2] = self.people.keypoints[self.rows[person], joint, :2]
-        return mended
+        keypoints[person, joint, :2] = self.people.keypoints[self.rows[person], joint, :2]
+        return keypoints
 
     def to_dict(self, gains: Mapping[str, float] | None = None) -> dict:
-        """What there is to report, ready for JSON.
+        """Report of shares and gains, ready for JSON.
 
         Args:
-            gains: for classes of `CLASSES`, how many points (hundredths) of AP or PCK more there are when it is
-                fixed.
+            gains: for classes of `CLASSES`, how many points (hundredths) of AP or PCK correcting it gains.
 
         Returns:
             people: how many have a counted joint; all: count (of joints) and the share 0..1 of each class; joints: the
@@ -177,55 +173,55 @@ class Diagnosis:
         }
 
 
-def diagnose(found, rows, people: People, good) -> Diagnosis:
+def diagnose(keypoints, rows, people: People, tolerance) -> Diagnosis:
     """Class every labelled joint of the people who have a prediction.
 
     Args:
-        found: ``(n, joints, 2 or 3)`` predictions: x, y in image pixels, score.
+        keypoints: ``(n, joints, 2 or 3)`` predictions: x, y in image pixels, score.
         rows: ``(n,)`` the row of `people` that each is a prediction of, a person at most once. -1 is nobody, such as
             a detector's false alarm: none of its joints is counted.
         people: all annotated people of the images.
-        good: ``(people, joints)`` g in image pixels. A joint whose g is 0 or NaN is not counted, and nothing is near
-            it.
+        tolerance: ``(people, joints)`` in image pixels. A joint whose tolerance is 0 or NaN is not counted, and nothing
+            is near it.
 
     Raises:
         InputError: shapes that do not fit the people and their skeleton, predictions that are not finite, rows that
-            there are not or that are there twice, or a negative or infinite g.
+            there are not or that are there twice, or a negative or infinite tolerance.
     """
-    found, rows, good = _checked(found, rows, people, good)
+    keypoints, rows, tolerance = _checked(keypoints, rows, people, tolerance)
     truth = people.keypoints[..., :2]
-    good = np.where((people.keypoints[..., 2] > 0) & (good > 0), good, -1)  # no distance is as small as -1
-    reach = NEAR_RATIO * good
+    tolerance = np.where((people.keypoints[..., 2] > 0) & (tolerance > 0), tolerance, -1)  # no distance is as small
+    near = NEAR_RATIO * tolerance
     known = rows >= 0
-    points, own = found[known, :, :2], rows[known]
+    points, own = keypoints[known, :, :2], rows[known]
     mirror = np.array(people.skeleton.mirrored)
     error = _distances(points, truth[own])
-    inverted = _distances(points, truth[own][:, mirror]) <= reach[own][:, mirror]
-    classes = np.full(found.shape[:2], -1, np.int8)
+    inverted = _distances(points, truth[own][:, mirror]) <= near[own][:, mirror]
+    classes = np.full(keypoints.shape[:2], -1, np.int8)
     classes[known] = np.select(
         [
-            good[own] < 0,
-            error <= good[own],
-            error <= reach[own],
+            tolerance[own] < 0,
+            error <= tolerance[own],
+            error <= near[own],
             inverted,  # a joint without a partner is its own mirrored one, and would be a jitter
-            _near_anybody(points, own, people.image_index, truth, reach, mirror),  # the own joints are asked already
+            _near_anybody(points, own, people.image_index, truth, near, mirror),  # the own joints are classed already
         ],
         [-1, GOOD, JITTER, INVERSION, SWAP],
         MISS,
     )
-    return Diagnosis(classes, found, rows, people)
+    return Diagnosis(classes, keypoints, rows, people)
 
 
-def _near_anybody(points, own, image_index, truth, reach, mirror) -> np.ndarray:
-    """``(n, joints)``: near this joint or the mirrored one of a person of the image, the own one too."""
-    near = np.zeros(points.shape[:2], bool)
+def _near_anybody(points, own, image_index, truth, near, mirror) -> np.ndarray:
+    """Which ``(n, joints)`` are near this joint or the mirrored one of anybody in the image, the own person too."""
+    found = np.zeros(points.shape[:2], bool)
     persons_of = groups(image_index)
     for image, predictions in groups(image_index[own]).items():
         persons = persons_of[image]
         here = points[predictions, None]
-        at = (_distances(here, truth[persons][:, j]) <= reach[persons][:, j] for j in (slice(None), mirror))
-        near[predictions] = np.logical_or(*at).any(axis=1)
-    return near
+        at = (_distances(here, truth[persons][:, j]) <= near[persons][:, j] for j in (slice(None), mirror))
+        found[predictions] = np.logical_or(*at).any(axis=1)
+    return found
 
 
 def _distances(points, others) -> np.ndarray:
@@ -249,11 +245,12 @@ def _known(names) -> None:
         raise InputError(f"There is no class {', '.join(map(repr, sorted(unknown)))}; give {', '.join(CLASSES)}.")
 
 
-def _checked(found, rows, people, good) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    found, rows, good = checked_predictions(found, people), np.asarray(rows), np.asarray(good, np.float64)
-    if rows.shape != found.shape[:1] or (rows.size and rows.dtype.kind not in "iu"):
+def _checked(keypoints, rows, people, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    keypoints, rows = checked_predictions(keypoints, people), np.asarray(rows)
+    tolerance = np.asarray(tolerance, np.float64)
+    if rows.shape != keypoints.shape[:1] or (rows.size and rows.dtype.kind not in "iu"):
         raise InputError(
-            f"The diagnosis got rows of shape {rows.shape} ({rows.dtype}) for {len(found)} predictions; give the "
+            f"The diagnosis got rows of shape {rows.shape} ({rows.dtype}) for {len(keypoints)} predictions; give the "
             "number of a person for each, or -1."
         )
     rows = rows.astype(np.int64)
@@ -265,57 +262,81 @@ def _checked(found, rows, people, good) -> tuple[np.ndarray, np.ndarray, np.ndar
             f"{people.source}: record {people.ids[persons[times.argmax()]]} has {times.max()} predictions; give each "
             "person one, and row -1 to the others."
         )
-    if good.shape != people.keypoints.shape[:2] or (good < 0).any() or np.isinf(good).any():
+    if tolerance.shape != people.keypoints.shape[:2] or (tolerance < 0).any() or np.isinf(tolerance).any():
         raise InputError(
-            f"The good distances have shape {good.shape} or are negative or infinite; give "
+            f"The tolerances have shape {tolerance.shape} or are negative or infinite; give "
             f"{people.keypoints.shape[:2]}, one for each joint of each person, 0 for joints that do not count."
         )
-    return found, rows, good
+    return keypoints, rows, tolerance
 
 
-# --- reports ------------------------------------------------------------------------------------------------------
+# --- matching -----------------------------------------------------------------------------------------------------
 
 
-def table(diagnosis: dict, metric_name: str) -> Table:
-    """The classes in percent, by joint, by size and of all.
+def match(keypoints, image_ids, scores, people: People, sigmas: Sequence[float]) -> np.ndarray:
+    """Annotated person of each prediction made in a detector's boxes, by greedy matching.
 
-    Args:
-        diagnosis: of `Diagnosis.to_dict`.
-        metric_name: what the gains are points of, for example ``"AP"``.
-    """
-    title = f"{diagnosis['all']['count']} joints of {diagnosis['people']} people, percent"
-    drawn = Table(Column("joint", no_wrap=True), title=title)
-    for heading in (*CLASSES, "count"):
-        drawn.add_column(heading, justify="right")
-    for part in (diagnosis["joints"], diagnosis["sizes"], {"all": diagnosis["all"]}):
-        for name, shares in part.items():
-            percent = ("-" if shares[c] is None else f"{100 * shares[c]:.1f}" for c in CLASSES)
-            drawn.add_row(name.replace("_", " "), *percent, str(shares["count"]))
-        drawn.add_section()
-    if diagnosis["gains"]:
-        gains = (diagnosis["gains"].get(name) for name in CLASSES)
-        drawn.add_row(f"{metric_name} if fixed", *("" if gain is None else f"{gain:+.1f}" for gain in gains), "")
-    return drawn
-
-
-def write_summaries(folder: str | Path, diagnosis: dict, metric_name: str, step: int = 0) -> None:
-    """Show TensorBoard the share of each class, the gains, and the image of `charts.diagnosis`.
-
-    The scalars are ``diagnosis/CLASS`` (0..1) and ``diagnosis/gain/CLASS`` (points); what is None is not written.
+    In each image the prediction of the highest score comes first (of equal ones the first) and takes the person of the
+    highest OKS who is not taken yet, if that is at least 0.1. OKS is the mean similarity over the person's labelled
+    joints, with the person's area; people without one are nobody's.
 
     Args:
-        folder: of the logs; it is made if it is missing.
-        diagnosis: of `Diagnosis.to_dict`.
-        metric_name: what the gains are points of, for example ``"AP"``.
-        step: where they stand on TensorBoard's axis, for example the epoch.
+        keypoints: ``(n, joints, 2 or 3)`` x, y in image pixels, score.
+        image_ids: ``(n,)`` the data set's numbers; images that `people` does not list have nobody.
+        scores: ``(n,)``.
+        people: all annotated people of the images.
+        sigmas: ``(joints,)``.
+
+    Returns:
+        ``(n,)`` rows of `people`, -1 for nobody.
+
+    Raises:
+        InputError: shapes that do not fit each other or the skeleton, or numbers that are not finite.
     """
-    shares = {name: diagnosis["all"][name] for name in CLASSES}
-    gains = {f"gain/{name}": gain for name, gain in (diagnosis["gains"] or {}).items()}
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=step):
-        for name, value in (shares | gains).items():
-            if value is not None:
-                unit = f"points of {metric_name}" if name in gains else "share of the labelled joints"
-                tf.summary.scalar(f"diagnosis/{name}", value, description=unit)
-        tf.summary.image("diagnosis/joints", curves.diagnosis(diagnosis, metric_name)[None])
-    writer.close()
+    keypoints = checked_predictions(keypoints, people)
+    sigmas = np.asarray(sigmas, np.float64)
+    image_ids, scores = np.asarray(image_ids), np.asarray(scores, np.float64)
+    for name, values, count in (
+        ("image_ids", image_ids, len(keypoints)),
+        ("scores", scores, len(keypoints)),
+        ("sigmas", sigmas, people.skeleton.num_joints),
+    ):
+        if values.shape != (count,) or not np.isfinite(values).all():
+            raise InputError(f"The matching got {name} of shape {values.shape}; give {count} finite numbers.")
+    labelled = people.keypoints[..., 2] > 0
+    tolerance = 2 * np.square(2 * sigmas) * (people.areas + np.spacing(1))[:, None]  # areas of 0 accept the exact joint
+    persons_of = groups(people.image_ids[people.image_index])
+    rows = np.full(len(keypoints), -1, np.int64)
+    for image, predictions in groups(image_ids).items():
+        persons = persons_of.get(image, np.zeros(0, np.int64))
+        persons = persons[labelled[persons].any(axis=1)]
+        offset = keypoints[predictions, None, :, :2] - people.keypoints[persons, :, :2]
+        similarity = np.exp(-np.square(offset).sum(axis=-1) / tolerance[persons])
+        oks = (similarity * labelled[persons]).sum(axis=-1) / labelled[persons].sum(axis=-1)
+        for place in np.argsort(-scores[predictions], kind="stable"):
+            if persons.size and oks[place].max() >= MIN_OKS:
+                best = oks[place].argmax()
+                rows[predictions[place]] = persons[best]
+                oks[:, best] = -1
+    return rows
+
+
+def groups(values) -> dict[int, np.ndarray]:
+    """Indices of each value, in order."""
+    order = np.argsort(values, kind="stable")
+    known, starts = np.unique(values[order], return_index=True)
+    return dict(zip(known.tolist(), np.split(order, starts[1:]), strict=False))  # of nothing, one empty group
+
+
+def checked_predictions(keypoints, people: People) -> np.ndarray:
+    """Predictions as ``(n, joints, 2 or 3)`` float64 for the people's joints, or an `InputError`."""
+    keypoints, skeleton = np.asarray(keypoints, np.float64), people.skeleton
+    if keypoints.ndim != 3 or keypoints.shape[1] != skeleton.num_joints or keypoints.shape[2] not in (2, 3):
+        raise InputError(
+            f"The predictions have shape {keypoints.shape}, but {people.source} has {skeleton.num_joints} joints "
+            f"({skeleton.name}); give (n, {skeleton.num_joints}, 2 or 3): x, y, score."
+        )
+    finite = np.isfinite(keypoints).all(axis=(1, 2))
+    if not finite.all():
+        raise InputError(f"Prediction {int(finite.argmin())} has a number that is not finite; leave it out.")
+    return keypoints

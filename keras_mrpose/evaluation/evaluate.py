@@ -1,20 +1,31 @@
-"""A result: a network's numbers on a data set, how they were made, what went wrong, and the raw predictions."""
+"""Results: a network's numbers on a data set by one of three protocols, how they were made, and what went wrong.
+
+The protocols are COCO's AP, MPII's PCKh and LSP's PCK, a row each in `PROTOCOLS`. They score raw predictions under
+`Settings` and need no network; `evaluate` runs one and scores what it found.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from keras_mrpose.codecs import name_of
-from keras_mrpose.data.people import People
+from keras_mrpose.data.coco import ground_truth
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError, short_message
-from keras_mrpose.evaluation import diagnosis
+from keras_mrpose.evaluation import coco, diagnosis, mpii
+from keras_mrpose.evaluation.pck import pck, torsos
 from keras_mrpose.evaluation.predictions import Predictions, check_tables, predict
-from keras_mrpose.evaluation.protocols import PROTOCOLS, ProtocolResult, check, protocol_of
-from keras_mrpose.evaluation.provenance import provenance
-from keras_mrpose.evaluation.settings import Settings
+from keras_mrpose.evaluation.provenance import Settings, provenance
+from keras_mrpose.evaluation.suppression import rescore_and_nms, window_areas
 from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.skeletons import MPII
+
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +37,7 @@ class Result:
         value: that number, 0..1.
         numbers: all numbers of the protocol; shares are 0..1, None where there was nothing to count.
         diagnosis: of the errors, see `evaluation.diagnosis`; None if it was not asked for.
-        protocol: how it was made, see `evaluation.stamp`.
+        protocol: how it was made, see `evaluation.provenance`.
         predictions: of the network.
     """
 
@@ -39,7 +50,7 @@ class Result:
 
     @property
     def settings(self) -> Settings:
-        """Under which it was made."""
+        """Settings under which it was made."""
         return Settings(**self.protocol["settings"])
 
     def save(self, path: str | Path) -> None:
@@ -57,7 +68,7 @@ class Result:
 
 
 def read_numbers(path: str | Path) -> dict:
-    """A result file without the predictions: the fields of `Result`, checked; else an `InputError`."""
+    """Read a result file without its predictions: the fields of `Result`, checked; else an `InputError`."""
     try:
         content = json.loads(Path(path).read_text())
         fields = {name: content[name] for name in ("metric", "value", "numbers", "diagnosis", "protocol")}
@@ -83,17 +94,19 @@ def evaluate(
     *,
     protocol: str | None = None,
     diagnose: bool = True,
+    command: str | None = None,
     **settings,
 ) -> Result:
-    """How good a network is, by the protocol of the data set.
+    """Measure a network on a data set by the data set's own protocol.
 
     Args:
         predictor: the network. Its codec and flip test are part of the result.
         people: whose boxes are cropped: annotated people, or those of a detector.
         truth: annotated people of the same images; None if they are `people`. For COCO's AP their `source` is the
             annotation file, and all images of their table are evaluated.
-        protocol: ``"ap"`` (COCO), ``"pckh"`` (MPII) or ``"pck"`` (LSP); None takes `protocols.protocol_of` them.
-        diagnose: also class the errors, which judges the predictions four more times.
+        protocol: ``"ap"`` (COCO), ``"pckh"`` (MPII) or ``"pck"`` (LSP); None is that of the data set (`protocol_of`).
+        diagnose: also class the errors, which scores the predictions four more times.
+        command: command line that asked for it, written into the result; None if there was none.
         settings: others of `Settings` than codec and flip test.
 
     Raises:
@@ -108,19 +121,20 @@ def evaluate(
         raise InputError("Only COCO's protocol has detected boxes; evaluate on the annotated ones.")
     chosen = settings_of(predictor, **settings)
     predictions = predict(predictor, people, truth)
-    judgement = PROTOCOLS[name].judge(predictions, truth, chosen)
+    scored = PROTOCOLS[name].score_fn(predictions, truth, chosen)
+    used = {setting: value for setting, value in vars(chosen).items() if setting in PROTOCOLS[name].settings}
     return Result(
         metric=PROTOCOLS[name].metric,
-        value=judgement.value,
-        numbers=judgement.numbers,
-        diagnosis=diagnosed(judgement, truth) if diagnose else None,
-        protocol=provenance(predictor, people, truth, name, chosen),
+        value=scored.value,
+        numbers=scored.numbers,
+        diagnosis=error_report(scored, truth) if diagnose else None,
+        protocol=provenance(predictor, people, truth, name, used, command),
         predictions=predictions,
     )
 
 
 def settings_of(predictor: Predictor, **others) -> Settings:
-    """The settings that a predictor has, and others."""
+    """Settings of a predictor (codec, flip test and shift), with others as given."""
     return Settings(
         codec=name_of(predictor.codec),
         flip_test=predictor.flip_test,
@@ -129,8 +143,167 @@ def settings_of(predictor: Predictor, **others) -> Settings:
     )
 
 
-def diagnosed(judgement: ProtocolResult, truth: People) -> dict:
-    """The errors of a judgement by class, and what each class costs."""
-    found = diagnosis.diagnose(judgement.joints, judgement.rows, truth, judgement.good)
+# --- protocols --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ProtocolResult:
+    """Predictions scored by a protocol.
+
+    Attributes:
+        value: the number that is compared, 0..1: AP, PCKh@0.5 or PCK.
+        numbers: all of them, ready for JSON; shares are 0..1, None where there was nothing to count.
+        keypoints: ``(kept, joints, 3)`` the predictions that were counted: x, y in image pixels, score.
+        rows: ``(kept,)`` the person of the truth that each is of, -1 for nobody.
+        tolerance: ``(people, joints)`` how far, in image pixels, a joint of the truth may be off to be called good.
+        value_of: other keypoints of the counted predictions -> the value with them.
+    """
+
+    value: float
+    numbers: dict
+    keypoints: np.ndarray
+    rows: np.ndarray
+    tolerance: np.ndarray
+    value_of: Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to measure a data set.
+
+    Args:
+        metric: what the value is called.
+        settings: fields of `Settings` that change it.
+        score_fn: predictions, annotated people and settings -> `ProtocolResult`.
+    """
+
+    metric: str
+    settings: tuple[str, ...]
+    score_fn: Callable[[Predictions, People, Settings], ProtocolResult]
+
+
+def check(name: str, truth: People) -> None:
+    """Raise an `InputError` if there is no such protocol, or these people cannot be measured by it."""
+    if name not in PROTOCOLS:
+        raise InputError(f"Unknown protocol {name!r}; give one of {', '.join(PROTOCOLS)}.")
+    if name == "ap" and protocol_of(truth) != "ap":
+        raise InputError(
+            f"{truth.source} has {truth.skeleton.name} joints; COCO's protocol needs its 17, or others in a file of "
+            "its format."
+        )
+    if name == "pckh":
+        mpii.truth_of(truth)
+    if name == "pck":
+        torsos(truth)
+
+
+def keypoints_of(predictions: Predictions, settings: Settings) -> np.ndarray:
+    """Keypoints ``(people, joints, 3)`` float64 as decoded by these settings; an `InputError` if that was not kept."""
+    found = predictions.read(settings)
+    if found is None:
+        raise InputError(
+            f"The predictions were kept as {', '.join(predictions.keypoints)}, not as {settings.decoding}; "
+            "evaluate the network again."
+        )
+    return found
+
+
+def known_truth(predictions: Predictions, truth: People) -> People:
+    """Annotated people without the labels of joints that the network does not find."""
+    if predictions.known.all():
+        return truth
+    return replace(truth, keypoints=truth.keypoints * predictions.known[:, None])
+
+
+def coco_selected(
+    predictions: Predictions, settings: Settings, sigmas: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Select the people that COCO's protocol reports: keypoints ``(kept, joints, 3)``, scores and rows ``(kept,)``."""
+    found = keypoints_of(predictions, settings)
+    areas = window_areas(predictions.boxes, predictions.input_size)
+    chosen = settings.suppression, settings.oks_threshold, settings.joint_threshold
+    known = predictions.known
+    boxes = predictions.image_ids, areas, predictions.box_scores
+    kept, scores = rescore_and_nms(found[:, known], *boxes, *chosen, np.array(sigmas)[known])
+    return found[kept], scores, kept
+
+
+def error_report(scored: ProtocolResult, truth: People) -> dict:
+    """Classes of the errors and what each class costs, in points of the metric: `Diagnosis.to_dict`."""
+    found = diagnosis.diagnose(scored.keypoints, scored.rows, truth, scored.tolerance)
     bad = [name for name in diagnosis.CLASSES if name != "good"]
-    return found.to_dict({name: 100 * (judgement.value_of(found.mended(name)) - judgement.value) for name in bad})
+    return found.to_dict({name: 100 * (scored.value_of(found.corrected(name)) - scored.value) for name in bad})
+
+
+def _ap(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
+    truth, skeleton = known_truth(predictions, truth), truth.skeleton
+    found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
+    annotated = ground_truth(truth.source, skeleton, np.flatnonzero(~predictions.known))
+    images = predictions.image_ids[kept]
+
+    def against_truth(keypoints: np.ndarray):
+        results = coco.results_json(keypoints, images, scores, skeleton)
+        return coco.run_cocoeval(annotated, results, truth.image_ids, skeleton)
+
+    evaluation = against_truth(found)
+    ten = coco.coco_stats(evaluation)
+    similarity, people_found, people = coco.joint_oks(evaluation, skeleton)
+    if not people:
+        raise InputError(
+            f"{truth.source} has nobody with keypoints in these images, so that there is no AP; write results for a "
+            "server that has the annotations (`evaluation.coco.save_results`)."
+        )
+    numbers = {name: None if number == -1 else number for name, number in ten.items()}
+    numbers |= {"joint_oks": similarity, "people": people, "people_found": people_found}
+    numbers |= {"images": len(truth.image_ids), "boxes": len(predictions.ids), "results": len(kept)}
+    return ProtocolResult(
+        value=ten["AP"],
+        numbers=numbers,
+        keypoints=found,
+        rows=_rows_of(predictions, truth, found, scores, kept),
+        tolerance=diagnosis.tolerances_oks(truth.areas, skeleton.sigmas),
+        value_of=lambda keypoints: coco.coco_stats(against_truth(keypoints))["AP"],
+    )
+
+
+def _rows_of(predictions: Predictions, truth: People, found, scores, kept) -> np.ndarray:
+    """The annotated person of each kept box: known for annotated boxes, matched for detected ones."""
+    if np.array_equal(predictions.ids, truth.ids) and np.array_equal(predictions.boxes, truth.boxes):
+        return kept
+    return diagnosis.match(found, predictions.image_ids[kept], scores, truth, truth.skeleton.sigmas)
+
+
+def _pckh(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
+    found, labelled = keypoints_of(predictions, settings), mpii.truth_of(known_truth(predictions, truth))
+    result = mpii.pckh(found, labelled)
+    tolerance = diagnosis.tolerances_pck(labelled.heads, mpii.THRESHOLD / 100, found.shape[1])
+    tolerance[:, [MPII.joints.index(name) for name in mpii.NOT_COUNTED]] = 0
+    return ProtocolResult(
+        value=result.mean / 100,
+        numbers=result.to_dict(),
+        keypoints=found,
+        rows=np.arange(len(truth)),
+        tolerance=tolerance,
+        value_of=lambda keypoints: mpii.pckh(keypoints, labelled).mean / 100,
+    )
+
+
+def _pck(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
+    found, truth = keypoints_of(predictions, settings), known_truth(predictions, truth)
+    numbers = pck(found, truth, settings.threshold)
+    return ProtocolResult(
+        value=numbers["mean"],
+        numbers=numbers,
+        keypoints=found,
+        rows=np.arange(len(truth)),
+        tolerance=diagnosis.tolerances_pck(torsos(truth), settings.threshold, found.shape[1]),
+        value_of=lambda keypoints: pck(keypoints, truth, settings.threshold)["mean"],
+    )
+
+
+DECODE_SETTINGS = ("codec", "flip_test", "flip_shift")
+PROTOCOLS = {
+    "ap": Protocol("AP", (*DECODE_SETTINGS, "suppression", "oks_threshold", "joint_threshold"), _ap),
+    "pckh": Protocol("PCKh@0.5", DECODE_SETTINGS, _pckh),
+    "pck": Protocol("PCK", (*DECODE_SETTINGS, "threshold"), _pck),
+}

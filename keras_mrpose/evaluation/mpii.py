@@ -1,4 +1,4 @@
-"""PCKh of MPII as published: a joint is right if it is off by at most half of the head size."""
+"""PCKh of MPII as published: a joint is correct if it is off by at most half of the head size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from keras_mrpose.data.mpii import head_sizes, read_mat
 from keras_mrpose.data.people import People
@@ -27,7 +26,7 @@ GROUPS = {
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Annotated joints, checked once, here.
+    """Annotated joints and head sizes of people, checked here.
 
     Attributes:
         joints: ``(people, 16, 2)`` x, y in image pixels from 0.
@@ -61,7 +60,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class PCKhResult:
-    """All numbers in percent, 0..100, of the joints that are labelled; None where there are none.
+    """PCKh in percent, 0..100, over the labelled joints; None where there are none.
 
     Attributes:
         groups: at 0.5, by published name (Head ... Ankle): the plain mean of left and right; Head is the head top only.
@@ -91,7 +90,7 @@ class PCKhResult:
     area: float
 
     def to_dict(self) -> dict:
-        """All numbers as shares, 0..1, as in all results; ready for JSON."""
+        """The same numbers as shares, 0..1, ready for JSON."""
 
         def share(percent: float | None) -> float | None:
             return None if percent is None else percent / 100
@@ -112,27 +111,8 @@ class PCKhResult:
         }
 
 
-def table(numbers: dict, title: str = "PCKh@0.5, percent") -> Table:
-    """The row as it is published, with two decimals, and below it what its last number is and the area.
-
-    Args:
-        numbers: of `PCKh.to_dict`. Mean@0.1 is the published reading, the mean at 0.11.
-        title: above the table.
-    """
-    row = {**numbers["groups"], "Mean": numbers["mean"], "Mean@0.1": numbers["mean_at_0.11"]}
-    caption = (
-        f"Mean@0.1 is the mean at 0.11, as published; at 0.10 it is {100 * numbers['mean_at_0.10']:.2f}. "
-        f"Area under the curve up to 0.5: {100 * numbers['area']:.2f}."
-    )
-    drawn = Table(title=title, caption=caption)
-    for name in row:
-        drawn.add_column(name, justify="right")
-    drawn.add_row(*("-" if share is None else f"{100 * share:.2f}" for share in row.values()))
-    return drawn
-
-
 def read_truth(file: str | Path) -> Truth:
-    """The published ``gt_valid.mat``: ``jnt_missing``, ``pos_gt_src`` (from 1, as in MATLAB) and ``headboxes_src``.
+    """Read the published ``gt_valid.mat``: ``jnt_missing``, ``pos_gt_src`` (from 1) and ``headboxes_src``.
 
     Its joints have more digits than those of ``valid.json``, which are rounded to 0.0001 pixels.
 
@@ -151,7 +131,7 @@ def read_truth(file: str | Path) -> Truth:
 
 
 def truth_of(people: People) -> Truth:
-    """The truth of people with MPII's joints, whose reference_length is the head size.
+    """Truth from people with MPII's joints, whose reference_length is the head size.
 
     Raises:
         InputError: another skeleton.
@@ -162,7 +142,7 @@ def truth_of(people: People) -> Truth:
 
 
 def read_predictions(file: str | Path) -> np.ndarray:
-    """``(people, 16, 2)`` x, y in image pixels from 0, out of a published ``preds`` table, which counts from 1.
+    """Read a published ``preds`` table: ``(people, 16, 2)`` x, y in image pixels from 0 (in the file, from 1).
 
     Raises:
         InputError: a missing or unreadable file, or a wrong table in it, named.
@@ -171,7 +151,7 @@ def read_predictions(file: str | Path) -> np.ndarray:
 
 
 def pckh(predictions: np.ndarray, truth: Truth) -> PCKhResult:
-    """The published evaluation, in double precision.
+    """Score predictions by the published evaluation, in double precision.
 
     Args:
         predictions: ``(people, 16, 2)`` x, y in image pixels from 0, in the order of the truth; a third number, such

@@ -14,7 +14,7 @@ STEPS = 50  # of the curve
 
 
 def torsos(people: People) -> np.ndarray:
-    """``(people,)`` distance of the torso's two joints in image pixels; 0 where one of them is not labelled.
+    """Torso lengths ``(people,)``: distance of its two joints in image pixels; 0 where one of them is not labelled.
 
     Raises:
         InputError: a skeleton without a torso, or nobody with both joints.
@@ -34,11 +34,11 @@ def torsos(people: People) -> np.ndarray:
     return lengths
 
 
-def pck(found: np.ndarray, people: People, threshold: float = 0.2) -> dict:
-    """Shares of right joints, in double precision and image pixels; people without a torso are not counted.
+def pck(keypoints: np.ndarray, people: People, threshold: float = 0.2) -> dict:
+    """PCK over all joints, by joint and as a curve, in double precision; people without a torso are not counted.
 
     Args:
-        found: ``(people, joints, 2 or 3)`` x, y in image pixels.
+        keypoints: ``(people, joints, 2 or 3)`` x, y in image pixels; a third number, such as a score, is not read.
         people: their annotations.
         threshold: share of the torso, itself included (Tran et al. 2021: 0.2).
 
@@ -49,7 +49,7 @@ def pck(found: np.ndarray, people: People, threshold: float = 0.2) -> dict:
     """
     lengths = torsos(people)
     labelled = (people.keypoints[..., 2] > 0) & (lengths > 0)[:, None]
-    error = np.linalg.norm(np.asarray(found, np.float64)[..., :2] - people.keypoints[..., :2], axis=-1)
+    error = np.linalg.norm(np.asarray(keypoints, np.float64)[..., :2] - people.keypoints[..., :2], axis=-1)
     thresholds = np.linspace(0, threshold, STEPS + 1)
     right = np.array([(labelled & (error <= share * lengths[:, None])).sum(axis=0) for share in thresholds])
     labels = labelled.sum(axis=0)

@@ -1,4 +1,4 @@
-"""What a network found in annotated or detected boxes, read in every way that can be chosen after it has run."""
+"""Raw predictions in annotated or detected boxes, decoded in every way that can be chosen after a network has run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from keras_mrpose.codecs import Codec
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError, short_message
-from keras_mrpose.evaluation.settings import Settings, decode_variants
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.evaluation.provenance import Settings, decode_variants
+from keras_mrpose.geometry import crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton, joint_map
 
-WORTH_COMPILING = 500  # people: compiling how their heatmaps are read takes as long as reading so many uncompiled
+MIN_COMPILED = 500  # people: compiling the decoding takes as long as decoding so many uncompiled
 COLUMNS = ("images", "ids", "image_ids", "boxes", "box_scores")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Raw predictions: a comparison of two results scores them again by each other's rules.
+    """Raw predictions of a network, kept so that they can be scored again under other `Settings`.
 
     Attributes:
         input_size: ``(height, width)`` of the crops.
@@ -35,9 +36,9 @@ class Predictions:
         image_ids: ``(people,)``.
         boxes: ``(people, 4)`` x, y, w, h in image pixels.
         box_scores: ``(people,)``; 1 for annotated boxes.
-        joints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score, in the order of the people's
-            skeleton; float32 holds a place in an image to 1e-4 pixels.
-        known: ``(joints,)`` which of them the network finds, by default all; the others are zeros and do not count.
+        keypoints: `Settings.decoding` -> ``(people, joints, 3)`` x, y in image pixels, score, in the order of the
+            people's skeleton; float32 holds a place in an image to 1e-4 pixels.
+        known: ``(joints,)`` which joints the network finds, by default all; the others are zeros and do not count.
     """
 
     input_size: tuple[int, int]
@@ -46,30 +47,30 @@ class Predictions:
     image_ids: np.ndarray
     boxes: np.ndarray
     box_scores: np.ndarray
-    joints: dict[str, np.ndarray]
+    keypoints: dict[str, np.ndarray]
     known: np.ndarray = None
 
     def __post_init__(self) -> None:
         if self.known is None:
-            object.__setattr__(self, "known", np.ones(next(iter(self.joints.values())).shape[1], bool))
+            object.__setattr__(self, "known", np.ones(next(iter(self.keypoints.values())).shape[1], bool))
 
     @classmethod
     def of(
         cls,
         people: People,
         input_size: tuple[int, int],
-        joints: dict[str, np.ndarray],
+        keypoints: dict[str, np.ndarray],
         images: np.ndarray | None = None,
         skeleton: Skeleton | None = None,
     ) -> Predictions:
-        """Joints found in people's boxes.
+        """Predictions from keypoints found in people's boxes.
 
         Args:
-            people: one for each row of the joints.
-            input_size: as above, like joints.
-            joints: of the people, in image pixels.
+            people: one for each row of the keypoints.
+            input_size: ``(height, width)`` of the crops.
+            keypoints: as in the class, but in the order of `skeleton`.
             images: ids of all images that are evaluated; None for those that `people` lists.
-            skeleton: in whose order they are; None is that of the people.
+            skeleton: of the keypoints; None is that of the people.
         """
         index = np.array(joint_map(skeleton or people.skeleton, people.skeleton))
         known = index >= 0
@@ -80,13 +81,13 @@ class Predictions:
             image_ids=people.image_ids[people.image_index],
             boxes=people.boxes,
             box_scores=people.scores,
-            joints={name: found[:, index] * known[:, None].astype(found.dtype) for name, found in joints.items()},
+            keypoints={name: found[:, index] * known[:, None].astype(found.dtype) for name, found in keypoints.items()},
             known=known,
         )
 
     def read(self, settings: Settings) -> np.ndarray | None:
-        """The joints ``(people, joints, 3)`` float64 as these settings read them; None if they were not kept."""
-        found = self.joints.get(settings.decoding)
+        """Keypoints ``(people, joints, 3)`` float64 as decoded by these settings; None if they were not kept."""
+        found = self.keypoints.get(settings.decoding)
         return None if found is None else found.astype(np.float64)
 
     def save(self, path: str | Path) -> None:
@@ -94,7 +95,7 @@ class Predictions:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         columns = {name: getattr(self, name) for name in COLUMNS}
         with Path(path).open("wb") as file:
-            np.savez_compressed(file, input_size=self.input_size, known=self.known, **columns, **self.joints)
+            np.savez_compressed(file, input_size=self.input_size, known=self.known, **columns, **self.keypoints)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -110,14 +111,14 @@ class Predictions:
             raise InputError(
                 f"{path} does not hold raw predictions ({short_message(error)}); evaluate again."
             ) from error
-        return cls(input_size=size, **columns, joints=content, known=known)
+        return cls(input_size=size, **columns, keypoints=content, known=known)
 
 
-def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.ndarray], known: np.ndarray) -> None:
-    """A ValueError for what `Predictions.save` does not write."""
+def _check(size: tuple, columns: dict[str, np.ndarray], keypoints: dict[str, np.ndarray], known: np.ndarray) -> None:
+    """Raise a ValueError for what `Predictions.save` does not write."""
     people = len(columns["ids"])
     shapes = {"images": columns["images"].shape[:1], "boxes": (people, 4)}
-    for name, values in {**columns, **joints}.items():
+    for name, values in {**columns, **keypoints}.items():
         wanted = shapes.get(name, (people,)) if name in columns else (people, len(known), 3)
         if values.shape != wanted or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise ValueError(f"{name} is no table of finite numbers with shape {wanted}")
@@ -126,7 +127,7 @@ def _check(size: tuple, columns: dict[str, np.ndarray], joints: dict[str, np.nda
 
 
 def check_tables(predictor: Predictor, people: People, truth: People) -> None:
-    """An `InputError` if a table has no joint that the network finds, or if there is nobody to look at."""
+    """Raise an `InputError` if a table has no joint that the network finds, or if there is nobody to look at."""
     for table in (people, truth):
         if max(joint_map(predictor.skeleton, table.skeleton)) < 0:
             raise InputError(
@@ -149,7 +150,7 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     Raises:
         InputError: an image that cannot be read, named; or heatmaps that are no numbers.
     """
-    compiled = len(people) >= WORTH_COMPILING and keras.backend.backend() == "tensorflow"
+    compiled = len(people) >= MIN_COMPILED and keras.backend.backend() == "tensorflow"
     find = _finder(predictor, compiled)
     parts = defaultdict(list)
     try:
@@ -159,55 +160,56 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
         raise pipeline.explain_failure(people, error) from error
     matrices = crop_matrices(people.boxes, predictor.input_size)
-    joints = {}
+    keypoints = {}
     for name, found in parts.items():
         found = np.concatenate(found)
         found[..., :2] = to_image(found[..., :2], matrices)
-        joints[name] = found.astype(np.float32)
-        if not np.isfinite(joints[name]).all():
+        keypoints[name] = found.astype(np.float32)
+        if not np.isfinite(keypoints[name]).all():
             raise InputError(f"The heatmaps of {predictor.model.name} are not finite numbers; its weights are damaged.")
     images = None if truth is None else truth.image_ids
-    return Predictions.of(people, predictor.input_size, joints, images, predictor.skeleton)
+    return Predictions.of(people, predictor.input_size, keypoints, images, predictor.skeleton)
 
 
 def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Crops -> joints ``(n, joints, 3)``: x, y in crop pixels, score, in every way that can be chosen later.
+    """Function of crops that returns keypoints ``(n, joints, 3)``, x, y in crop pixels and score, by decoding.
 
-    A network that ends in joints has only one way.
+    A network that ends in keypoints has only one decoding.
     """
     codec, network = predictor.codec, predictor.model
-    if predictor.ends_in_joints:
-        own = next(name for name, (way, _) in decode_variants(codec, flip_test=False).items() if way is codec)
+    if predictor.ends_in_keypoints:
+        own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
         return lambda crops: {own: network.predict_on_batch(crops)}
-    ways = decode_variants(codec, predictor.flip_test)
-    read = reader(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
+    variants = decode_variants(codec, predictor.flip_test)
+    decode = decoder(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
 
     def find(crops):
         plain = network.predict_on_batch(crops)
-        mirrored = network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
+        flipped = network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
         found = {}
-        for name, (points, scores) in read(plain, mirrored).items():
-            points = keras.ops.convert_to_numpy(points) / ways[name][0].scale(predictor.input_size)
+        for name, (points, scores) in decode(plain, flipped).items():
+            points = keras.ops.convert_to_numpy(points) / variants[name][0].scale(predictor.input_size)
             found[name] = np.concatenate([points, keras.ops.convert_to_numpy(scores)[..., None]], axis=-1)
         return found
 
     return find
 
 
-def reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...], compiled: bool) -> Callable:
-    """Heatmaps of crops and of the mirrored crops -> points and scores in each way of `decodings`.
+def decoder(codec: Codec, flip_test: bool, flip_indices: tuple[int, ...], compiled: bool) -> Callable:
+    """Function of heatmaps and flipped heatmaps that returns points and scores of each of `decode_variants`.
 
     Args:
-        codec: as in `decodings`, like flip_test.
+        codec: of the network.
         flip_test: whether there are mirrored crops; if not, anything may stand for their heatmaps.
-        mirrored: `Skeleton.mirrored`.
-        compiled: by TensorFlow, all ways as one: they share most of their work, and the maps are read once.
+        flip_indices: for each joint the joint that it becomes in a mirrored image.
+        compiled: by TensorFlow, all variants as one: they share most of their work, and the maps are read once.
     """
 
-    def read(plain, flipped_heatmaps):
+    def decode(plain, flipped_heatmaps):
         found = {}
-        for name, (way, flip) in decode_variants(codec, flip_test).items():
-            found[name] = way.decode(way.merge_flipped(plain, flipped_heatmaps, mirrored) if flip else plain)
+        for name, (variant, flip) in decode_variants(codec, flip_test).items():
+            merged = variant.merge_flipped(plain, flipped_heatmaps, flip_indices) if flip else plain
+            found[name] = variant.decode(merged)
         return found
 
-    return tf.function(read, jit_compile=True) if compiled else read
+    return tf.function(decode, jit_compile=True) if compiled else decode

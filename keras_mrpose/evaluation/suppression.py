@@ -1,4 +1,4 @@
-"""People to report of those found in detected boxes, and their scores: the published rescoring and OKS-NMS.
+"""Suppression of duplicate people found in detected boxes: the published rescoring and OKS-NMS.
 
 Plain NumPy in float64.
 """
@@ -18,7 +18,7 @@ SUPPRESSIONS = ("hard", "soft", "none")
 
 
 def window_areas(boxes, size: tuple[int, int]) -> np.ndarray:
-    """``(people,)`` areas in square image pixels of the windows cropped for boxes, by which the published NMS measures.
+    """Areas ``(people,)`` in square image pixels of the windows cropped for boxes, as the published NMS takes them.
 
     Args:
         boxes: ``(people, 4)`` x, y, w, h in image pixels.
@@ -28,7 +28,7 @@ def window_areas(boxes, size: tuple[int, int]) -> np.ndarray:
 
 
 def rescore(keypoints, box_scores, joint_threshold: float = 0.2) -> np.ndarray:
-    """Scores of people: the box's score times the mean score of the joints that are above a threshold.
+    """Scores of people: box score times the mean score of the joints above a threshold.
 
     Args:
         keypoints: ``(people, joints, 3)`` x, y, score.
@@ -54,7 +54,7 @@ def rescore_and_nms(
     joint_threshold: float = 0.2,
     sigmas: Sequence[float] = COCO.sigmas,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The people to report and their scores: `rescored`, then OKS-NMS in each image, over all joints.
+    """People to report and their scores: `rescore`, then OKS-NMS in each image, over all joints.
 
     Args:
         keypoints: ``(people, joints, 3)`` x, y in image pixels, score.
@@ -63,7 +63,7 @@ def rescore_and_nms(
         box_scores: ``(people,)``.
         suppression: ``"hard"`` (published) drops people, ``"soft"`` lowers their scores, ``"none"`` does neither.
         oks_threshold: of the suppression, see `keras_mrpose.nms`.
-        joint_threshold: of `rescored`.
+        joint_threshold: of `rescore`.
         sigmas: ``(joints,)`` of the skeleton (`Skeleton.sigmas`).
 
     Returns:
@@ -88,7 +88,7 @@ def rescore_and_nms(
 
 
 def columns(keypoints, joints: int | None = COCO.num_joints, **others) -> list[np.ndarray]:
-    """Keypoints of people with so many joints (None: any) and one finite number per person for each of the others."""
+    """Checked arrays: keypoints with so many joints (None: any), and of all others one finite number per person."""
     keypoints = np.asarray(keypoints, np.float64)
     if keypoints.ndim != 3 or keypoints.shape[2] != 3 or joints not in (None, keypoints.shape[1]):
         wanted = f"(people, {joints or 'joints'}, 3)"

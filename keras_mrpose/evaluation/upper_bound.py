@@ -1,4 +1,4 @@
-"""How good a perfect network could get: annotated joints become heatmaps, are read again, and are judged.
+"""Upper bound of a codec: annotated joints become heatmaps, are decoded again, and are scored.
 
 What is lost on the way is the codec's: the finer the heatmap and the less biased the codec, the less.
 """
@@ -10,12 +10,12 @@ import numpy as np
 
 from keras_mrpose.codecs import CODECS, Codec
 from keras_mrpose.codecs.base import HEATMAP_STRIDE
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation.evaluate import PROTOCOLS
 from keras_mrpose.evaluation.predictions import Predictions
-from keras_mrpose.evaluation.protocols import PROTOCOLS, protocol_of
-from keras_mrpose.evaluation.settings import Settings
-from keras_mrpose.predict.predictor import crop_matrices, to_image
+from keras_mrpose.evaluation.provenance import Settings
+from keras_mrpose.geometry import crop_matrices, to_image, transform_each
 
 CHUNK = 256  # people at a time
 SIDES = (128, 256, 384)  # heights of the crops
@@ -23,12 +23,12 @@ ASPECT = {"ap": 3 / 4}  # width / height of a protocol's crops; 1 for the others
 
 
 def sizes(protocol: str) -> list[tuple[int, int]]:
-    """``(height, width)`` of a protocol's usual crops, the smallest first."""
+    """Usual crop sizes ``(height, width)`` of a protocol, the smallest first."""
     return [(side, round(side * ASPECT.get(protocol, 1))) for side in SIDES]
 
 
 def codec_for(name: str, input_size: tuple[int, int]) -> Codec:
-    """A codec with the usual sigma: 1 for crops of height 128, 2 for 256, 3 for 384."""
+    """Codec with the usual sigma: 1 for crops of height 128, 2 for 256, 3 for 384."""
     return CODECS[name](input_size[0] / 128)
 
 
@@ -42,7 +42,7 @@ def upper_bound(
     seed: int = 0,
     protocol: str | None = None,
 ) -> float:
-    """The value (AP, PCKh@0.5 or PCK) that a network without error reaches with a codec.
+    """Metric (AP, PCKh@0.5 or PCK) that a network without error reaches with a codec.
 
     Nobody is suppressed, so that the codec alone is seen. A joint outside the crop is lost with every codec.
 
@@ -50,18 +50,18 @@ def upper_bound(
         people: annotated; their images are not needed.
         codec: encodes and decodes.
         input_size: ``(height, width)`` of the crops, multiples of 4.
-        flip_test: see `reread`, as for noise and seed.
-        noise: ``0.1`` is a tenth of a peak.
+        flip_test: draw the joints of the mirrored crop as well and merge the maps.
+        noise: standard deviation of white noise that is added to the heatmaps, whose peaks are 1.
         seed: of the noise.
-        protocol: key of `PROTOCOLS`; None takes the one of the skeleton.
+        protocol: key of `PROTOCOLS`; None is that of the data set (`protocol_of`).
 
     Returns:
         0..1.
     """
     settings = Settings(suppression="none")
-    joints = {settings.decoding: encode_decode(people, codec, input_size, flip_test, noise, seed)}
-    predictions = Predictions.of(people, input_size, joints)
-    return PROTOCOLS[protocol or protocol_of(people)].judge(predictions, people, settings).value
+    keypoints = {settings.decoding: encode_decode(people, codec, input_size, flip_test, noise, seed)}
+    predictions = Predictions.of(people, input_size, keypoints)
+    return PROTOCOLS[protocol or protocol_of(people)].score_fn(predictions, people, settings).value
 
 
 def encode_decode(
@@ -72,7 +72,7 @@ def encode_decode(
     noise: float = 0.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Annotated joints, drawn as heatmaps of the people's crops and found again.
+    """Keypoints after encoding annotated joints as heatmaps of the people's crops and decoding them again.
 
     Args:
         people: annotated.
@@ -89,7 +89,7 @@ def encode_decode(
         raise InputError(f"{people.source} has no people; choose another file or split.")
     rng = np.random.default_rng(seed)
     matrices = crop_matrices(people.boxes, input_size)
-    in_crops = np.einsum("nij,nkj->nki", matrices[..., :2], people.keypoints[..., :2]) + matrices[:, None, :, 2]
+    in_crops = transform_each(matrices, people.keypoints[..., :2])
     found = []
     for begin in range(0, len(people), CHUNK):
         rows = slice(begin, begin + CHUNK)
@@ -103,8 +103,8 @@ def encode_decode(
     return np.concatenate(found)
 
 
-def _heatmaps(points, labelled, mirrored, codec: Codec, input_size: tuple[int, int], flip_test: bool) -> np.ndarray:
-    """What a network without error makes of crops with joints at ``(n, joints, 2)`` crop pixels."""
+def _heatmaps(points, labelled, flip_indices, codec: Codec, input_size: tuple[int, int], flip_test: bool) -> np.ndarray:
+    """Heatmaps that a network without error makes of crops with joints at ``(n, joints, 2)`` crop pixels."""
     height, width = input_size
     size, scale = (height // HEATMAP_STRIDE, width // HEATMAP_STRIDE), codec.scale(input_size)
 
@@ -113,7 +113,7 @@ def _heatmaps(points, labelled, mirrored, codec: Codec, input_size: tuple[int, i
 
     direct = maps(points, labelled)
     if flip_test:
-        order = list(mirrored)
+        order = list(flip_indices)
         turned = points[:, order] * (-1, 1) + (width - 1, 0)
-        direct = codec.merge_flipped(direct, maps(turned, labelled[:, order]), mirrored)
+        direct = codec.merge_flipped(direct, maps(turned, labelled[:, order]), flip_indices)
     return keras.ops.convert_to_numpy(direct)

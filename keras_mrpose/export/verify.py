@@ -16,15 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose.data import augmentation, pipeline
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation.evaluate import settings_of
+from keras_mrpose.evaluation.evaluate import PROTOCOLS, check, settings_of
 from keras_mrpose.evaluation.predictions import Predictions, check_tables
-from keras_mrpose.evaluation.protocols import PROTOCOLS, check, protocol_of
 from keras_mrpose.export import onnx
 from keras_mrpose.export.litert import PRECISIONS, Conversion
-from keras_mrpose.geometry import PADDING
-from keras_mrpose.predict.predictor import Predictor, crop_matrices, to_image
+from keras_mrpose.geometry import PADDING, crop_matrices, to_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.runtime.litert import LiteRTModel, operations
 from keras_mrpose.runtime.onnx import OnnxModel
 
@@ -157,7 +156,7 @@ def _score_fn(predictor: Predictor, people: People) -> tuple[Callable, str]:
         joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
         kept = {settings.decoding: joints.astype(np.float32)}
         found = Predictions.of(people, predictor.input_size, kept, skeleton=predictor.skeleton)
-        return float(PROTOCOLS[name].judge(found, people, settings).value)
+        return float(PROTOCOLS[name].score_fn(found, people, settings).value)
 
     return score, PROTOCOLS[name].metric
 

@@ -1,7 +1,4 @@
-"""How good predicted joints are: PCK, PCKh and OKS-AP, as pure functions and as Keras metrics that only count.
-
-measures.py has the functions, counting.py the metrics.
-"""
+"""PCK, PCKh and OKS-AP of predicted joints: pure functions (`functional`) and Keras metrics (`keras_metrics`)."""
 
 from keras_mrpose.metrics.functional import (
     JOINT_SCORE_THRESHOLD,
@@ -12,8 +9,6 @@ from keras_mrpose.metrics.functional import (
     correct_joints,
     distances,
     oks,
-    pck,
-    pckh,
     person_score,
     published_accuracy,
     torso_length,
@@ -32,8 +27,6 @@ __all__ = [
     "correct_joints",
     "distances",
     "oks",
-    "pck",
-    "pckh",
     "person_score",
     "published_accuracy",
     "torso_length",

@@ -25,7 +25,7 @@ def distances(points, target_points):
 
 
 def torso_length(target_points, weights, torso: tuple[int, int]):
-    """Distance of two of a person's joints, as a rule right hip and left shoulder (`Skeleton.torso`).
+    """Torso length: the distance of two joints, as a rule right hip and left shoulder (`Skeleton.torso`).
 
     Args:
         target_points: ``(..., joints, 2)``.
@@ -33,7 +33,7 @@ def torso_length(target_points, weights, torso: tuple[int, int]):
         torso: the indices of the two joints.
 
     Returns:
-        ``(...)`` float32 in the points' unit; 0 where one of the two joints is not labelled, which `pck` leaves out.
+        ``(...)`` float32 in the points' unit; 0 where one of the two joints is not labelled, whom PCK leaves out.
     """
     first, second = torso
     labelled = (weights[..., first] > 0) & (weights[..., second] > 0)
@@ -41,7 +41,7 @@ def torso_length(target_points, weights, torso: tuple[int, int]):
 
 
 def correct_joints(points, target_points, weights, lengths, threshold: float, exclude: Sequence[int] = ()):
-    """Which joints are closer to the truth than a share of a length, and which count at all.
+    """Masks of the joints that are off by at most a share of a length, and of those that count at all.
 
     Args:
         points: ``(batch, joints, 2)`` predictions. NaN is a miss.
@@ -62,56 +62,13 @@ def correct_joints(points, target_points, weights, lengths, threshold: float, ex
     return counted & (distances(points, target_points) <= threshold * lengths), counted
 
 
-def pck(
-    points,
-    target_points,
-    weights,
-    lengths,
-    threshold: float = 0.2,
-    exclude: Sequence[int] = (),
-    axis: int | None = None,
-):
-    """PCK: the share of labelled joints whose error is at most ``threshold`` of the person's torso.
-
-    Arguments as in `correct_joints`; ``lengths`` are torsos, see `torso_length`.
-
-    Args:
-        axis: None for one number over all joints (as published: every joint has the same weight), 0 for one per
-            joint, 1 for one per person.
-
-    Returns:
-        float32 in 0..1, 0.0 where nothing was counted.
-
-    Source: Tran et al. 2021 (right hip to left shoulder); the measure is Yang and Ramanan's.
-    """
-    correct, counted = correct_joints(points, target_points, weights, lengths, threshold, exclude)
-    return share(count(correct, axis), count(counted, axis))
-
-
-def pckh(
-    points,
-    target_points,
-    weights,
-    head_sizes,
-    threshold: float = 0.5,
-    exclude: Sequence[int] = PELVIS_AND_THORAX,
-    axis: int | None = None,
-):
-    """PCKh of MPII: `pck` with the head size (0.6 x diagonal of the head box) in place of the torso.
-
-    The published mean leaves pelvis and thorax out, joints 6 and 7 in MPII's order; give ``exclude=()`` for another
-    skeleton or to see them with ``axis=0``. Published means weight every joint alike, as ``axis=None`` does.
-    """
-    return pck(points, target_points, weights, head_sizes, threshold, exclude, axis)
-
-
 def published_accuracy(target_heatmaps, heatmaps):
-    """The accuracy that the published code logs while it trains: a rough PCK between two heatmaps' highest cells.
+    """Accuracy that the published code logs while it trains: a rough PCK between two heatmaps' highest cells.
 
     A joint is correct within half a tenth of the heatmap's size. The published habits, all kept: heights divide
     distances in x and widths those in y; joints whose target lies in the first two columns or rows (x <= 1 or y <= 1)
     do not count, which leaves out undrawn ones, at (0, 0), and some that are drawn; whether a joint is labelled is not
-    asked. Use it to compare logs; `pck` with the target tensor is the sound measure.
+    asked. Use it to compare logs; `PCK` with the target tensor is the sound measure.
 
     Args:
         target_heatmaps: ``(batch, height, width, joints)``.
@@ -155,7 +112,7 @@ def oks(points, target_points, weights, sqrt_areas, sigmas):
 
 
 def person_score(joint_scores, threshold: float = JOINT_SCORE_THRESHOLD):
-    """A detection's score ``(...)``: the mean of the joint scores ``(..., joints)`` above the threshold, 0 if none is.
+    """Score of a detection ``(...)``: the mean of the joint scores ``(..., joints)`` above the threshold, 0 if none is.
 
     This is the published rescoring with a box score of 1.
     """
@@ -190,21 +147,21 @@ def average_precision(true_positives, detections):
 
 
 def count(mask, axis=None):
-    """How many are true, as an integer of the backend's widest kind."""
+    """Number of true values, as an integer of the backend's widest kind."""
     return ops.sum(ops.cast(mask, "int"), axis=axis)
 
 
 def _maximum_from_here_on(values):
-    """For each element of the last axis, the maximum of it and all later ones; values are not negative."""
+    """Maximum of each element of the last axis and all later ones; values are not negative."""
     # ops.associative_scan would do, but takes seconds to trace into a training step
-    reach = 1
-    while reach < values.shape[-1]:
-        padding = [(0, 0)] * (len(values.shape) - 1) + [(0, reach)]
-        values = ops.maximum(values, ops.pad(values[..., reach:], padding))
-        reach *= 2
+    step = 1
+    while step < values.shape[-1]:
+        padding = [(0, 0)] * (len(values.shape) - 1) + [(0, step)]
+        values = ops.maximum(values, ops.pad(values[..., step:], padding))
+        step *= 2
     return values
 
 
 def share(part, whole):
-    """part / whole in float32, 0 where whole is 0."""
+    """Quotient part / whole in float32, 0 where whole is 0."""
     return ops.cast(part, "float32") / ops.cast(ops.maximum(whole, 1), "float32")

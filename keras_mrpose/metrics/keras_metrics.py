@@ -10,7 +10,7 @@ A sample counts where its ``sample_weight`` is positive and is left out where it
 
 A metric made in the scope of a `tf.distribute` strategy has a counter on each replica: update it in ``strategy.run``,
 as `fit` and `evaluate` do. Outside, TensorFlow deals each sum out to the replicas in equal parts, which for whole
-numbers are rounded down: people would be lost without a word.
+numbers are rounded down: people would be lost silently.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from keras_mrpose.metrics.functional import (
 
 
 class _PoseMetric(keras.metrics.Metric):
-    """What the metrics share: a codec that finds the joints in the heatmaps, and integer counters.
+    """Base class of the metrics: a codec that decodes the heatmaps, and integer counters.
 
     ``dtype`` is fixed: positions are float32 and counters integers under every precision policy.
     """
@@ -51,7 +51,7 @@ class _PoseMetric(keras.metrics.Metric):
         return self.add_variable(shape, "zeros", dtype="int", aggregation="sum", name=name)
 
     def _people(self, target, heatmaps, sample_weight):
-        """Points, joint scores, target points, weights (0 where a sample does not count), normalizers ``(batch,)``."""
+        """Points, joint scores, target points, weights (0 where a sample does not count), lengths ``(batch,)``."""
         columns = (4, 5) if self.source is None else (5,)
         if len(target.shape) != 3 or target.shape[-1] not in columns or len(heatmaps.shape) != 4:
             raise InputError(
@@ -75,22 +75,24 @@ class _PoseMetric(keras.metrics.Metric):
         return points, scores, target[..., :2], weights, ops.max(target[..., 3], axis=-1)
 
     def get_config(self) -> dict:
-        """The arguments that make this metric again."""
+        """Arguments that recreate this metric."""
         config = {"codec": keras.saving.serialize_keras_object(self.codec), "name": self.name}
         return config | ({} if self.source is None else {"source": self.source})
 
     @classmethod
     def from_config(cls, config: dict):
-        """The inverse of `get_config`."""
+        """Metric from what `get_config` returned."""
         return cls(**{**config, "codec": keras.saving.deserialize_keras_object(config["codec"])})
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")
 class PCK(_PoseMetric):
-    """Share of labelled joints whose error is at most ``threshold`` of the person's torso, see `pck`.
+    """Share of labelled joints whose error is at most ``threshold`` of the person's torso.
+
+    Source: Tran et al. 2021 (right hip to left shoulder, 0.2); the measure is Yang and Ramanan's.
 
     Args:
-        codec: reads joints from heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; `GaussianCodec()` if None.
         threshold: share of the torso.
         torso: indices of right hip and left shoulder (`Skeleton.torso`): the torso is measured on the target, and
             people without both joints are left out. None: the torso is the target's fourth column.
@@ -129,11 +131,11 @@ class PCK(_PoseMetric):
         self.counted.assign_add(count(counted))
 
     def result(self):
-        """The share so far, 0..1."""
+        """Share so far, 0..1."""
         return share(self.correct, self.counted)
 
     def get_config(self) -> dict:
-        """The arguments that make this metric again."""
+        """Arguments that recreate this metric."""
         config = {"threshold": self.threshold, "torso": self.torso, "exclude": self.exclude}
         return {**super().get_config(), **config}
 
@@ -142,8 +144,11 @@ class PCK(_PoseMetric):
 class PCKh(PCK):
     """Share of labelled joints whose error is at most ``threshold`` of the head size, the target's fourth column.
 
+    As published, the mean leaves out pelvis and thorax, joints 6 and 7 in MPII's order; for another skeleton give
+    ``exclude=()``.
+
     Args:
-        codec: reads joints from heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; `GaussianCodec()` if None.
         threshold: share of the head size (0.6 x diagonal of the head box).
         exclude: indices of joints that do not count; the default is MPII's pelvis and thorax.
         name: the metric's name in logs.
@@ -161,7 +166,7 @@ class PCKh(PCK):
         super().__init__(codec, threshold, torso=None, exclude=exclude, name=name, source=source)
 
     def get_config(self) -> dict:
-        """The arguments that make this metric again."""
+        """Arguments that recreate this metric."""
         config = super().get_config()
         del config["torso"]
         return config
@@ -183,7 +188,7 @@ class OKSAP(_PoseMetric):
 
     Args:
         sigmas: OKS constant of each joint (`Skeleton.sigmas`).
-        codec: reads joints from heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; `GaussianCodec()` if None.
         bins: the ranking is as fine as 1 / bins; scores outside 0..1 go to the nearest end.
         name: the metric's name in logs.
         source: as in `PCK`.
@@ -236,11 +241,11 @@ class OKSAP(_PoseMetric):
         self.detections.assign_add(ops.cast(ops.sum(in_bin, axis=0), "int"))
 
     def result(self):
-        """The average precision so far, 0..1."""
+        """Average precision so far, 0..1."""
         true_positives = ops.convert_to_tensor(self.true_positives)
         return ops.mean(average_precision(true_positives, ops.convert_to_tensor(self.detections)))
 
     def get_config(self) -> dict:
-        """The arguments that make this metric again."""
+        """Arguments that recreate this metric."""
         config = {"sigmas": self.sigmas, "bins": self.bins}
         return {**super().get_config(), **config} | ({"exclude": self.exclude} if self.exclude else {})

@@ -1,4 +1,4 @@
-"""From a image and boxes to joints: the crop, the flip test and the way back, around one trained network."""
+"""Predictor: an image and person boxes to keypoints, with crop, flip test and decoding, around one trained network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.data import augmentation
 from keras_mrpose.errors import InputError
+from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models import fuse, networks, pretrained
 from keras_mrpose.runtime.litert import ExportedModel
 
@@ -22,27 +22,27 @@ CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is
 
 
 class Predictor:
-    """Finds the joints of people in images.
+    """Find the keypoints of people in images.
 
     Args:
         source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, or an exported
             ``.tflite`` file with its sidecar beside it.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
-        codec: reads the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
+        codec: decodes the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
             network's sigma; None is the codec that the network was trained with.
 
-    An exported network that ends in joints has read its heatmaps itself: it takes no flip test and no codec.
+    An exported network that ends in keypoints has decoded its heatmaps itself: it takes no flip test and no codec.
 
     Attributes:
-        model: the network, a `PoseModel` or an `Exported`. A single crop goes through a copy of a `PoseModel` that is
-            made at the first one.
+        model: the network, a `PoseModel` or an `ExportedModel`. A single crop goes through a fused copy of a
+            `PoseModel`, which is made at the first one.
         skeleton: its joints.
-        codec: what reads its heatmaps.
+        codec: that decodes its heatmaps.
         input_size: ``(height, width)`` of its crops.
 
     Raises:
-        InputError: no such file, a file that is not a model of this library, a codec that cannot read its heatmaps,
+        InputError: no such file, a file that is not a model of this library, a codec that cannot decode its heatmaps,
             or a flip test of a network that has none.
     """
 
@@ -66,17 +66,17 @@ class Predictor:
                 f"{self.codec} cannot read the heatmaps of {self.model.name}, which was made for {trained_with}: they "
                 "put the same joint at different places of a map. Leave codec out, or give one with the same scale."
             )
-        if self.ends_in_joints and (flip_test or self.codec != trained_with):
+        if self.ends_in_keypoints and (flip_test or self.codec != trained_with):
             raise InputError(
-                f"This export of {self.model.name} ends in joints, read by {trained_with}: give flip_test=False "
-                "(--no-flip) and no codec, or take the export that ends in heatmaps."
+                f"This export of {self.model.name} ends in keypoints, decoded by {trained_with}: give "
+                "flip_test=False and no codec, or take the export that ends in heatmaps."
             )
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
         self.flip_test, self.batch_size = flip_test, batch_size
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
-        """Joints of the people in a image.
+        """Keypoints of the people in an image.
 
         Args:
             image: ``(h, w, 3)`` uint8 RGB.
@@ -97,19 +97,21 @@ class Predictor:
         for begin in range(0, len(boxes), self.batch_size):
             chunk = matrices[begin : begin + self.batch_size]
             crops = tf.stack([augmentation.warp(image, tf.constant(m, tf.float32), self.input_size) for m in chunk])
-            found.append(self.joints(crops))
+            found.append(self.keypoints(crops))
         points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
 
     @property
-    def ends_in_joints(self) -> bool:
-        """Whether the network gives joints; there are no heatmaps then."""
+    def ends_in_keypoints(self) -> bool:
+        """Whether the network's output is keypoints; there are no heatmaps then."""
         return isinstance(self.model, ExportedModel) and self.model.output == "keypoints"
 
     def heatmaps(self, crops) -> np.ndarray:
         """Heatmaps ``(n, height / 4, width / 4, joints)``, flip test included, of crops ``(n, height, width, 3)``."""
-        if self.ends_in_joints:
-            raise InputError(f"This export of {self.model.name} ends in joints; take the export that ends in heatmaps.")
+        if self.ends_in_keypoints:
+            raise InputError(
+                f"This export of {self.model.name} ends in keypoints; take the export that ends in heatmaps."
+            )
         crops = np.asarray(crops)
         network = self._for_one if len(crops) == 1 else self.model
         heatmaps = network.predict_on_batch(crops)
@@ -122,16 +124,16 @@ class Predictor:
 
     @cached_property
     def _for_one(self) -> keras.Model | ExportedModel:
-        """The network for single crops: rewritten, 1.2 to 1.4 times as fast on two CPU cores, unless in bfloat16."""
+        """Network for single crops: fused, 1.2 to 1.4 times as fast on two CPU cores, unless in bfloat16."""
         if isinstance(self.model, ExportedModel) or any(
             layer.compute_dtype != "float32" for layer in self.model.layers
         ):
             return self.model
         return fuse.fuse_for_inference(self.model)
 
-    def joints(self, crops) -> tuple[np.ndarray, np.ndarray]:
+    def keypoints(self, crops) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""
-        if self.ends_in_joints:
+        if self.ends_in_keypoints:
             found = self.model.predict_on_batch(np.asarray(crops)).astype(np.float64)
             return found[..., :2], found[..., 2]
         points, scores = (keras.ops.convert_to_numpy(part) for part in self.codec.decode(self.heatmaps(crops)))
@@ -139,7 +141,7 @@ class Predictor:
 
 
 def load_model(source: str | Path) -> keras.Model | ExportedModel:
-    """The model in a ``.keras`` file, the best one in a run folder, or an exported one."""
+    """Load the model of a ``.keras`` file, the best one of a run folder, or an exported one."""
     path = Path(source)
     if path.is_dir():
         found = [path / name for name in CHECKPOINTS if (path / name).exists()]
@@ -154,10 +156,10 @@ def load_model(source: str | Path) -> keras.Model | ExportedModel:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """A image file as people see it: ``(h, w, 3)`` uint8 RGB, turned upright by its EXIF tag.
+    """Read an image file as ``(h, w, 3)`` uint8 RGB, turned upright by its EXIF tag.
 
     Raises:
-        InputError: missing, truncated, or not a image.
+        InputError: missing, truncated, or not an image.
     """
     try:
         with Image.open(path) as file:
@@ -165,11 +167,11 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"The image {path} is not there.") from None
     except Exception as error:  # Pillow raises many kinds for a file that it cannot read
-        raise InputError(f"The image {path} cannot be read ({error}); it is damaged or not a image.") from error
+        raise InputError(f"The image {path} cannot be read ({error}); it is damaged or not an image.") from error
 
 
 def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Boxes as ``(n, 4)`` float64; an empty, non-finite or outside one is an `InputError` that names it."""
+    """Check boxes: ``(n, 4)`` float64; an empty, non-finite or outside one is an `InputError` that names it."""
     try:
         boxes = np.asarray(boxes, np.float64)
     except (TypeError, ValueError):
@@ -184,15 +186,3 @@ def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise InputError(f"The box {box.tolist()} lies outside the image of {width}x{height} pixels.")
     return boxes
-
-
-def crop_matrices(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """For boxes ``(n, 4)`` the matrices ``(n, 2, 3)`` from image pixels to the crop's."""
-    centres, widths = geometry.crop_window(boxes, size)
-    return geometry.crop_matrix(centres, widths, size, np.zeros(len(boxes)))
-
-
-def to_image(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-    """Points ``(n, joints, 2)`` in crop pixels to image pixels, by the matrices ``(n, 2, 3)`` that made the crops."""
-    back = geometry.inverse(matrices)
-    return np.einsum("nij,nkj->nki", back[..., :2], points) + back[:, None, :, 2]

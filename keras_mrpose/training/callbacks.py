@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_mrpose.data.skipped import SKIPPED, Skipped
 from keras_mrpose.training.distributed import ProcessGroup
 from keras_mrpose.training.optimization import AveragedWeights
-from keras_mrpose.visualization import skeletons
+from keras_mrpose.visualization import heatmaps
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class PreviewImages(keras.callbacks.Callback):
         wanted, _ = codec.encode(self.target[..., :2], self.target[..., 2], predicted.shape[1:3])
         keypoints, scores = codec.decode(predicted)
         rows = [
-            skeletons.target_and_prediction(
+            heatmaps.target_and_prediction(
                 self.images[i].clip(0, 255).astype(np.uint8),
                 self.target[i].numpy(),
                 keras.ops.convert_to_numpy(wanted[i]),

@@ -17,7 +17,7 @@ from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.training.checkpointing import States, restore
 from keras_mrpose.training.optimization import AveragedWeights
-from keras_mrpose.visualization import skeletons
+from keras_mrpose.visualization import heatmaps
 
 _LOG = logging.getLogger(__name__)
 BAD_BATCH, BAD_BATCH_IMAGE = "bad-batch.npz", "bad-batch.png"
@@ -79,7 +79,7 @@ class BadBatch:
             np.savez_compressed(file, **columns, epoch=epoch, step=step)
         points = targets[..., :3] * (1, 1, 2)  # a weight of 1 is drawn as a visible joint
         points[..., :2] /= model.codec.scale(images.shape[1:3])
-        sheet = skeletons.contact_sheet(
+        sheet = heatmaps.contact_sheet(
             np.nan_to_num(images).clip(0, 255).astype(np.uint8),
             points,
             self.people.skeleton,
