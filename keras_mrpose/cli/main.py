@@ -114,8 +114,9 @@ def with_options(message: str) -> str:
 class _PlainFormatter(logging.Formatter):
     """The message alone, in the words of the command line."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return with_options(record.getMessage())
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The text before a traceback, if there is one."""
+        return with_options(record.message)
 
 
 def _import_quietly() -> None:
