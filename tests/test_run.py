@@ -136,13 +136,15 @@ def test_messages_of_the_library_are_printed_plainly(run, tmp_path, monkeypatch,
 
     def write(*arguments, **options):
         logging.getLogger("keras_mrpose.synthetic.dataset").info("written")
-        logging.getLogger("keras_mrpose.synthetic.dataset").warning("a damaged file")
+        logging.getLogger("keras_mrpose.synthetic.dataset").warning("a damaged %s: give overwrite=True", "file")
         logging.getLogger("keras_mrpose.synthetic.dataset").debug("a detail")
 
     monkeypatch.setattr(dataset, "write", write)
     assert call(run, "synthesize", tmp_path / "x", "--train", 1, "--val", 1) == 0
     told = capsys.readouterr()
-    assert told.out.startswith("written\nwritten\n1 + 1 images") and told.err == "a damaged file\n" * 2
+    assert (
+        told.out.startswith("written\nwritten\n1 + 1 images") and told.err == "a damaged file: give --overwrite\n" * 2
+    )
     assert (logger.level, logger.propagate, logger.handlers) == before
 
 
@@ -392,6 +394,17 @@ def test_a_bug_keeps_its_traceback(run, drawn_by_command, monkeypatch):
     monkeypatch.setattr(keras_mrpose, "train", bug)
     with pytest.raises(ValueError, match="shapes do not fit"):
         call(run, "train", "coco-simplebaseline", "--data", drawn_by_command)
+
+
+def test_messages_speak_of_options(run, drawn_by_command, monkeypatch, capsys):
+    """The library's speak of arguments."""
+
+    def refuse(*arguments, **options):
+        raise keras_mrpose.InputError("run is there; give resume=True or overwrite=True, not resume=Truely.")
+
+    monkeypatch.setattr(keras_mrpose, "train", refuse)
+    assert call(run, "train", "coco-simplebaseline", "--data", drawn_by_command) == 2
+    assert capsys.readouterr().err == "error: run is there; give --resume or --overwrite, not resume=Truely.\n"
 
 
 def test_ctrl_c_is_no_bug(run, drawn_by_command, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,13 @@ COMMANDS = (
     demo, doctor, train, evaluate, evaluate_results, compare, results, upper_bound, predict, export, import_,
     synthesize, list_,
 )  # fmt: skip
+# What the library's messages speak of, and what it is called here.
+OPTIONS = {
+    "resume=True": "--resume",
+    "overwrite=True": "--overwrite",
+    "map_joints=True": "--map-joints",
+    "flip_test=False": "--no-flip",
+}
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, unless the package is installed elsewhere
 
@@ -59,7 +67,7 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
         with _messages_on_the_terminal():
             return arguments.handle(arguments) or 0
     except InputError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        print(f"error: {with_options(str(mistake))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in ("", "keras_mrpose"):
@@ -70,7 +78,7 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
         print(f"error: {refused.filename}: {refused.strerror}.", file=sys.stderr)  # where results should go
         return 2
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
+        print(with_options(str(stop)) or "stopped", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
 
 
@@ -96,6 +104,21 @@ def make_parser(program: str = "mrpose") -> argparse.ArgumentParser:
     return top
 
 
+def with_options(message: str) -> str:
+    """A message of the library, arguments such as `overwrite=True` replaced by the options that set them."""
+    for argument, option in OPTIONS.items():
+        message = re.sub(rf"(?<!\w){argument}(?!\w)", option, message)
+    return message
+
+
+class _PlainFormatter(logging.Formatter):
+    """The message alone, in the words of the command line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The text before a traceback, if there is one."""
+        return with_options(record.message)
+
+
 def _import_quietly() -> None:
     """Import TensorFlow without the lines that its C++ start-up writes past every log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -119,6 +142,8 @@ def _messages_on_the_terminal() -> Iterator[None]:
     information, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
+    for handler in (information, warnings):
+        handler.setFormatter(_PlainFormatter())
     before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
