@@ -1,0 +1,1 @@
+"""Prediction: from an image and person boxes to keypoints."""
