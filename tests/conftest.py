@@ -11,6 +11,7 @@ from keras_mrpose.cli import main as command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def pytest_addoption(parser):
@@ -42,8 +43,14 @@ def run():
 
 
 @pytest.fixture(scope="session")
+def golden_dir():
+    """The folder with the published implementation's numbers; `README.md` in it says what each file is."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def shared():
-    """The folder with golden facts and real data; a user's machine has none, then the test is skipped."""
+    """The folder with real data and the facts about them; a user's machine has none, then the test is skipped."""
     if not SHARED.is_dir():
-        pytest.skip("the developers' shared/ folder (golden facts and real data) is not beside this checkout")
+        pytest.skip("needs other people's photographs and annotations (the developers' shared/ folder)")
     return SHARED

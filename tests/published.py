@@ -1,4 +1,4 @@
-"""The networks of the golden files: weights drawn from the tensors' own names (shared/golden/README.md)."""
+"""The networks of the golden files: weights drawn from the tensors' own names (tests/golden/README.md)."""
 
 import zlib
 

@@ -90,9 +90,9 @@ def compare_matrices(matrix, case, size):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_mirroring_is_the_published_one(shared, name):
+def test_mirroring_is_the_published_one(golden_dir, name):
     """Exactly, in float64. The published step also multiplies joints by their visibility, as `pipeline.target` does."""
-    facts = np.load(shared / "golden" / "augment.npz")
+    facts = np.load(golden_dir / "augment.npz")
     for i, width in enumerate(facts[f"{name}_flip_width"]):
         keypoints = np.concatenate(
             [facts[f"{name}_flip_joints_in"][i], facts[f"{name}_flip_vis_in"][i][:, None]], axis=1
@@ -429,21 +429,21 @@ def test_warp_is_that_of_opencv(shared):
             assert abs(crop - old).mean() <= 0.5
 
 
-def test_normalisation_is_the_published_one(shared):
+def test_normalisation_is_the_published_one(golden_dir):
     """Mean and scale of the first layer of a network with the published weights.
 
     The published code keeps the decoder's order, blue, green, red, but the numbers are those of red, green, blue, so
     that blue gets red's. Our images are RGB and so is what the layer makes of them.
     """
-    facts = np.load(shared / "golden" / "warp.npz")
+    facts = np.load(golden_dir / "warp.npz")
     scale, offset = PREPROCESSING["published"]
     found = facts["norm_in_bgr_uint8"][..., ::-1] * np.array(scale) + np.array(offset)
     np.testing.assert_allclose(found[..., ::-1], facts["norm_out_hwc"], rtol=0, atol=1e-6)
 
 
-def test_warp_golden_matrices_are_ours(shared):
-    facts = np.load(shared / "golden" / "warp.npz")
-    for i, case in enumerate(json.loads((shared / "golden" / "warp.json").read_text())):
+def test_warp_golden_matrices_are_ours(golden_dir):
+    facts = np.load(golden_dir / "warp.npz")
+    for i, case in enumerate(json.loads((golden_dir / "warp.json").read_text())):
         for made, matrix in zip(case["transforms"], facts[f"matrix{i}"], strict=True):
             width = 200 * made["scale"][0]
             found = geometry.crop_matrix(np.array(made["center"]), width, (256, 192), math.radians(made["rot_deg"]))

@@ -14,8 +14,8 @@ SIZE = (256, 192)
 
 
 @pytest.fixture(scope="module")
-def affine(shared):
-    return dict(np.load(shared / "golden" / "affine.npz"))
+def affine(golden_dir):
+    return dict(np.load(golden_dir / "affine.npz"))
 
 
 def reference_matrix(centre, width, size, angle):

@@ -19,9 +19,9 @@ SOUND_BORDER = GaussianCodec(published_border=False)
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
+def golden(golden_dir):
     def load(name):
-        return dict(np.load(shared / "golden" / f"{name}.npz"))
+        return dict(np.load(golden_dir / f"{name}.npz"))
 
     return load
 

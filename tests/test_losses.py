@@ -34,13 +34,13 @@ def sample(seed=0, people=4, joints=5):
 
 @pytest.mark.parametrize("case", range(6))
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "unweighted"])
-def test_loss_and_gradient_are_the_published_ones(shared, case, weighted):
+def test_loss_and_gradient_are_the_published_ones(golden_dir, case, weighted):
     """The gradient is weight^2 * (output - target) / count: some six float32 roundings of 6e-8 each, so 1e-6 relative.
 
     The golden numbers weight output and target before they subtract: each product is rounded to 2^-24 of itself,
     which is much of a small difference.
     """
-    facts = np.load(shared / "golden" / "loss.npz")
+    facts = np.load(golden_dir / "loss.npz")
     output, wanted = (np.moveaxis(facts[f"case{case}_{key}_njhw"], 1, -1) for key in ("output", "target"))
     weights = facts[f"case{case}_weight_nj"] if weighted else np.ones_like(facts[f"case{case}_weight_nj"])
     loss = HeatmapMSE(GivenHeatmaps(tf.constant(wanted), tf.constant(weights)))

@@ -163,8 +163,8 @@ def test_pckh_leaves_out_mpii_pelvis_and_thorax():
     assert float(pck(points, truth, weights, head, **arguments | {"exclude": ()})) == pytest.approx(13 / 16)
 
 
-def test_published_accuracy_is_the_published_one(shared):
-    facts = np.load(shared / "golden" / "decode.npz")
+def test_published_accuracy_is_the_published_one(golden_dir):
+    facts = np.load(golden_dir / "decode.npz")
     target, output = (np.moveaxis(facts[f"acc_{name}_njhw"], 1, -1) for name in ("target", "output"))
     mean, shares = metrics.published_accuracy(target, output)
     np.testing.assert_allclose([mean, *shares], facts["acc_result"], rtol=1e-6)

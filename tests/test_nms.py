@@ -13,8 +13,8 @@ SIGMAS = COCO.sigmas
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    return dict(np.load(shared / "golden" / "oks_nms.npz"))
+def golden(golden_dir):
+    return dict(np.load(golden_dir / "oks_nms.npz"))
 
 
 def groups(facts):

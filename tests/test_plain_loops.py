@@ -43,9 +43,9 @@ def test_way_back_to_the_image_joint_by_joint():
 
 
 @pytest.mark.parametrize(("name", "skeleton"), [("coco", COCO), ("mpii", MPII)])
-def test_loops_give_the_published_numbers(shared, name, skeleton):
+def test_loops_give_the_published_numbers(golden_dir, name, skeleton):
     """Maps are float32 there, like maxima to 6e-8; predictions 1e-3 px, as in the golden README."""
-    golden = np.load(shared / "golden" / "decode.npz")
+    golden = np.load(golden_dir / "decode.npz")
     facts = {key.removeprefix(f"{name}_ft_"): golden[key] for key in golden if key.startswith(f"{name}_ft_")}
     there, mirrored = (np.moveaxis(facts[key], 1, -1) for key in ("out", "out_of_mirrored"))
     merged = plain_loops.merge_flipped(there, mirrored, skeleton.flip_pairs)

@@ -28,9 +28,9 @@ NETS = [f"{net}_{depth}" for net in NAMES for depth in (50, 101, 152)]
 
 
 @pytest.mark.parametrize("case", slow_unless(("mrheat2_50",), NETS))
-def test_tensors_are_the_published_ones(case, shared):
+def test_tensors_are_the_published_ones(case, golden_dir):
     """Names, shapes and order of all tensors of the 15 networks, and the numbers of trainable ones."""
-    facts = json.loads((shared / "golden" / "manifest.json").read_text())["nets"][case]
+    facts = json.loads((golden_dir / "manifest.json").read_text())["nets"][case]
     net, depth = case.rsplit("_", 1)
     model = build(NAMES[net], f"resnet{depth}_v1b", (32, 32, 3), 17)
     tensors = tensor_names.tensors_of(named_layers(model))
@@ -43,17 +43,17 @@ def test_tensors_are_the_published_ones(case, shared):
 
 
 @pytest.mark.parametrize("case", slow_unless(("mrfea1_50",), CASES))
-def test_heatmaps_are_the_published_ones(case, shared):
-    facts = json.loads((shared / "golden" / "forward.json").read_text())[case]
+def test_heatmaps_are_the_published_ones(case, golden_dir):
+    facts = json.loads((golden_dir / "forward.json").read_text())[case]
     shape = tuple(facts["input_nhwc"])
     model = formula_network(facts["net"], facts["layers"], facts["style"], shape[1:], facts["joints"])
     heatmaps = keras.ops.convert_to_numpy(model(formula_input(facts["input_seed"], shape)))
-    expected = np.load(shared / "golden" / "forward.npz")[f"{case}_heatmaps"]
+    expected = np.load(golden_dir / "forward.npz")[f"{case}_heatmaps"]
     np.testing.assert_allclose(heatmaps, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
-def test_on_jax(shared):
+def test_on_jax():
     on_jax.passed(__file__, f"test_heatmaps and ({' or '.join(CASES)})", len(CASES), "--run-slow")
 
 
@@ -69,7 +69,7 @@ class Untruncated:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["pose_resnet_50", "mrheat1_50"])
-def test_a_training_step_is_the_published_one(case, shared):
+def test_a_training_step_is_the_published_one(case, golden_dir):
     """Loss, gradients, running statistics and Adam's step, in training mode, batch 4 of 128x96.
 
     Tolerances are those of the golden README: loss before 1e-5, statistics 1e-5, gradient norms 2e-3 and loss after
@@ -77,8 +77,8 @@ def test_a_training_step_is_the_published_one(case, shared):
     """
     import tensorflow as tf
 
-    every = json.loads((shared / "golden" / "train_step.json").read_text())
-    arrays = np.load(shared / "golden" / "train_step.npz")
+    every = json.loads((golden_dir / "train_step.json").read_text())
+    arrays = np.load(golden_dir / "train_step.npz")
     facts, exact = (
         every[case]["f64"],
         {key: arrays[f"{case}_f64_{key}"] for key in ("bn1_running_mean", "bn1_running_var")},

@@ -54,12 +54,12 @@ def test_other_skeletons_take_coco_constants_by_name():
             assert sigma == of_coco.get(name, of_coco["left_shoulder"]), name
 
 
-def test_orders_are_the_published_ones(shared):
-    readme = (shared / "golden" / "README.md").read_text()
+def test_orders_are_the_published_ones(golden_dir, shared):
+    readme = (golden_dir / "README.md").read_text()
     line = " ".join(readme.split())
     spoken = [name.replace("right_", "r ").replace("left_", "l ").replace("_", " ") for name in MPII.joints]
     assert f"MPII order: {', '.join(spoken)} (16)" in line
-    pairs = np.load(shared / "golden" / "decode.npz")
+    pairs = np.load(golden_dir / "decode.npz")
     for skeleton in (COCO, MPII):
         assert sorted(skeleton.flip_pairs) == sorted(map(tuple, pairs[f"{skeleton.name}_pairs"].tolist()))
     facts = " ".join((shared / "data" / "README.md").read_text().split()).lower()

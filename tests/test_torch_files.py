@@ -94,8 +94,8 @@ def assert_same(tensors, expected):
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "pth"
+def golden(golden_dir):
+    folder = golden_dir / "pth"
     return folder, json.loads((folder / "index.json").read_text()), dict(np.load(folder / "expected.npz"))
 
 
