@@ -14,8 +14,8 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import data
+from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People
-from keras_mrpose.predict.predictor import read_image
 from keras_mrpose.synthetic import dataset
 from keras_mrpose.visualization import skeletons
 

@@ -192,7 +192,8 @@ def predict(options) -> None:
     from PIL import Image
 
     from keras_mrpose import InputError
-    from keras_mrpose.predict.predictor import Predictor, check_boxes, read_image
+    from keras_mrpose.data.images import read_image
+    from keras_mrpose.predict.predictor import Predictor, check_boxes
     from keras_mrpose.visualization import skeletons
 
     names = [f"{Path(path).stem}_joints" for path in options.images]

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from keras_mrpose.predict.predictor import read_image
+from keras_mrpose.data.images import read_image
 
 sys.path.insert(0, str(ROOT / "experiments"))
 import demo

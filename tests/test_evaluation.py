@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
+from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import Predictions, predict, reader
 from keras_mrpose.evaluation.settings import Settings, decode_variants
-from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
 
 SIZES = ((150, 110), (90, 240), (130, 200))  # of the images: height, width

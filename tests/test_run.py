@@ -17,7 +17,8 @@ from PIL import Image
 from scipy.io import savemat
 
 import keras_mrpose
-from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.data.images import read_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.training.config import Experiment
 
 COMMANDS = (

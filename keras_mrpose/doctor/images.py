@@ -14,7 +14,7 @@ from pathlib import Path
 import PIL.Image
 import tensorflow as tf
 
-from keras_mrpose.data import pipeline
+from keras_mrpose.data.images import decode_error, decode_image_tensor
 from keras_mrpose.doctor.findings import Notes
 from keras_mrpose.doctor.lenient import Split
 
@@ -51,9 +51,9 @@ def inspect_image(path: str) -> ImageInfo:
         return ImageInfo(digest=b"", fault=str(error.strerror))
     digest = hashlib.sha256(data).digest()
     try:
-        height, width, _ = pipeline.decode_image(tf.constant(data)).shape
+        height, width, _ = decode_image_tensor(tf.constant(data)).shape
     except tf.errors.OpError as error:
-        return ImageInfo(digest=digest, fault=pipeline.what_is_wrong(error))
+        return ImageInfo(digest=digest, fault=decode_error(error))
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
             return ImageInfo((width, height), digest, None, header.mode, header.getexif().get(ORIENTATION, 1))

@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
 
 from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec
@@ -151,21 +150,6 @@ def load_model(source: str | Path) -> keras.Model | ExportedModel:
     if path.suffix == ".tflite":
         return ExportedModel(path)
     return pretrained.read_keras(path)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """A image file as people see it: ``(h, w, 3)`` uint8 RGB, turned upright by its EXIF tag.
-
-    Raises:
-        InputError: missing, truncated, or not a image.
-    """
-    try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"The image {path} is not there.") from None
-    except Exception as error:  # Pillow raises many kinds for a file that it cannot read
-        raise InputError(f"The image {path} cannot be read ({error}); it is damaged or not a image.") from error
 
 
 def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
