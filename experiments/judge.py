@@ -12,7 +12,7 @@ import keras_mrpose
 from keras_mrpose import InputError, Skeleton, data, skeletons
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import coco as coco_data
-from keras_mrpose.data.formats import json_fields
+from keras_mrpose.data import json_stream
 from keras_mrpose.data.people import People
 from keras_mrpose.evaluation import coco, diagnosis, mpii, protocols
 from keras_mrpose.evaluation import upper_bound as ceilings
@@ -62,7 +62,7 @@ def score(options) -> None:
     if not (options.annotations or options.data):
         raise InputError(f"{file} is judged against COCO annotations; give --annotations FILE, or --data DIR.")
     annotations = options.annotations or coco_data.annotation_file(options.data, options.split)
-    results = json_fields.whole(file, "give results in COCO's format")
+    results = json_stream.read(file, "give results in COCO's format")
     skeleton = coco_data.skeleton_in(annotations, _skeleton(options))
     truth = coco_data.ground_truth(annotations, skeleton)
     coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
