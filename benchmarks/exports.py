@@ -118,7 +118,7 @@ def _judged(run: str, folder: str) -> dict[str, float]:
     """The metric of a trained network and of its exports, by the gate of the export; 0..1."""
     predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    original = verify.Reference(predictor, people.of_first(JUDGED))
+    original = verify.Reference(predictor, people.limit(JUDGED))
     network, crops = outputs.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
     conversions = [litert.convert(network, form, crops if form == "int8" else None) for form in FORMS]
     measured = [verify.measure(one, "heatmaps", original, TOLERANCES[one.form]) for one in conversions]

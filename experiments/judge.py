@@ -149,7 +149,7 @@ def _first(people: People, count: int | None) -> People:
         return people
     if count < 1:
         raise InputError(f"--people is {count}; give a number of at least 1.")
-    return people.of_first(count)
+    return people.limit(count)
 
 
 def _write_results(predictor, options, out: Path) -> int:

@@ -23,7 +23,7 @@ def main(options) -> None:
         raise InputError(f"--people is {options.people}; give a number of at least 1.")
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
     people = data.load(options.data, options.split, skeleton=skeleton, strict=False)
-    people = people.of_first(options.people)
+    people = people.limit(options.people)
     calibration = None
     if "int8" in formats:
         calibration = data.load(options.data, options.calibration, skeleton=skeleton, strict=False)

@@ -143,7 +143,7 @@ def test_compiled_reading_is_the_same(flip_test):
     """XLA may sum in another order: float32 rounding of smoothed maps' logs, far below a thousandth of a cell."""
     rng = np.random.default_rng(0)
     maps, flipped_heatmaps = np.abs(rng.normal(size=(2, 3, 24, 16, 3))).astype(np.float32)
-    given = GaussianCodec(1.5), flip_test, dots.DOTS.mirrored
+    given = GaussianCodec(1.5), flip_test, dots.DOTS.flip_indices
     wanted = reader(*given, compiled=False)(maps, flipped_heatmaps)
     found = reader(*given, compiled=True)(maps, flipped_heatmaps)
     assert list(found) == list(wanted) == list(decode_variants(given[0], flip_test))

@@ -123,7 +123,7 @@ class Codec:
         Args:
             heatmaps: ``(batch, height, width, joints)`` of the images.
             flipped_heatmaps: the same for the images mirrored left to right.
-            mirrored: for each joint the joint that it becomes in a mirrored image (`Skeleton.mirrored`).
+            mirrored: for each joint the joint that it becomes in a mirrored image (`Skeleton.flip_indices`).
 
         Returns:
             ``(batch, height, width, joints)``.

@@ -40,7 +40,7 @@ def load(
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
-    file, folder = annotation_paths(Path(root), SPLITS.get(split, split), "person_keypoints")
+    file, folder = split_paths(Path(root), SPLITS.get(split, split), "person_keypoints")
     people = parse(json_stream.iter_fields(file, _advice(file)), str(file), folder, skeleton, strict)
     return people.require_images() if require_images else people
 
@@ -70,7 +70,7 @@ def load_detections(
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
     """
     split = SPLITS.get(split, split)
-    file, folder = annotation_paths(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
+    file, folder = split_paths(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
     images = _read(file, lists=("images",))
     skeleton = skeleton_of(images.get("categories"), str(file), skeleton, strict)
     boxes = json_stream.read(Path(boxes_file), "give the file of a person detector's boxes")
@@ -242,10 +242,10 @@ def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
 
 def annotation_file(root: str | Path, split: str = "val") -> Path:
     """Where the annotations of a split are in a COCO folder."""
-    return annotation_paths(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
+    return split_paths(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
 
 
-def annotation_paths(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
+def split_paths(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
     """The annotation file of a split, and the folder of its images."""
     images = split.replace("test-dev", "test")  # a part of the test images
     folder = next((f for f in (root / images, root / "images" / images) if f.is_dir()), root / images)

@@ -130,7 +130,7 @@ def batches(
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
     reference_length = tf.constant(people.reference_length, tf.float32)
-    mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
+    mirrored, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
     sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
     scale = (codec or GaussianCodec()).scale(input_size)
     read = _reader(people, on_bad_record, skipped)

@@ -92,7 +92,7 @@ def _coco(file: Path, root: Path, skeleton: Skeleton | None, issues: IssueCollec
         for number, count in Counter(ids).items():
             for _ in range(count - 1):
                 issues.add("duplicate id", file, f"{kind} {number}", "id", number)
-    paths = images.paths(coco.annotation_paths(root, split.name, "person_keypoints")[1])
+    paths = images.paths(coco.split_paths(root, split.name, "person_keypoints")[1])
     columns = zip(paths, images.ids, images.sizes, strict=True)
     split.images = [ImageRecord(path, f"image {number}", size) for path, number, size in columns]
 

@@ -198,7 +198,7 @@ def diagnose(found, rows, people: People, good) -> Diagnosis:
     reach = NEAR_RATIO * good
     known = rows >= 0
     points, own = found[known, :, :2], rows[known]
-    mirror = np.array(people.skeleton.mirrored)
+    mirror = np.array(people.skeleton.flip_indices)
     error = _distances(points, truth[own])
     inverted = _distances(points, truth[own][:, mirror]) <= reach[own][:, mirror]
     classes = np.full(found.shape[:2], -1, np.int8)

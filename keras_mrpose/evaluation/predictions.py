@@ -180,7 +180,7 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict
         own = next(name for name, (way, _) in decode_variants(codec, flip_test=False).items() if way is codec)
         return lambda crops: {own: network.predict_on_batch(crops)}
     ways = decode_variants(codec, predictor.flip_test)
-    read = reader(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
+    read = reader(codec, predictor.flip_test, predictor.skeleton.flip_indices, compiled)
 
     def find(crops):
         plain = network.predict_on_batch(crops)
@@ -200,7 +200,7 @@ def reader(codec: Codec, flip_test: bool, mirrored: tuple[int, ...], compiled: b
     Args:
         codec: as in `decodings`, like flip_test.
         flip_test: whether there are mirrored crops; if not, anything may stand for their heatmaps.
-        mirrored: `Skeleton.mirrored`.
+        mirrored: `Skeleton.flip_indices`.
         compiled: by TensorFlow, all ways as one: they share most of their work, and the maps are read once.
     """
 

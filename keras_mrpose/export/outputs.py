@@ -40,7 +40,7 @@ class FlipTest(keras.layers.Layer):
 
     Args:
         codec: whose rule it is.
-        mirrored: `Skeleton.mirrored`.
+        mirrored: `Skeleton.flip_indices`.
     """
 
     def __init__(self, codec: Codec, mirrored, **kwargs):
@@ -91,7 +91,7 @@ def keypoints(
         x = ops.concatenate([image, ops.flip(image, axis=2)], axis=0)
     maps = _network(model, deconvolution)(x)
     if flip:
-        maps = FlipTest(model.codec, model.skeleton.mirrored, name="flip_test")(maps)
+        maps = FlipTest(model.codec, model.skeleton.flip_indices, name="flip_test")(maps)
     joints = Decoder(model.codec, tuple(model.input_shape[1:3]), name="joints")(maps)
     return keras.Model(image, joints, name=model.name)
 

@@ -115,7 +115,7 @@ class Predictor:
         if self.flip_test:
             flipped_heatmaps = network.predict_on_batch(crops[:, :, ::-1])
             heatmaps = keras.ops.convert_to_numpy(
-                self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.mirrored)
+                self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices)
             )
         return heatmaps
 

@@ -133,7 +133,7 @@ class DrawnPerson:
             if name in FACE:
                 seen = seen and self._faces(name)
             elif seen and PARTS[part] in ("chest", "pelvis"):
-                middle = 0.5 * (depth[j] + depth[skeletons.COCO.mirrored[j]])
+                middle = 0.5 * (depth[j] + depth[skeletons.COCO.flip_indices[j]])
                 seen = middle - depth[j] < TORSO_SLACK * self.figure.girth * (1 if "shoulder" in name else 0.7)
             v[j] = 2 if seen else 1
         return v
