@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_mrpose import InputError, Skeleton, data, skeletons
 from keras_mrpose.data import mixture
-from keras_mrpose.data.mixture import Folder, Mixture, Source
+from keras_mrpose.data.mixture import Mixture, Source, SourceFolder
 from keras_mrpose.data.people import People
 
 SKELETON = "body19"  # of a network for several data sets, if nobody says another
@@ -44,7 +44,7 @@ def mixture_of(given: list[str]) -> Mixture | None:
     names = [match[1] for match in named]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"--data has the name {min(twice)!r} twice; give each data set its own.")
-    return Mixture(tuple(Folder(Path(match[2])) for match in named), tuple(map(Source, names)))
+    return Mixture(tuple(SourceFolder(Path(match[2])) for match in named), tuple(map(Source, names)))
 
 
 def folders(given: list[str]) -> list[Path]:

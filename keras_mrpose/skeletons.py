@@ -125,7 +125,8 @@ COCO = Skeleton(
     ),
 )  # fmt: skip
 
-# MPII and LSP publish no OKS constants: joints of arms and legs take COCO's; pelvis, thorax, neck and head top take the shoulder's.
+# MPII and LSP publish no OKS constants: joints of arms and legs take COCO's; pelvis, thorax, neck and head top take the
+# shoulder's.
 MPII = Skeleton(
     name="mpii",
     joints=(
@@ -185,7 +186,7 @@ def get(skeleton: str | Skeleton) -> Skeleton:
 
 
 def load(path: str | Path) -> Skeleton:
-    """A skeleton of one's own, from a small JSON file such as::
+    """A custom skeleton from a small JSON file such as::
 
         {
           "name": "climber",
@@ -260,8 +261,8 @@ def _from_names(
     )
 
 
-# Left and right in a joint name: a whole word, the beginning of one (leftfoot), or a capital after a small letter (footLeft,
-# footL); l and r alone only (l_foot, foot_l, LFoot).
+# Left and right in a joint name: a whole word, the beginning of one (leftfoot), or a capital after a small letter
+# (footLeft, footL); l and r alone only (l_foot, foot_l, LFoot).
 SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 OTHER_SIDE = SIDES | {right: left for left, right in SIDES.items()}
 _SIDE = re.compile(
@@ -338,7 +339,7 @@ def joint_map(source: Skeleton, target: Skeleton) -> tuple[int, ...]:
 
 
 def for_joint_count(num_joints: int) -> Skeleton:
-    """The known skeleton of that size (17 COCO, 16 MPII, 14 LSP, 19 body19), else numbered joints without pairs."""
+    """The built-in skeleton of that size (17 COCO, 16 MPII, 14 LSP, 19 body19), else numbered joints without pairs."""
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == num_joints:
             return skeleton

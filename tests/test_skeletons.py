@@ -153,7 +153,8 @@ def test_fields_have_two_names(tmp_path):
         with pytest.raises(InputError, match=f"both {new} and {old}"):
             skeletons.load(written(tmp_path, **{old: pair, new: pair}))
     values = found.to_dict()
-    assert Skeleton.from_dict({**values, "swap_pairs": values.pop("flip_pairs"), "limbs": values.pop("edges")}) == found
+    old_names = {"swap_pairs": values.pop("flip_pairs"), "limbs": values.pop("edges")}
+    assert Skeleton.from_dict({**values, **old_names}) == found
 
 
 @pytest.mark.parametrize(

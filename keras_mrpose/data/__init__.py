@@ -1,4 +1,4 @@
-"""From a data set's folder to batches: loaders that fill the `People` table, and the `tf.data` pipeline behind it."""
+"""Data sets: loaders that fill the `People` table, augmentation, and the `tf.data` pipeline to batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_mrpose.skeletons import Skeleton
 def load(
     folder: str | Path, split: str, require_images: bool = True, skeleton: Skeleton | None = None, strict: bool = True
 ) -> People:
-    """The people of a data set folder, whose kind is told by what lies in it.
+    """The people of a data set folder; the files in it decide which loader reads it.
 
     Args:
         folder: with ``joints.mat`` (LSP, LSP extended), ``annot/*.json`` (MPII as published with the networks),

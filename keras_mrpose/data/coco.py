@@ -85,7 +85,7 @@ def parse(
     skeleton: Skeleton | None = None,
     strict: bool = True,
 ) -> People:
-    """People of a COCO annotation file, selected and cleaned as the published loader does; looks at no image.
+    """People of a COCO annotation file, selected and cleaned as the published loader does; reads no image.
 
     Crowds and people without a keypoint are left out. A box is cut at the image's border and measured from pixel
     centre to pixel centre (one less than annotated); one that has no size left cannot be cropped and is left out
@@ -136,7 +136,7 @@ def parse_detections(
     score_threshold: float = 0.0,
     skeleton: Skeleton = COCO,
 ) -> People:
-    """People of a detector's boxes, selected as the published loader does; looks at no image.
+    """People of a detector's boxes, selected as the published loader does; reads no image.
 
     Other categories and scores below the threshold are left out. A box stays as it was found, also outside the image.
 
@@ -186,18 +186,18 @@ def parse_detections(
 
 
 def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Sequence[int] = ()) -> dict:
-    """The annotations of people in a file, all of them and as they are, for pycocotools.
+    """All annotations of people in a file, unchanged, for pycocotools.
 
     Args:
         file: as in `annotation_file`.
         skeleton: of the people, see `skeleton_of`; None takes the file's.
-        hidden: joints that are taken for unlabelled, since the network that is evaluated does not have them.
+        hidden: joints to treat as unlabelled, since the evaluated network does not have them.
 
     Returns:
         ``images``, ``annotations`` (crowds and people without a keypoint too) and ``categories`` of a COCO data set.
 
     Raises:
-        InputError: what pycocotools would stumble over or get wrong without a word, named with file and annotation.
+        InputError: what pycocotools would fail on or silently get wrong, named with file and annotation.
     """
     content = _read(Path(file))
     joints = skeleton_of(content.get("categories"), str(file), skeleton).num_joints
@@ -236,12 +236,12 @@ def _without(annotation: dict, hidden: Sequence[int]) -> dict:
 
 
 def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
-    """The joints of a file, see `skeleton_of`."""
+    """The skeleton of an annotation file, see `skeleton_of`."""
     return skeleton_of(_read(Path(file)).get("categories"), str(file), skeleton)
 
 
 def annotation_file(root: str | Path, split: str = "val") -> Path:
-    """Where the annotations of a split are in a COCO folder."""
+    """The annotation file of a split in a COCO folder."""
     return split_paths(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
 
 

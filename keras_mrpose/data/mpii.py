@@ -57,7 +57,7 @@ def load(root: str | Path, split: str = "val", require_images: bool = True) -> P
 
 
 def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarray | None = None) -> People:
-    """People of an annotation file, with the window that the published loader crops; looks at no image.
+    """People of an annotation file, with the window that the published loader crops; reads no image.
 
     A record has a centre, a scale in units of 200 pixels and 16 joints, counted from 1 as in MATLAB; here they start
     at 0. The centre moves down by 15 pixels x scale and the window's side is 1.25 x 200 pixels x scale. The box is the
@@ -264,7 +264,7 @@ def load_release(root: str | Path, split: str = "train", require_images: bool = 
 
 
 def parse_release(content: dict, source: str, folder: str | Path, split: str = "train") -> People:
-    """People of the release file, with the window that the published loader crops; looks at no image.
+    """People of the release file, with the window that the published loader crops; reads no image.
 
     In MATLAB's words: ``RELEASE.annolist(i)`` has ``image.name`` and people ``annorect(k)``, each with the head box
     ``x1 y1 x2 y2``, a ``scale`` in units of 200 pixels, a centre ``objpos.x .y`` and

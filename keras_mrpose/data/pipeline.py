@@ -1,4 +1,7 @@
-"""From the `People` table to batches of crops and targets: one short `tf.data` graph, no Python in the hot path."""
+"""The input pipeline from the `People` table to batches of crops and targets: one short `tf.data` graph.
+
+No Python runs for an image, unless unreadable ones are skipped.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ def batches(
         seed: of order and augmentation.
         first_epoch: where an endless pipeline begins.
         first_step: how many batches of that epoch it leaves out, without reading their images.
-        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` tells which);
+        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` names it);
             ``"skip"``: its people become black crops without labelled joints, of which nothing is learnt.
         skipped: gets the people who were skipped.
         shard: ``(index, count)`` of this process among those that share every batch: this pipeline has the index-th
@@ -130,7 +133,7 @@ def batches(
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
     reference_length = tf.constant(people.reference_length, tf.float32)
-    mirrored, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
+    flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
     sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
     scale = (codec or GaussianCodec()).scale(input_size)
     read = _reader(people, on_bad_record, skipped)
@@ -142,7 +145,7 @@ def batches(
             params = augment.draw(_fold(seed, epoch, person), augmentation)
             box = augment.moved_box(box, points, params, augmentation, upper_body)
         matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
-        joints = augment.move_joints(points, matrix, params.flip, mirrored)
+        joints = augment.move_joints(points, matrix, params.flip, flip_indices)
         length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
         crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
         return crop, target(joints, length, scale, sources if sources is None else sources[person])
@@ -153,11 +156,11 @@ def batches(
     if len(people) != present:
         weights = tf.fill([size], len(people) / present)
         data = data.map(lambda images, targets: (images, targets, weights))
-    return data.prefetch(AHEAD).with_options(_untuned())
+    return data.prefetch(AHEAD).with_options(_no_autotuning())
 
 
-def _untuned() -> tf.data.Options:
-    """TensorFlow's tuning of pipelines is no faster here, and the end of a process waits for it: a minute at times."""
+def _no_autotuning() -> tf.data.Options:
+    """Options without TensorFlow's autotuning: no faster here, and a process can wait a minute for it at its end."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
@@ -166,7 +169,7 @@ def _untuned() -> tf.data.Options:
 def rows(
     people: People, batch_size: int, seed: int, first_epoch: int, first_step: int, crops: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """``(batch,)`` the rows of the table that `batches` begins with, of one that augments."""
+    """Rows ``(batch,)`` of the table in the first batch of `batches` with augmentation."""
     order = _order(people, batch_size, crops, seed, first_epoch)
     part = order.skip(first_step * batch_size).take(batch_size)
     return np.array([person for _, person in part.as_numpy_iterator()])
@@ -191,7 +194,7 @@ def target(
 
 
 def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
-    """Which image file stopped the pipeline: called when a batch failed, since TensorFlow's message names no file.
+    """The error to raise for a failed batch: it names the unreadable image, which TensorFlow's message does not.
 
     Returns:
         An `InputError` that names the first unreadable image, or `error` itself when all can be read: that is a bug.
@@ -245,7 +248,7 @@ def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tu
 
 
 def _filled_up(people: People, more: int) -> People:
-    """With so many people more, who have no labelled joints."""
+    """The table with so many people more, who have no labelled joints."""
     if not more:
         return people
     rows = np.minimum(np.arange(len(people) + more), len(people) - 1)

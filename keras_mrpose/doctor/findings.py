@@ -1,4 +1,4 @@
-"""What can be wrong with a data folder, and the report that says where."""
+"""Kinds of problems of a data folder, their collector, and the report."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What `doctor.examine` found in a folder.
+    """Result of `doctor.examine`.
 
     Attributes:
         folder: which.
