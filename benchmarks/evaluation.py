@@ -125,7 +125,7 @@ def _steps(reader: Codec, jit: bool):
     """Merging a flip test and decoding, as they are or compiled."""
 
     def merge(heatmaps, flipped_heatmaps):
-        return reader.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored)
+        return reader.merge_flipped(heatmaps, flipped_heatmaps, COCO.flip_indices)
 
     return [tf.function(step, jit_compile=True) if jit else step for step in (merge, reader.decode)]
 
@@ -200,7 +200,7 @@ def made_heatmaps(truth: Made, matrices, size, rng) -> tuple[np.ndarray, np.ndar
         maps += (rows * peaks[:, None].astype(np.float32))[:, :, None] * columns[:, None]
         return maps
 
-    order = list(COCO.mirrored)
+    order = list(COCO.flip_indices)
     return drawn(points, peaks), drawn((points * (-1, 1) + (width - 1 / 4, 0))[:, order], peaks[:, order])
 
 

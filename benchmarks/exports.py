@@ -118,7 +118,7 @@ def _metrics(run: str, folder: str) -> dict[str, float]:
     """The metric of a trained network and of its exports, by the verification of the export; 0..1."""
     predictor = Predictor(run, flip_test=False)
     people = data.load(folder, "val")
-    reference = verify.Reference(predictor, people.of_first(VERIFIED))
+    reference = verify.Reference(predictor, people.limit(VERIFIED))
     network, crops = outputs.heatmaps(predictor.model), calibration_crops(predictor, data.load(folder, "train"))
     conversions = [litert.convert(network, name, crops if name == "int8" else None) for name in PRECISIONS]
     measured = [verify.measure(one, "heatmaps", reference, TOLERANCES[one.precision]) for one in conversions]

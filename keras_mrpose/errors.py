@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 def short_message(error: Exception) -> str:
-    """What another exception says, fit for the sentence of an `InputError`: the first line, no longer than 200 letters.
+    """Another exception's message for the sentence of an `InputError`: its first line, at most 200 characters.
 
     (A damaged file can have words of megabytes, and libraries quote them.)
     """
@@ -29,7 +29,7 @@ def short_message(error: Exception) -> str:
 
 
 def lookup(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` in lower case if it is one of `known`, otherwise an InputError with the list and the nearest names."""
+    """`name` in lower case if it is one of `known`; else raise an `InputError` with the list and the nearest names."""
     known = list(known)
     key = name.lower() if isinstance(name, str) else name
     if key in known:
@@ -40,7 +40,7 @@ def lookup(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def require(condition: bool, what: str, field: str, value, wanted: str) -> None:
-    """An `InputError` unless the condition holds: which field has which value, and what to give.
+    """Raise an `InputError` unless the condition holds: which field has which value, and what to give.
 
     Args:
         condition: whether the value is right.

@@ -1,4 +1,4 @@
-"""Which joints a data set has: names, left/right pairs, edges, and how precisely people can label each."""
+"""Joints of the data sets: names, left/right pairs, edges, and how precisely people can label each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from keras_mrpose.errors import InputError, short_message
 
 # Of a joint that nobody has measured: the middle of COCO's, from 0.025 (eyes) to 0.107 (hips), as ratios go.
 DEFAULT_SIGMA = 0.05
+
+# Fields of saved models, as earlier versions called them.
+OLD_NAMES = {"swap_pairs": "flip_pairs", "limbs": "edges"}
 
 # Words of joint names that say which half of the body they belong to.
 UPPER_BODY = {"nose", "eye", "ear", "mouth", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "hand"}
@@ -78,8 +81,8 @@ class Skeleton:
         return len(self.joints)
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
-        """For each joint, the index of the joint that it becomes in a mirrored image."""
+    def flip_indices(self) -> tuple[int, ...]:
+        """For each joint, the index of the joint that it becomes in a mirrored image: a permutation for `take`."""
         order = list(range(self.num_joints))
         for left, right in self.flip_pairs:
             order[left], order[right] = right, left
@@ -99,8 +102,8 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, values: dict) -> Skeleton:
-        """The inverse of `to_dict`, also after a way through JSON."""
-        return cls(**values)
+        """The inverse of `to_dict`, also after a way through JSON; field names of earlier versions are accepted."""
+        return cls(**{OLD_NAMES.get(name, name): value for name, value in values.items()})
 
 
 COCO = Skeleton(
@@ -122,7 +125,8 @@ COCO = Skeleton(
     ),
 )  # fmt: skip
 
-# MPII and LSP publish no OKS constants: edges take COCO's; pelvis, thorax, neck and head top take the shoulder's.
+# MPII and LSP publish no OKS constants: joints of arms and legs take COCO's; pelvis, thorax, neck and head top take the
+# shoulder's.
 MPII = Skeleton(
     name="mpii",
     joints=(
@@ -182,21 +186,22 @@ def get(skeleton: str | Skeleton) -> Skeleton:
 
 
 def load(path: str | Path) -> Skeleton:
-    """A skeleton of one's own, from a small JSON file such as::
+    """A custom skeleton from a small JSON file such as::
 
         {
           "name": "climber",
           "joints": ["head", "left_hand", "right_hand", "hips"],
           "edges": [["head", "hips"], ["head", "left_hand"], ["head", "right_hand"]],
-          "swap": [["left_hand", "right_hand"]],
+          "flip_pairs": [["left_hand", "right_hand"]],
           "sigmas": [0.03, 0.06, 0.06, 0.1],
           "torso": ["head", "hips"]
         }
 
     Args:
-        path: only ``name`` and ``joints`` must be in it. ``edges`` are what drawings connect, none by default; ``swap``
-            is who changes places in a mirrored image, by default found from the names (`flip_pairs_of`); ``sigmas`` are
-            one for each joint, by default `DEFAULT_SIGMA`; ``torso`` is what PCK divides by, see `Skeleton`.
+        path: only ``name`` and ``joints`` must be in it. ``edges`` are what drawings connect, none by default;
+            ``flip_pairs`` change places in a mirrored image, by default found from the names (`flip_pairs_of`);
+            ``sigmas`` are one for each joint, by default `DEFAULT_SIGMA`; ``torso`` is what PCK divides by, see
+            `Skeleton`. ``limbs`` and ``swap`` are accepted for ``edges`` and ``flip_pairs``.
 
     Raises:
         InputError: a file that is missing or no JSON, or a field that is unknown, missing or wrong, named.
@@ -209,19 +214,24 @@ def load(path: str | Path) -> Skeleton:
         raise InputError(f"{path} cannot be read as JSON ({short_message(error)}); give a skeleton file.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; give a skeleton file, JSON with name and joints.")
-    if unknown := set(values) - {"name", "joints", "edges", "swap", "sigmas", "torso"}:
+    if unknown := set(values) - {"name", "joints", "edges", "limbs", "flip_pairs", "swap", "sigmas", "torso"}:
         raise InputError(f"{path} has an unknown field {min(unknown)!r}; a skeleton has {FIELDS}.")
+    for old, new in (("limbs", "edges"), ("swap", "flip_pairs")):
+        if {old, new} <= set(values):
+            raise InputError(f"{path} has both {new} and {old}, which are the same; give {new} only.")
     try:
-        return _named(**values)
+        return _from_names(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-FIELDS = "name and joints, and may have edges, swap, sigmas and torso"
+FIELDS = "name and joints, and may have edges, flip_pairs, sigmas and torso"
 
 
-def _named(name=None, joints=None, edges=(), swap=None, sigmas=(), torso=None) -> Skeleton:
-    """A skeleton whose pairs are of names."""
+def _from_names(
+    name=None, joints=None, edges=(), limbs=(), flip_pairs=None, swap=None, sigmas=(), torso=None
+) -> Skeleton:
+    """A skeleton from the fields of a skeleton file, whose pairs are joint names."""
     if not isinstance(name, str) or not name:
         raise InputError(f"name is {name!r}; give the skeleton a name.")
     if name.lower() in SKELETONS:
@@ -237,18 +247,22 @@ def _named(name=None, joints=None, edges=(), swap=None, sigmas=(), torso=None) -
                 raise InputError(f"{field} has {pair!r:.80}; give pairs of names that are among the joints.")
         return [tuple(map(joints.index, pair)) for pair in pairs]
 
+    if flip_pairs is not None:
+        pairs = indices(flip_pairs, "flip_pairs")
+    else:
+        pairs = flip_pairs_of(joints) if swap is None else indices(swap, "swap")
     return Skeleton(
         name=name,
         joints=joints,
-        flip_pairs=flip_pairs_of(joints) if swap is None else indices(swap, "swap"),
-        edges=indices(edges, "edges"),
+        flip_pairs=pairs,
+        edges=indices(edges, "edges") or indices(limbs, "limbs"),
         sigmas=sigmas,
         torso=None if torso is None else indices([torso], "torso")[0],
     )
 
 
-# Left and right in a name: a whole word, the beginning of one (leftfoot), or a capital after a small letter (footLeft,
-# footL); l and r alone only (l_foot, foot_l, LFoot).
+# Left and right in a joint name: a whole word, the beginning of one (leftfoot), or a capital after a small letter
+# (footLeft, footL); l and r alone only (l_foot, foot_l, LFoot).
 SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 OTHER_SIDE = SIDES | {right: left for left, right in SIDES.items()}
 _SIDE = re.compile(
@@ -264,9 +278,9 @@ def side_of(joint: str) -> str | None:
 
 
 def flip_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Index pairs of joints whose names differ in left and right only; all other joints stay themselves."""
-    mirrored = [_SIDE.sub(lambda word: OTHER_SIDE[word[0]], joint) for joint in joints]
-    return tuple((i, joints.index(name)) for i, name in enumerate(mirrored) if name in joints[i + 1 :])
+    """Index pairs of joints whose names differ in left and right only."""
+    flipped = [_SIDE.sub(lambda word: OTHER_SIDE[word[0]], joint) for joint in joints]
+    return tuple((i, joints.index(name)) for i, name in enumerate(flipped) if name in joints[i + 1 :])
 
 
 # Spellings of one joint, as `canonical` leaves them.
@@ -292,7 +306,7 @@ NOT_THE_SAME = {
 
 
 def canonical(joint: str) -> str:
-    """The name of a joint in one spelling: ``LShoulder``, ``shoulder.l``, ``Left Shoulder`` are ``left_shoulder``."""
+    """A joint's name in one spelling: ``LShoulder``, ``shoulder.l``, ``Left Shoulder`` are ``left_shoulder``."""
     side = side_of(joint)
     rest = _SIDE.sub(" ", joint) if side else joint
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", rest)
@@ -325,7 +339,7 @@ def joint_map(source: Skeleton, target: Skeleton) -> tuple[int, ...]:
 
 
 def for_joint_count(num_joints: int) -> Skeleton:
-    """The known skeleton of that size (17 COCO, 16 MPII, 14 LSP, 19 body19), else numbered joints without pairs."""
+    """The built-in skeleton of that size (17 COCO, 16 MPII, 14 LSP, 19 body19), else numbered joints without pairs."""
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == num_joints:
             return skeleton

@@ -45,7 +45,7 @@ def test_samples_are_the_published_ones(shared, name, dtype):
     facts = np.load(shared / "golden" / "augment.npz")
     facts = {key.removeprefix(prefix): facts[key] for key in facts if key.startswith(prefix)}
     augmentation, size = PUBLISHED[name]
-    mirrored = skeletons.get(name).mirrored
+    mirrored = skeletons.get(name).flip_indices
     assert 0 < facts["flipped"].sum() < len(facts["flipped"])
     for i in range(len(facts["flipped"])):
         case = {key: values[i] for key, values in facts.items()}
@@ -99,7 +99,7 @@ def test_mirroring_is_the_published_one(golden_dir, name):
         )
         matrix = tf.constant(geometry.mirror(np.eye(2, 3), int(width)))
         joints = augment.move_joints(
-            tf.constant(keypoints), matrix, tf.constant(True), skeletons.get(name).mirrored
+            tf.constant(keypoints), matrix, tf.constant(True), skeletons.get(name).flip_indices
         ).numpy()
         np.testing.assert_array_equal(joints[:, :2] * joints[:, 2:], facts[f"{name}_flip_joints_out"][i])
         np.testing.assert_array_equal(joints[:, 2], facts[f"{name}_flip_vis_out"][i])
@@ -113,7 +113,7 @@ def test_flip_twice_is_nothing():
     matrix = tf.constant(geometry.mirror(np.eye(2, 3), 90), tf.float32)
     once, twice = keypoints, []
     for _ in range(2):
-        once = augment.move_joints(once, matrix, tf.constant(True), skeletons.COCO.mirrored)
+        once = augment.move_joints(once, matrix, tf.constant(True), skeletons.COCO.flip_indices)
         twice.append(once.numpy())
     np.testing.assert_allclose(twice[1], keypoints, atol=1e-5)
     assert abs(twice[0] - keypoints).max() > 1
@@ -307,7 +307,7 @@ def test_halves_follow_the_skeleton():
     for joints in (("left_hip", "tail"), ("joint_0", "joint_1"), ("whip", "wrist")):
         assert skeletons.Skeleton("mine", joints).upper_body == ()
     for skeleton in skeletons.SKELETONS.values():
-        assert {skeleton.mirrored[joint] for joint in skeleton.upper_body} == set(skeleton.upper_body)
+        assert {skeleton.flip_indices[joint] for joint in skeleton.upper_body} == set(skeleton.upper_body)
     keypoints, box = np.random.default_rng(0).uniform(1, 9, (17, 3)).astype(np.float32), tf.constant([1.0, 2, 3, 4])
     drawn = outcome()._replace(half_body=tf.constant(1))
     for labelled, share, upper_body, changed in (
@@ -332,7 +332,7 @@ def test_joints_on_one_point_have_no_half():
 @pytest.mark.parametrize("half", [1, -1])
 def test_a_mirrored_half_body_is_that_of_the_mirrored_image(half):
     """To mirror while cropping is to crop the mirrored image with its mirrored joints: left and right change places."""
-    mirrored, width = skeletons.COCO.mirrored, 90
+    mirrored, width = skeletons.COCO.flip_indices, 90
     rng = np.random.default_rng(0)
     keypoints = np.column_stack([rng.uniform(0, 70, (17, 2)), np.full(17, 2)])
     reflected = (keypoints * (-1, 1, 1) + (width - 1, 0, 0))[list(mirrored)]

@@ -22,6 +22,7 @@ import keras_mrpose
 from keras_mrpose import InputError
 from keras_mrpose.codecs import CODECS, UDPCodec
 from keras_mrpose.data import augmentation
+from keras_mrpose.data.images import read_image
 from keras_mrpose.evaluation import provenance
 from keras_mrpose.export import (
     TOLERANCES,
@@ -34,7 +35,7 @@ from keras_mrpose.export import (
 )
 from keras_mrpose.export.verify import Reference, reference_case
 from keras_mrpose.geometry import crop_matrices
-from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.skeletons import COCO
 

@@ -76,7 +76,7 @@ def test_a_file_brings_its_own_joints(work):
     people = data.load(work / "puppets", "val")
     edges = [tuple(JOINTS.index(joint) for joint in limb) for limb in LIMBS]
     assert people.skeleton == Skeleton("puppets", JOINTS, [(1, 5), (2, 7), (3, 6), (4, 8)], edges)
-    assert people.skeleton.mirrored == tuple(MIRRORED) and people.skeleton.sigmas == (0.05,) * 9
+    assert people.skeleton.flip_indices == tuple(MIRRORED) and people.skeleton.sigmas == (0.05,) * 9
     drawn = data.load(work / "drawn", "val")
     columns = [drawn.skeleton.joints.index(name) for name in DRAWN.values()]
     whose = np.searchsorted(drawn.ids, people.ids)
@@ -191,7 +191,7 @@ def test_training_knows_the_skeleton(trained, puppet):
     """The run's config holds all of it, and so does the network; AP is the first measure."""
     assert Experiment.load(trained / "config.json").skeleton == puppet
     predictor = keras_mrpose.Predictor(trained)
-    assert predictor.skeleton == puppet and predictor.skeleton.mirrored == tuple(MIRRORED)
+    assert predictor.skeleton == puppet and predictor.skeleton.flip_indices == tuple(MIRRORED)
     assert predictor.model.output_shape[-1] == 9
     history = json.loads((trained / "history.json").read_text())
     assert {"val_oks_ap", "val_pck"} <= set(history)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from keras_mrpose.cli import demo
-from keras_mrpose.predict.predictor import read_image
+from keras_mrpose.data.images import read_image
 
 
 @pytest.mark.parametrize(

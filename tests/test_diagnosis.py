@@ -173,7 +173,7 @@ def drawn(seed, count=60):
     rows[::9] = -1
     found = truth[rows] + np.r_[6, 6, 0.1] * rng.normal(size=(len(rows), COCO.num_joints, 3))
     exchanged = rng.random(found.shape[:2]) < 0.2
-    found[exchanged] = found[:, COCO.mirrored][exchanged]
+    found[exchanged] = found[:, COCO.flip_indices][exchanged]
     exchanged = rng.random(found.shape[:2]) < 0.2
     found[exchanged] = rng.uniform(0, 120, (exchanged.sum(), 3))
     good = diagnosis.tolerances_oks(table.areas, COCO.sigmas) * rng.choice([0, 1], (count, 1), p=[0.1, 0.9])
@@ -185,7 +185,7 @@ def slow_class(point, row, joint, table, good):
         x, y, flag = table.keypoints[person, j]
         return flag > 0 and good[person, j] > 0 and np.hypot(point[0] - x, point[1] - y) <= reach * good[person, j]
 
-    mirrored = COCO.mirrored[joint]
+    mirrored = COCO.flip_indices[joint]
     if row < 0 or not table.keypoints[row, joint, 2] > 0 or not good[row, joint] > 0:
         return -1
     if near(row, joint, 1):

@@ -12,7 +12,7 @@ from PIL import Image
 from keras_mrpose import data, doctor
 from keras_mrpose.data import pipeline
 from keras_mrpose.doctor import left_right
-from keras_mrpose.doctor.findings import KINDS, MAX_EXAMPLES, NOTE, WARNING, Notes
+from keras_mrpose.doctor.findings import KINDS, MAX_EXAMPLES, NOTE, WARNING, IssueCollector
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 from keras_mrpose.synthetic import dataset
@@ -94,7 +94,7 @@ def twice(s, name="copy.jpg", number=77):
 
 PICTURES = {
     "gone": (lambda s: s.picture.unlink(), "missing image"),
-    "in a file": (lambda s: s.image.update(file_name=f"{s.image.name}/1.jpg"), "missing image"),
+    "in a file": (lambda s: s.image.update(file_name=f"{s.picture.name}/1.jpg"), "missing image"),
     "cut off": (cut_off, "unreadable image"),
     "empty": (lambda s: s.picture.write_bytes(b""), "unreadable image"),
     "no image": (lambda s: s.picture.write_text("<html>404"), "unreadable image"),
@@ -336,7 +336,7 @@ def test_unlabelled_people_are_noted_and_no_mistake(spoilt):
 
 def test_problems_beyond_the_thousandth_are_counted():
     """Only the examples are cut, in number and in length."""
-    notes = Notes()
+    notes = IssueCollector()
     for number in range(MAX_EXAMPLES + 5):
         notes.add("record", "file", number, "field", "x" * 100)
     (finding,) = notes.findings()

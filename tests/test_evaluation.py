@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
+from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.predictions import Predictions, decoder, predict
 from keras_mrpose.evaluation.provenance import Settings, decode_variants
-from keras_mrpose.predict.predictor import Predictor, read_image
+from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
 
 SIZES = ((150, 110), (90, 240), (130, 200))  # of the images: height, width
@@ -142,7 +143,7 @@ def test_compiled_reading_is_the_same(flip_test):
     """XLA may sum in another order: float32 rounding of smoothed maps' logs, far below a thousandth of a cell."""
     rng = np.random.default_rng(0)
     maps, flipped_heatmaps = np.abs(rng.normal(size=(2, 3, 24, 16, 3))).astype(np.float32)
-    given = GaussianCodec(1.5), flip_test, dots.DOTS.mirrored
+    given = GaussianCodec(1.5), flip_test, dots.DOTS.flip_indices
     wanted = decoder(*given, compiled=False)(maps, flipped_heatmaps)
     found = decoder(*given, compiled=True)(maps, flipped_heatmaps)
     assert list(found) == list(wanted) == list(decode_variants(given[0], flip_test))

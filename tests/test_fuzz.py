@@ -28,7 +28,7 @@ from scipy.io import savemat
 from keras_mrpose.checkpoints import state_dicts
 from keras_mrpose.checkpoints.torch_files import write_torch_file
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.data import coco, lsp, mpii, mpii_release
+from keras_mrpose.data import coco, lsp, mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import read_numbers
@@ -371,9 +371,9 @@ class Readers:
         assert_people(outcome(lsp.load, self.folder, None, False))
 
     def release(self, content):
-        self.put(mpii_release.NAME, content)
-        for split in mpii_release.SPLITS:
-            assert_people(outcome(mpii_release.load, self.folder, split, False))
+        self.put(mpii.RELEASE_FILE, content)
+        for split in mpii.RELEASE_SPLITS:
+            assert_people(outcome(mpii.load_release, self.folder, split, False))
 
     def state_dict(self, content, suffix=".pth"):
         file = outcome(state_dicts.read_state_dict, self.put(f"network{suffix}", content))

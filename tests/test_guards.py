@@ -225,7 +225,7 @@ def test_the_batch_is_the_one_of_the_training(people, aside):
     assert aside.file["image_paths"].tolist() == people.paths()[rows].tolist()
     labelled, given = people.keypoints[rows, :, 2] > 0, aside.file["targets"][..., 2] > 0
     for mine, theirs in zip(given, labelled, strict=True):
-        assert (mine == theirs).all() or (mine == theirs[list(COCO.mirrored)]).all()
+        assert (mine == theirs).all() or (mine == theirs[list(COCO.flip_indices)]).all()
     # a length becomes longer as the crop is enlarged, at most by 1 / (1 - 0.1) or 1 / (1 + 0.1)
     widths = np.maximum(people.boxes[rows, 2] * 1.25 / 16, people.boxes[rows, 3] * 1.25 / 24)
     ratio = aside.file["targets"][:, 0, 3] / (people.reference_length[rows] / widths)

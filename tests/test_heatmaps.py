@@ -328,7 +328,7 @@ def test_sound_border_leaves_the_mirrored_maps_out_of_column_0():
     """The shift moves nothing into it: there the image alone decides. All other columns are the published ones."""
     heatmaps, flipped_heatmaps = np.random.default_rng(8).normal(size=(2, 3, *SIZE, 17)).astype(np.float32)
     sound, published = (
-        np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored))
+        np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, COCO.flip_indices))
         for codec in (SOUND_BORDER, PUBLISHED)
     )
     np.testing.assert_array_equal(sound[:, :, 0], heatmaps[:, :, 0])
@@ -352,23 +352,25 @@ def both_views(pixels):
     """Target maps of joints at crop pixels, and of the same joints in the mirrored crop."""
     ones = np.ones(pixels.shape[:2])
     there = pixels * (-1, 1) + (4 * SIZE[1] - 1, 0)
-    return encode(pixels / 4, ones, SIZE)[0], encode(there[:, COCO.mirrored] / 4, ones, SIZE)[0]
+    return encode(pixels / 4, ones, SIZE)[0], encode(there[:, COCO.flip_indices] / 4, ones, SIZE)[0]
 
 
 def test_shifted_mirrored_targets_equal_the_targets_of_whole_pixels():
     """Except column 0, which keeps its own value."""
     pixels = np.random.default_rng(4).integers(16, np.array(SIZE[::-1]) * 4 - 16, (20, 17, 2)).astype(float)
     heatmaps, flipped_heatmaps = both_views(pixels)
-    merged = np.asarray(PUBLISHED.merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored))
+    merged = np.asarray(PUBLISHED.merge_flipped(heatmaps, flipped_heatmaps, COCO.flip_indices))
     np.testing.assert_array_equal(merged[:, :, 1:], heatmaps[:, :, 1:])
-    back = flipped_heatmaps[:, :, ::-1][..., COCO.mirrored]
+    back = flipped_heatmaps[:, :, ::-1][..., COCO.flip_indices]
     np.testing.assert_array_equal(merged[:, :, 0], (heatmaps[:, :, 0] + back[:, :, 0]) / 2)
 
 
 def test_unshifted_mirrored_targets_lie_to_the_left():
     pixels = np.random.default_rng(5).uniform(8, np.array(SIZE[::-1]) * 4 - 8, (60, 17, 2))
     heatmaps, flipped_heatmaps = both_views(pixels)
-    back = 2 * np.asarray(GaussianCodec(flip_shift=False).merge_flipped(0 * heatmaps, flipped_heatmaps, COCO.mirrored))
+    back = 2 * np.asarray(
+        GaussianCodec(flip_shift=False).merge_flipped(0 * heatmaps, flipped_heatmaps, COCO.flip_indices)
+    )
     off = decode(back)[0][..., 0] - decode(heatmaps)[0][..., 0]
     assert off.mean() == pytest.approx(-3 / 4, abs=5 * float(off.std()) / math.sqrt(off.size))
     assert set(np.unique(off)) == {-1, 0}
@@ -379,7 +381,7 @@ def test_flip_twice_is_nothing():
     codec = GaussianCodec(flip_shift=False)
 
     def flip(heatmaps):
-        return 2 * np.asarray(codec.merge_flipped(np.zeros_like(heatmaps), heatmaps, COCO.mirrored))
+        return 2 * np.asarray(codec.merge_flipped(np.zeros_like(heatmaps), heatmaps, COCO.flip_indices))
 
     np.testing.assert_array_equal(flip(flip(given)), given)
     assert (flip(given) != given).any()

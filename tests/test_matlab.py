@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from keras_mrpose.data.formats import matlab
+from keras_mrpose.data import matlab
 from keras_mrpose.errors import InputError
 
 HEAD = b"MATLAB 5.0 MAT-file, made up".ljust(124) + struct.pack("<H", 0x100) + b"IM"
@@ -149,7 +149,7 @@ FIELDS = struct.pack("<IIII", 4 << 16 | 5, 8, 1, 8) + b"x".ljust(8, b"\0")
     ],
 )
 def test_hostile_files_are_refused_at_once(content, words, monkeypatch, tmp_path):
-    monkeypatch.setattr(matlab, "_MOST_BYTES", 2**25)
+    monkeypatch.setattr(matlab, "MAX_BYTES", 2**25)
     path = tmp_path / "joints.mat"
     path.write_bytes(HEAD + content)
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
@@ -162,7 +162,7 @@ def test_hostile_files_are_refused_at_once(content, words, monkeypatch, tmp_path
 
 
 def test_too_many_arrays(monkeypatch, tmp_path):
-    monkeypatch.setattr(matlab, "_MOST_ARRAYS", 100)
+    monkeypatch.setattr(matlab, "MAX_ARRAYS", 100)
     for count, fits in ((90, True), (110, False)):
         path = written(tmp_path / f"{count}.mat", cells=cells(*range(count)))
         if fits:

@@ -14,7 +14,7 @@ from keras_mrpose import Skeleton, data, evaluate, metrics, skeletons
 from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.mixture import Folder, Mixture, Source
+from keras_mrpose.data.mixture import Mixture, Source, SourceFolder
 from keras_mrpose.data.people import concatenate
 from keras_mrpose.errors import InputError
 from keras_mrpose.predict.predictor import Predictor
@@ -135,7 +135,8 @@ def test_people_with_another_skeleton(folders):
 
 def two(folders, **of_coco):
     return Mixture(
-        (Folder(folders / "lsp"), Folder(folders / "coco")), (Source("lsp", weight=3), Source("coco", **of_coco))
+        (SourceFolder(folders / "lsp"), SourceFolder(folders / "coco")),
+        (Source("lsp", weight=3), Source("coco", **of_coco)),
     )
 
 
@@ -159,13 +160,13 @@ def test_joints_that_have_no_place_are_told_with_the_reason(folders):
 
 
 def test_nobody_to_validate_on(folders):
-    none = Mixture((Folder(folders / "lsp", val=None),), (Source("lsp"),))
+    none = Mixture((SourceFolder(folders / "lsp", val=None),), (Source("lsp"),))
     with pytest.raises(InputError, match="No source has a split to validate on"):
         mixture.join(none, BODY19)
 
 
 def test_a_missing_source_is_named(folders):
-    wrong = Mixture((Folder(folders / "nothing"),), (Source("extra"),))
+    wrong = Mixture((SourceFolder(folders / "nothing"),), (Source("extra"),))
     with pytest.raises(InputError, match=r"Source 'extra': The data folder .*nothing is not there"):
         mixture.join(wrong, BODY19)
 
@@ -186,7 +187,7 @@ def test_a_file(tmp_path):
     found = mixture.read(tmp_path / "m.json")
     assert (found.skeleton, found.crops_per_epoch) == (BODY19, 100)
     assert found.sources == (Source("lsp", 0.25, 2), Source("extra"))
-    assert found.folders[0] == Folder(tmp_path / "sets" / "lsp", "train[:-2]", "train[-2:]")
+    assert found.folders[0] == SourceFolder(tmp_path / "sets" / "lsp", "train[:-2]", "train[-2:]")
     assert str(found.folders[1].data) == "/sets/extra" and found.folders[1].val is None
 
 
@@ -388,7 +389,7 @@ def test_the_numbers_are_those_of_the_data_sets_alone(folders, micro_networks, t
 
 
 def test_one_source_is_a_mixture_too(folders, micro_networks, tmp_path):
-    alone = Mixture((Folder(folders / "lsp"),), (Source("lsp"),))
+    alone = Mixture((SourceFolder(folders / "lsp"),), (Source("lsp"),))
     joined = mixture.join(alone, BODY19)
     history = train.train(mixed(joined), joined.people, joined.validation, tmp_path / "run", time_limit=0.0)
     assert history["val_score"] == history["val_lsp_pck"]

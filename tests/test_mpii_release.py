@@ -8,7 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from keras_mrpose import data
-from keras_mrpose.data import mpii_release
+from keras_mrpose.data import mpii
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import MPII
 
@@ -63,7 +63,7 @@ def release(folder, images, train=None, single=None, **changes):
         "single_person": cells([EMPTY if single is None else single[i] for i in range(len(images))]),
         "version": "12",
     }
-    savemat(folder / mpii_release.NAME, {"RELEASE": structs({**content, **changes})})
+    savemat(folder / mpii.RELEASE_FILE, {"RELEASE": structs({**content, **changes})})
     return folder
 
 
@@ -194,7 +194,7 @@ def test_one_image_with_two_people_who_stand_apart(tmp_path):
 def test_places_of_the_file(place, tmp_path):
     release(tmp_path, [image("a.jpg", rect())])
     (tmp_path / place).mkdir(exist_ok=True)
-    (tmp_path / mpii_release.NAME).rename(tmp_path / place / mpii_release.NAME)
+    (tmp_path / mpii.RELEASE_FILE).rename(tmp_path / place / mpii.RELEASE_FILE)
     assert data.load(tmp_path, "train").paths().tolist() == [str(tmp_path / "images" / "a.jpg")]
 
 
@@ -203,7 +203,7 @@ def test_the_published_json_goes_before_the_release(tmp_path):
     (folder / "annot").mkdir()
     (folder / "annot" / "train.json").write_text("[]")
     assert len(data.load(folder, "train")) == 0
-    assert len(mpii_release.load(folder)) == 1
+    assert len(mpii.load_release(folder)) == 1
 
 
 def test_images_may_be_missing_where_nobody_needs_them(tmp_path):
@@ -273,15 +273,15 @@ def test_wrong_releases_are_named(change, message, tmp_path):
 
 @pytest.mark.parametrize("content", [{"other": 1}, {"RELEASE": 7.0}, {"RELEASE": EMPTY}])
 def test_files_of_another_kind_are_named(content, tmp_path):
-    savemat(tmp_path / mpii_release.NAME, content)
+    savemat(tmp_path / mpii.RELEASE_FILE, content)
     with pytest.raises(InputError, match=r"u12_1\.mat: RELEASE has 0 annolist, .*; give MPII's mpii_human"):
         data.load(tmp_path, "train")
 
 
 def test_missing_files_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match=rf"{tmp_path.name} has no mpii_human_pose_v1_u12_1\.mat"):
-        mpii_release.load(tmp_path)
-    (tmp_path / mpii_release.NAME).write_bytes(b"nothing")
+        mpii.load_release(tmp_path)
+    (tmp_path / mpii.RELEASE_FILE).write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"u12_1\.mat cannot be read as a MATLAB file"):
         data.load(tmp_path, "train")
     with pytest.raises(InputError, match=r"has no split 'val'; give one of train, separated, or use the published"):

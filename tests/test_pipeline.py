@@ -13,6 +13,7 @@ from keras_mrpose.codecs import UDPCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.images import read_image_tensor
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
@@ -330,7 +331,7 @@ def test_jpeg_is_read_bit_for_bit_as_by_opencv_and_pillow(tmp_path):
     for seed, size in enumerate([(83, 61), (64, 100), (7, 9)]):
         path = tmp_path / "image.jpg"
         path.write_bytes(jpeg(size, seed))
-        image = pipeline.read_image(tf.constant(str(path))).numpy()
+        image = read_image_tensor(tf.constant(str(path))).numpy()
         np.testing.assert_array_equal(image, cv2.imread(str(path))[..., ::-1])
         np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
 
@@ -343,6 +344,6 @@ def test_every_kind_of_picture_becomes_three_channels(mode, suffix, tmp_path):
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (20, 31, 3)).astype(np.uint8)).convert(mode)
     picture.save(path)
-    image = pipeline.read_image(tf.constant(str(path)))
+    image = read_image_tensor(tf.constant(str(path)))
     assert (image.dtype, image.shape) == (tf.uint8, (20, 31, 3))
     np.testing.assert_array_equal(image, np.asarray(Image.open(path).convert("RGB")))

@@ -25,7 +25,7 @@ def some_heatmaps(joints, seed=0):
 def test_flip_test_and_decoding_person_by_person_and_joint_by_joint(skeleton):
     heatmaps, flipped_heatmaps = some_heatmaps(skeleton.num_joints)
     codec = GaussianCodec()
-    merged = np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, skeleton.mirrored))
+    merged = np.asarray(codec.merge_flipped(heatmaps, flipped_heatmaps, skeleton.flip_indices))
     np.testing.assert_array_equal(merged, plain_loops.merge_flipped(heatmaps, flipped_heatmaps, skeleton.flip_pairs))
     for maps in (heatmaps, merged):
         for found, wanted in zip(codec.decode(maps), plain_loops.decode(maps), strict=True):

@@ -11,10 +11,11 @@ from PIL import Image
 import keras_mrpose
 from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
+from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models.normalization import BatchNorm
-from keras_mrpose.predict.predictor import Predictor, check_boxes, read_image
+from keras_mrpose.predict.predictor import Predictor, check_boxes
 
 SIZE = (96, 64)  # height, width of the crops
 PICTURE = (170, 330)

@@ -20,13 +20,13 @@ def mirrored_name(name):
 
 @by_name
 def test_mirroring_exchanges_left_and_right(skeleton):
-    assert [skeleton.joints[i] for i in skeleton.mirrored] == [mirrored_name(name) for name in skeleton.joints]
+    assert [skeleton.joints[i] for i in skeleton.flip_indices] == [mirrored_name(name) for name in skeleton.joints]
 
 
 @by_name
 def test_limbs_are_symmetric_and_reach_every_joint(skeleton):
     edges = {frozenset(pair) for pair in skeleton.edges}
-    assert {frozenset(skeleton.mirrored[i] for i in limb) for limb in edges} == edges
+    assert {frozenset(skeleton.flip_indices[i] for i in limb) for limb in edges} == edges
     assert len(edges) == len(skeleton.edges)
     assert set().union(*edges) == set(range(skeleton.num_joints))
 
@@ -80,7 +80,7 @@ def test_get():
 def test_for_joint_count():
     assert [skeletons.for_joint_count(n) for n in (17, 16, 14)] == [COCO, MPII, LSP]
     five = skeletons.for_joint_count(5)
-    assert (five.num_joints, five.mirrored, five.edges, five.torso) == (5, (0, 1, 2, 3, 4), (), None)
+    assert (five.num_joints, five.flip_indices, five.edges, five.torso) == (5, (0, 1, 2, 3, 4), (), None)
     assert five.sigmas == (0.05,) * 5
     for joint in ("right_hip", "left_shoulder"):
         assert Skeleton("mine", (joint, "head")).torso is None
@@ -89,7 +89,7 @@ def test_for_joint_count():
 def test_sequences_become_tuples():
     given = Skeleton("mine", ["a", "b", "c"], [[0, 2]], [[0, 1]], [0.1, 0.2, 0.3])
     assert given == Skeleton("mine", ("a", "b", "c"), ((0, 2),), ((0, 1),), (0.1, 0.2, 0.3))
-    assert given.mirrored == (2, 1, 0)
+    assert given.flip_indices == (2, 1, 0)
     assert len({given, given}) == 1
 
 
@@ -139,8 +139,22 @@ def test_a_file_can_say_all(tmp_path):
     all_of_it = {"edges": [["head", "hips"]], "sigmas": [0.03, 0.06, 1, 0.1], "torso": ["hips", "head"]}
     found = skeletons.load(str(written(tmp_path, **all_of_it, swap=[["head", "hips"]])))
     assert found == Skeleton("climber", tuple(OWN["joints"]), ((0, 3),), ((0, 3),), (0.03, 0.06, 1, 0.1), (3, 0))
-    assert skeletons.load(written(tmp_path, swap=[])).mirrored == (0, 1, 2, 3)
+    assert skeletons.load(written(tmp_path, swap=[])).flip_indices == (0, 1, 2, 3)
     assert Skeleton.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_fields_have_two_names(tmp_path):
+    """What drawings connect and what a mirror exchanges, as in other libraries and as here before."""
+    pair = [["head", "hips"]]
+    found = skeletons.load(written(tmp_path, edges=pair, flip_pairs=pair))
+    assert found == skeletons.load(written(tmp_path, limbs=pair, swap=pair))
+    assert found.edges == found.flip_pairs == ((0, 3),)
+    for old, new in (("limbs", "edges"), ("swap", "flip_pairs")):
+        with pytest.raises(InputError, match=f"both {new} and {old}"):
+            skeletons.load(written(tmp_path, **{old: pair, new: pair}))
+    values = found.to_dict()
+    old_names = {"swap_pairs": values.pop("flip_pairs"), "limbs": values.pop("edges")}
+    assert Skeleton.from_dict({**values, **old_names}) == found
 
 
 @pytest.mark.parametrize(
@@ -159,6 +173,8 @@ def test_a_file_can_say_all(tmp_path):
         ({"edges": 5}, "edges has 5"),
         ({"edges": [[0, 1]]}, r"edges has \[0, 1\]"),
         ({"swap": [["head", "tail"]]}, "swap has"),
+        ({"flip_pairs": [["head", "tail"]]}, "flip_pairs has"),
+        ({"limbs": [["head", "tail"]]}, "limbs has"),
         ({"swap": [["head", "hips"], ["head", "left_hand"]]}, "a joint twice"),
         ({"torso": ["head"]}, "torso has"),
         ({"torso": "head"}, "torso has 'head'"),

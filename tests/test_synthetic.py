@@ -11,8 +11,7 @@ from keras_mrpose.data import coco
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.synthetic import dataset, pose
-from keras_mrpose.synthetic.canvas import OBJECT, Canvas, outlines
-from keras_mrpose.synthetic.render import PARTS, DrawnPerson, sample_looks
+from keras_mrpose.synthetic.render import OBJECT, PARTS, Canvas, DrawnPerson, hull_outlines, sample_clothing
 
 SIZE = (240, 320)
 NOSE, LEFT_EYE, RIGHT_EYE, LEFT_SHOULDER, RIGHT_SHOULDER = (
@@ -39,9 +38,9 @@ def standing_person(yaw, number=0, place=(160.0, 120.0), stature=180.0):
         low = body.points[[9, 10], 1].min() > -0.1  # both wrists below the waist
         upright = body.points[[13, 14], 1].min() > 0.2  # both knees well below the hips
         near = all(abs((angle - yaw + 180) % 360 - 180) < 15 for angle in (head_yaw, trunk_yaw))
-        looks = sample_looks(np.random.default_rng(seed), np.full(3, 128.0))
-        if near and low and upright and not body.sits and not looks.long_hair:
-            return DrawnPerson(body, looks, stature, np.array(place), number)
+        clothing = sample_clothing(np.random.default_rng(seed), np.full(3, 128.0))
+        if near and low and upright and not body.sits and not clothing.long_hair:
+            return DrawnPerson(body, clothing, stature, np.array(place), number)
     raise AssertionError(f"no pose with yaw {yaw}")
 
 
@@ -94,7 +93,7 @@ def test_outlines_are_the_convex_hull_of_discs():
     rng = np.random.default_rng(0)
     centres, radii = rng.uniform(0, 50, (5, 4, 2)), rng.uniform(1, 9, (5, 4))
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    for outline, discs, sizes in zip(outlines(centres, radii), centres, radii, strict=True):
+    for outline, discs, sizes in zip(hull_outlines(centres, radii), centres, radii, strict=True):
         for corner, angle in zip(outline, angles, strict=True):  # the hull's reach in a direction, disc by disc
             direction = np.array((np.cos(angle), np.sin(angle)))
             reach = max(float(c @ direction) + r for c, r in zip(discs, sizes, strict=True))

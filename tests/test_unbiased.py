@@ -188,8 +188,8 @@ def merged(codec, points):
     """Target maps of joints and of the same joints in the mirrored crop, x' = W - 1 - x and sides changed, merged."""
     scale = codec.scale(CROP)
     there = points / scale * (-1, 1) + (CROP[1] - 1, 0)
-    flipped_heatmaps = encode(codec, there[:, COCO.mirrored] * scale)
-    return np.asarray(codec.merge_flipped(encode(codec, points), flipped_heatmaps, COCO.mirrored))
+    flipped_heatmaps = encode(codec, there[:, COCO.flip_indices] * scale)
+    return np.asarray(codec.merge_flipped(encode(codec, points), flipped_heatmaps, COCO.flip_indices))
 
 
 def test_udp_flip_is_exact():
@@ -220,10 +220,10 @@ def test_dark_flip_unshifted_lies_to_the_left():
 def test_dark_flip_column_by_column():
     """Nothing wraps around: column 0 is the image's own."""
     heatmaps, flipped_heatmaps = np.random.default_rng(4).normal(size=(2, 3, *SIZE, 17)).astype(np.float32)
-    found = np.asarray(DarkCodec().merge_flipped(heatmaps, flipped_heatmaps, COCO.mirrored))
+    found = np.asarray(DarkCodec().merge_flipped(heatmaps, flipped_heatmaps, COCO.flip_indices))
     np.testing.assert_array_equal(found[:, :, 0], heatmaps[:, :, 0])
     for c in range(1, SIZE[1]):
-        here, before = (flipped_heatmaps[:, :, SIZE[1] - 1 - column][..., COCO.mirrored] for column in (c, c - 1))
+        here, before = (flipped_heatmaps[:, :, SIZE[1] - 1 - column][..., COCO.flip_indices] for column in (c, c - 1))
         np.testing.assert_allclose(found[:, :, c], (heatmaps[:, :, c] + 0.25 * here + 0.75 * before) / 2, atol=1e-6)
 
 

@@ -43,12 +43,12 @@ def skeleton_file(args) -> Skeleton | None:
     return skeletons.load(args.skeleton) if args.skeleton else None
 
 
-def of_first(people: People, count: int | None) -> People:
+def limit(people: People, count: int | None) -> People:
     """Everybody in the images of the first `count` people (``--people``), or all."""
     if count is None:
         return people
     require_positive("--people", count)
-    return people.of_first(count)
+    return people.limit(count)
 
 
 def load(args, require_images: bool) -> tuple[People, People, dict]:
@@ -74,7 +74,7 @@ def load(args, require_images: bool) -> tuple[People, People, dict]:
 def mixture_of(given: list[str]) -> Mixture | None:
     """What several ``--data`` say together; None for the folder of one data set."""
     from keras_mrpose.data import mixture
-    from keras_mrpose.data.mixture import Folder, Mixture, Source
+    from keras_mrpose.data.mixture import Mixture, Source
 
     if len(given) == 1 and given[0].endswith(".json"):
         return mixture.read(given[0])
@@ -87,7 +87,7 @@ def mixture_of(given: list[str]) -> Mixture | None:
     names = [match[1] for match in named]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"--data has the name {min(twice)!r} twice; give each data set its own.")
-    return Mixture(tuple(Folder(Path(match[2])) for match in named), tuple(map(Source, names)))
+    return Mixture(tuple(SourceFolder(Path(match[2])) for match in named), tuple(map(Source, names)))
 
 
 def folders(given: list[str]) -> list[Path]:

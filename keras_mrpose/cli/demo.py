@@ -91,7 +91,7 @@ def _overlays(people: People, predictions: np.ndarray, rows: int = 3, columns: i
     """A sheet of the first images with everybody's predicted skeleton."""
     import numpy as np
 
-    from keras_mrpose.predict.predictor import read_image
+    from keras_mrpose.data.images import read_image
     from keras_mrpose.visualization import skeletons
 
     images = list(dict.fromkeys(people.image_index))[: rows * columns]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data, of_first
+from keras_mrpose.cli.data_options import add_data, limit
 from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def _tables(args, skeleton: Skeleton) -> tuple[People, People]:
     """Whose boxes are cropped, and the annotated people; the same table for annotated boxes."""
     truth = _annotated(args, skeleton, require_images=args.boxes == ANNOTATED)
     if args.boxes == ANNOTATED:
-        truth = of_first(truth, args.people)
+        truth = limit(truth, args.people)
         return truth, truth
-    people, truth = _detected(args, skeleton), of_first(truth, args.people)
+    people, truth = _detected(args, skeleton), limit(truth, args.people)
     if args.images_with_boxes:
         truth = truth.of_images(people.image_ids[people.image_index])
     return people.of_images(truth.image_ids), truth
@@ -130,7 +130,7 @@ def _write_results(predictor: Predictor, args, out: Path) -> int:
     skeleton = predictor.skeleton
     annotated = args.boxes == ANNOTATED
     people = _annotated(args, skeleton) if annotated else _detected(args, skeleton)
-    people = of_first(people, args.people)
+    people = limit(people, args.people)
     if protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)

@@ -50,7 +50,7 @@ def handle(args) -> None:
     require_positive("--people", args.people)
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
     people = data.load(args.data, args.split, skeleton=skeleton, strict=False)
-    people = people.of_first(args.people)
+    people = people.limit(args.people)
     calibration = None
     if "int8" in formats:
         calibration = data.load(args.data, args.calibration, skeleton=skeleton, strict=False)

@@ -30,7 +30,8 @@ def handle(args) -> None:
     """Write `NAME_joints.png` and `NAME_joints.json` for each image."""
     from PIL import Image
 
-    from keras_mrpose.predict.predictor import Predictor, check_boxes, read_image
+    from keras_mrpose.data.images import read_image
+    from keras_mrpose.predict.predictor import Predictor, check_boxes
     from keras_mrpose.visualization import skeletons
 
     names = [f"{Path(path).stem}_joints" for path in args.images]

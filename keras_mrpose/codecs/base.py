@@ -123,7 +123,7 @@ class Codec:
         Args:
             heatmaps: ``(batch, height, width, joints)`` of the images.
             flipped_heatmaps: the same for the images mirrored left to right.
-            flip_indices: for each joint the joint that it becomes in a mirrored image (`Skeleton.mirrored`).
+            flip_indices: for each joint the joint that it becomes in a mirrored image (`Skeleton.flip_indices`).
 
         Returns:
             ``(batch, height, width, joints)``.

@@ -1,11 +1,11 @@
-"""From a data set's folder to batches: loaders that fill the `People` table, and the `tf.data` pipeline behind it."""
+"""Data sets: loaders that fill the `People` table, augmentation, and the `tf.data` pipeline to batches."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from keras_mrpose.data import coco, lsp, mpii, mpii_release
+from keras_mrpose.data import coco, lsp, mpii
 from keras_mrpose.data.people import People, concatenate
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
@@ -14,7 +14,7 @@ from keras_mrpose.skeletons import Skeleton
 def load(
     folder: str | Path, split: str, require_images: bool = True, skeleton: Skeleton | None = None, strict: bool = True
 ) -> People:
-    """The people of a data set folder, whose kind is told by what lies in it.
+    """The people of a data set folder; the files in it decide which loader reads it.
 
     Args:
         folder: with ``joints.mat`` (LSP, LSP extended), ``annot/*.json`` (MPII as published with the networks),
@@ -27,7 +27,7 @@ def load(
             ``"train[:-200]"`` all but the last 200, ``"train[80%:]"`` the last fifth.
         require_images: False does without the image files, where the annotations alone are needed.
         skeleton: of the people in a COCO-format folder, whose joints must be these; None takes those that the file
-            names, COCO's if it names none (`coco_records.skeleton_of`). LSP and MPII have their own.
+            names, COCO's if it names none (`coco.skeleton_of`). LSP and MPII have their own.
         strict: False: a COCO-format file that names other joints than `skeleton` has its own, and that is no error.
 
     Raises:
@@ -68,12 +68,12 @@ def _load_split(folder: Path, split: str, require_images: bool, skeleton: Skelet
     """A whole split, by the loader of what lies in the folder."""
     if (folder / "joints.mat").exists():
         return lsp.load(folder, split, require_images)
-    if mpii_release.find(folder) and not any(folder.glob("annot/*.json")):
-        return mpii_release.load(folder, split, require_images)
+    if mpii.find_release(folder) and not any(folder.glob("annot/*.json")):
+        return mpii.load_release(folder, split, require_images)
     if (folder / "annot").is_dir():
         return mpii.load(folder, split, require_images)
     if (folder / "annotations").is_dir():
         return coco.load(folder, split, require_images, skeleton, strict)
-    known = f"joints.mat (LSP), annot/ or {mpii_release.NAME} (MPII) or annotations/ (COCO format)"
+    known = f"joints.mat (LSP), annot/ or {mpii.RELEASE_FILE} (MPII) or annotations/ (COCO format)"
     what = f"holds none of {known}" if folder.is_dir() else "is not there"
     raise InputError(f"The data folder {folder} {what}; give the folder that holds the data set.")

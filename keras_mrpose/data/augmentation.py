@@ -1,10 +1,10 @@
-"""Augmentation in two steps: draw the random numbers, then make a crop from them, with nothing random left.
+"""Augmentation in two steps: draw random parameters, then apply them deterministically.
 
-The geometric half says where the crop lies, the photometric one what its pixels look like: colours jittered, rectangles
+The geometric half says where the crop lies, the photometric half changes its pixels: colours are jittered, rectangles
 erased. TensorFlow ops only: this runs in `tf.data`.
 
-The published numbers are always drawn. Each later kind has a seed of its own, so that turning it on changes no other's
-outcome; while its probability is 0 it is None and adds no op.
+The parameters of the published recipe are always drawn. Each later kind has a seed of its own, so that turning it on
+does not change the others; while its probability is 0 it is None and adds no op.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ RATIO = 2.0  # a rectangle's height over its width, relative to the crop's: 1/2 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training crop may differ from the annotated one (defaults: published, COCO).
+    """Ranges and probabilities of the random changes to a training crop (defaults: published, COCO).
 
-    Half bodies, shifts, colours and erasing are not of the published recipe: they are off until given a probability.
+    Half bodies, shifts, colours and erasing are not part of the published recipe: off until given a probability.
 
     Args:
         scale: the crop window is scaled by clip(1 + scale * normal, 1 - scale, 1 + scale).
@@ -39,7 +39,7 @@ class Augmentation:
         rotation_probability: share of the crops that are rotated at all.
         flip_probability: share of the crops that are mirrored.
         half_body_probability: share of the crops that show the upper or, as often, the lower half of the body; of
-            people with enough labelled joints, if the names of the skeleton's joints tell the halves.
+            people with enough labelled joints, if the joint names say which half each belongs to.
         half_body_labelled: which share of all joints must be exceeded by the labelled ones for that.
         shift_probability: share of the crops that are shifted.
         shift: most that a box moves, in its widths and heights, each by a uniform number (before scale and rotation).
@@ -96,7 +96,7 @@ class Augmentation:
 
 
 class PhotometricParams(NamedTuple):
-    """One outcome: how colours change, and what is covered.
+    """Photometric parameters of one crop: how colours change, and which rectangles are covered.
 
     `colours` is ``(6,)``: factors on brightness, contrast and saturation, then gains of red, green and blue.
     `rectangles` is ``(k, 7)``: top, left, height and width as shares of the crop's sides, then red, green and blue.
@@ -107,7 +107,7 @@ class PhotometricParams(NamedTuple):
 
 
 class AugmentParams(NamedTuple):
-    """One outcome: where the crop lies and what it looks like.
+    """Parameters of one crop, as drawn.
 
     Args:
         scale: factor on the crop window's size.
@@ -115,7 +115,7 @@ class AugmentParams(NamedTuple):
         flip: whether the image is mirrored.
         half_body: 1 for the upper half of the body, -1 for the lower, 0 for all of it.
         shift: ``(2,)`` in widths and heights of the box.
-        photometric: of the pixels.
+        photometric: colours and rectangles.
     """
 
     scale: tf.Tensor
@@ -131,7 +131,7 @@ IDENTITY = AugmentParams(np.float32(1), np.float32(0), np.bool_(False))
 
 
 def draw(seed: tf.Tensor, augmentation: Augmentation) -> AugmentParams:
-    """The outcome that belongs to a seed of two integers."""
+    """Random parameters of one crop, determined by a seed ``(2,)``."""
     seeds = tf.random.split(seed, 2)
     normal = tf.random.stateless_normal((2,), seeds[0])
     uniform = tf.random.stateless_uniform((2,), seeds[1])
@@ -146,7 +146,7 @@ def draw(seed: tf.Tensor, augmentation: Augmentation) -> AugmentParams:
 def params_of(
     scale_normal, rotation_normal, rotation_uniform, flip_uniform, augmentation: Augmentation
 ) -> AugmentParams:
-    """What comes of given random numbers: two standard normal ones and two from [0, 1).
+    """Geometric parameters from given random numbers: two standard normal ones and two from [0, 1).
 
     The distribution is the published one (`Augmentation`). A number of exactly a probability still counts, as
     published; but never does what has the probability 0.
@@ -181,7 +181,7 @@ def moved_box(
     augmentation: Augmentation,
     upper_body: tuple[int, ...],
 ) -> tf.Tensor:
-    """The box ``(4,)`` that is cropped for a person: that of half the body if so drawn, then shifted.
+    """The box ``(4,)`` to crop for a person: reduced to half the body if drawn so, then shifted.
 
     Args:
         box: ``(4,)`` x, y, w, h in image pixels.
@@ -223,7 +223,7 @@ def half_body_box(
 
 
 def crop_matrix(box: tf.Tensor, params: AugmentParams, image_width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """The one matrix that crops, scales, rotates and mirrors: ``(2, 3)``, image pixels to crop pixels.
+    """Matrix ``(2, 3)`` from image pixels to crop pixels that crops, scales, rotates and mirrors at once.
 
     The window's centre is mirrored with the image; the angle is not negated (as published).
     """
@@ -234,14 +234,14 @@ def crop_matrix(box: tf.Tensor, params: AugmentParams, image_width: tf.Tensor, s
     return tf.where(params.flip, geometry.mirror(matrix, last + 1, xp=tnp), matrix)
 
 
-def move_joints(keypoints: tf.Tensor, matrix: tf.Tensor, flip: tf.Tensor, mirrored: tuple[int, ...]) -> tf.Tensor:
-    """Joints ``(joints, 3)`` through the matrix; in a mirrored image left and right change places."""
-    keypoints = tf.where(flip, tf.gather(keypoints, mirrored), keypoints)
+def move_joints(keypoints: tf.Tensor, matrix: tf.Tensor, flip: tf.Tensor, flip_indices: tuple[int, ...]) -> tf.Tensor:
+    """Joints ``(joints, 3)`` in crop pixels; in a mirrored image left and right change places."""
+    keypoints = tf.where(flip, tf.gather(keypoints, flip_indices), keypoints)
     return tf.concat([geometry.transform(matrix, keypoints[:, :2]), keypoints[:, 2:]], axis=1)
 
 
 def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """The crop: each pixel p takes the image bilinearly at the place that `matrix` sends to p; 0 outside.
+    """The crop of an image by a matrix, with bilinear interpolation; black outside the image.
 
     Only the window that the crop sees is turned to float (feeding uint8 would truncate the result).
 
@@ -272,11 +272,11 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     )[0]
 
 
-# --- what the pixels look like ----------------------------------------------------------------------------------------
+# --- photometric ------------------------------------------------------------------------------------------------------
 
 
 def draw_photometric(seed: tf.Tensor, augmentation: Augmentation) -> PhotometricParams:
-    """The outcome that belongs to a seed of two integers."""
+    """Random photometric parameters of one crop, determined by a seed ``(2,)``."""
     return PhotometricParams(
         colours=_draw_colours(seed, augmentation) if augmentation.colour_probability else None,
         rectangles=_draw_rectangles(seed, augmentation) if augmentation.erasing_probability else None,
@@ -284,7 +284,7 @@ def draw_photometric(seed: tf.Tensor, augmentation: Augmentation) -> Photometric
 
 
 def apply_photometric(crop: tf.Tensor, photometric: PhotometricParams) -> tf.Tensor:
-    """The crop ``(height, width, 3)`` float32, 0..255, as it looks then: colours first, so that fills stay as drawn."""
+    """The changed crop ``(height, width, 3)`` float32, 0..255: colours first, so that they do not change the fills."""
     if photometric.colours is not None:
         crop = _recoloured(crop, photometric.colours)
     if photometric.rectangles is not None:
@@ -293,7 +293,7 @@ def apply_photometric(crop: tf.Tensor, photometric: PhotometricParams) -> tf.Ten
 
 
 def _draw_colours(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Each factor from a uniform distribution around 1; all are 1 if it does not happen."""
+    """Each factor from a uniform distribution around 1; all are 1 in crops whose colours stay."""
     uniform = tf.random.stateless_uniform((7,), tf.random.fold_in(seed, COLOUR))
     reach = [augmentation.brightness, augmentation.contrast, augmentation.saturation, *3 * [augmentation.channel_gain]]
     return tf.where(
@@ -302,7 +302,7 @@ def _draw_colours(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
 
 
 def _draw_rectangles(seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Area uniform, ratio log-uniform, place uniform inside the crop; all are empty if it does not happen."""
+    """Area uniform, ratio log-uniform, place uniform inside the crop; all are empty in crops without erasing."""
     seeds = tf.random.split(tf.random.fold_in(seed, ERASING), 2)
     happens = tf.random.stateless_uniform((), seeds[0]) < augmentation.erasing_probability
     uniform = tf.random.stateless_uniform((7, augmentation.erasing_rectangles), seeds[1])

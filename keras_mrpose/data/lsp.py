@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data.formats import matlab
+from keras_mrpose.data import matlab
+from keras_mrpose.data.issues import Issue, Report, raise_issue
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import LSP
@@ -33,14 +34,11 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
     """
     folder = Path(folder)
     file = folder / "joints.mat"
-    joints, visible, original = _read(file)
-    total = len(joints)
+    joints, original = read_joints(file)
     if split not in (None, *SPLITS):
         raise InputError(f"Unknown split {split!r} of {folder}; give one of {', '.join(SPLITS)}.")
-    border = total // 2 if original else total * 4 // 5
-    rows = {None: range(total), "train": range(border), "val": range(border, total)}[split]
-
-    keypoints = np.concatenate([joints - 1, visible[..., None]], axis=-1)[rows.start : rows.stop]
+    rows = split_rows(len(joints), original, split)
+    keypoints = keypoints_of(joints[rows.start : rows.stop], original)
     labelled = keypoints[..., 2:] > 0
     numbers = np.arange(rows.start, rows.stop) + 1
     if not labelled.any(axis=1).all():
@@ -52,11 +50,10 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
     with np.errstate(over="ignore"):  # the table refuses what is not finite
         areas = 0.53 * np.prod(np.maximum(high - low, 1), axis=-1)
 
-    digits = 4 if original else 5
     people = People(
         source=str(file),
         skeleton=LSP,
-        image_paths=np.array([str(folder / "images" / f"im{number:0{digits}d}.jpg") for number in numbers]),
+        image_paths=np.array([image_path(folder, number, original) for number in numbers]),
         image_ids=numbers,
         image_index=np.arange(len(numbers)),
         ids=numbers,
@@ -69,8 +66,33 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
     return people.require_images() if require_images else people
 
 
-def _read(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Coordinates ``(people, 14, 2)`` as in the file, COCO flags ``(people, 14)``, whether it is the original set's."""
+def split_rows(count: int, original: bool, split: str | None) -> range:
+    """Which of so many people are in a split, see `load`."""
+    border = count // 2 if original else count * 4 // 5
+    return {None: range(count), "train": range(border), "val": range(border, count)}[split]
+
+
+def image_path(folder: str | Path, number: int, original: bool) -> str:
+    """The image of a person, counted from 1: four digits in the original set, five in the extended one."""
+    return str(Path(folder, "images", f"im{number:0{4 if original else 5}d}.jpg"))
+
+
+def keypoints_of(joints: np.ndarray, original: bool) -> np.ndarray:
+    """Joints ``(people, 14, 3)`` of the file as keypoints: coordinates from 0, COCO's flags."""
+    flags = np.where(joints[..., 2] > 0, 1.0, 2.0) if original else np.where(joints[..., 2] > 0, 2.0, 0.0)
+    return np.concatenate([joints[..., :2] - 1, flags[..., None]], axis=-1)
+
+
+def read_joints(file: Path, report: Report = raise_issue) -> tuple[np.ndarray, bool]:
+    """Joints ``(people, 14, 3)`` as in the file, x, y and flag, and whether it is the original set's.
+
+    Args:
+        file: ``joints.mat``.
+        report: gets a wrong shape; there is nobody if it returns.
+
+    Raises:
+        InputError: a missing or unreadable file, or one without numbers.
+    """
     content = matlab.read(file, "an LSP folder has joints.mat and images/", "joints")
     if "joints" not in content:
         raise InputError(f"{file} has no variable 'joints'; give the joints.mat of LSP or LSP extended.")
@@ -79,11 +101,11 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     except (TypeError, ValueError):
         raise InputError(f"{file}: joints are no numbers; give the joints.mat of LSP or LSP extended.") from None
     if joints.ndim == 3 and joints.shape[:2] == (14, 3):
-        joints = joints.transpose(2, 0, 1)
-        return joints[..., :2], np.where(joints[..., 2] > 0, 2.0, 0.0), False
+        return joints.transpose(2, 0, 1), False
     if joints.ndim == 3 and joints.shape[:2] == (3, 14):
-        joints = joints.transpose(2, 1, 0)
-        return joints[..., :2], np.where(joints[..., 2] > 0, 1.0, 2.0), True
-    raise InputError(
+        return joints.transpose(2, 1, 0), True
+    message = (
         f"{file}: joints has shape {joints.shape}, expected (14, 3, people) or (3, 14, people): LSP has 14 joints."
     )
+    report(Issue("joint count", str(file), "-", "joints", f"shape {joints.shape}", message))
+    return np.zeros((0, 14, 3)), False

@@ -1,8 +1,8 @@
-"""Several data sets as one training: their joints in one skeleton, their shares of an epoch, their own validation.
+"""Training on several data sets at once: one skeleton, a share of each epoch for each, validation of each by itself.
 
-What MMPose calls a combined data set. Each source is loaded by its own loader; its joints go by name into the target
+MMPose calls this a combined data set. Each source is loaded by its own loader; its joints go by name into the target
 skeleton (`skeletons.joint_map`), and a joint that a source does not label has weight 0 there. The people of all sources
-are one `People` table, in which `source_index` tells where each is from.
+are one `People` table, whose `source_index` says which source each is from.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from keras_mrpose.skeletons import Skeleton, canonical
 
 @dataclass(frozen=True)
 class Source:
-    """One of several data sets that a training takes its people from, see `keras_mrpose.data.mixture`.
+    """One of several data sets of a training, see `keras_mrpose.data.mixture`.
 
     Args:
-        name: that messages, metrics and logs call it by.
+        name: in messages, metrics and logs.
         share: of the crops of an epoch; None: what the others leave, divided by the numbers of people.
-        weight: of its number in the one by which the best epoch is told.
-        protocol: by which it is validated, ``"ap"``, ``"pckh"`` or ``"pck"``; empty if it is not.
+        weight: of its metric in the weighted mean that selects the best epoch.
+        protocol: of its validation, ``"ap"``, ``"pckh"`` or ``"pck"``; empty if it has none.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Where the people of a source are.
+class SourceFolder:
+    """Folder and splits of a source.
 
     Args:
         data: the data set's folder, see `data.load`.
@@ -68,16 +68,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What to train on.
+    """Several data sets to train on.
 
     Args:
         folders: where each source is.
         sources: name, share and weight of each.
-        skeleton: of the network; None is to be said elsewhere.
+        skeleton: of the network; None if it is given elsewhere.
         crops_per_epoch: of all sources together; None is as many as there are people.
     """
 
-    folders: tuple[Folder, ...]
+    folders: tuple[SourceFolder, ...]
     sources: tuple[Source, ...]
     skeleton: Skeleton | None = None
     crops_per_epoch: int | None = None
@@ -130,18 +130,18 @@ def read(path: str | Path) -> Mixture:
     return Mixture(tuple(folders), tuple(sources), _skeleton(content.get("skeleton"), path), crops)
 
 
-def _row(name: str, row) -> tuple[Folder, Source]:
+def _row(name: str, row) -> tuple[SourceFolder, Source]:
     if not isinstance(row, dict):
         raise InputError(f"source {name!r} is {row!r:.80}; give its fields, at least data.")
-    names = [field.name for kind in (Folder, Source) for field in fields(kind) if field.name != "name"]
+    names = [field.name for kind in (SourceFolder, Source) for field in fields(kind) if field.name != "name"]
     if unknown := set(row) - set(names):
         raise InputError(f"source {name!r} has an unknown field {min(unknown)!r}; give {', '.join(names)}.")
     for field in ("data", "train", "val"):
         if not isinstance(row.get(field, "" if field != "data" else None), str | None if field == "val" else str):
             raise InputError(f"source {name!r}: {field} is {row.get(field)!r:.80}; give a text.")
-    where = {field.name: row[field.name] for field in fields(Folder) if field.name in row}
+    where = {field.name: row[field.name] for field in fields(SourceFolder) if field.name in row}
     how = {field.name: row[field.name] for field in fields(Source) if field.name in row}
-    return Folder(**{**where, "data": Path(where["data"])}), Source(name, **how)
+    return SourceFolder(**{**where, "data": Path(where["data"])}), Source(name, **how)
 
 
 def _skeleton(value, path: Path) -> Skeleton | None:
@@ -153,8 +153,8 @@ def _skeleton(value, path: Path) -> Skeleton | None:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The people of a mixture.
+class JoinedSources:
+    """The people of all sources of a mixture.
 
     Args:
         people: to train on.
@@ -169,8 +169,8 @@ class Joined:
     joints: tuple[str, ...]
 
 
-def join(mixture: Mixture, skeleton: Skeleton, require_images: bool = True) -> Joined:
-    """The people of all sources, with the joints of one skeleton.
+def join(mixture: Mixture, skeleton: Skeleton, require_images: bool = True) -> JoinedSources:
+    """Load all sources, with the joints of one skeleton.
 
     Raises:
         InputError: what a loader finds wrong; a source without a joint of the skeleton; nobody to validate on.
@@ -179,20 +179,20 @@ def join(mixture: Mixture, skeleton: Skeleton, require_images: bool = True) -> J
     for folder, source in zip(mixture.folders, mixture.sources, strict=True):
         try:
             table = load(folder.data, folder.train, require_images)
-            judged = table.take(slice(0)) if folder.val is None else load(folder.data, folder.val, require_images)
+            val_people = table.take(slice(0)) if folder.val is None else load(folder.data, folder.val, require_images)
             train.append(table.with_skeleton(skeleton))
-            val.append(judged.with_skeleton(skeleton))
+            val.append(val_people.with_skeleton(skeleton))
         except InputError as error:
             raise InputError(f"Source {source.name!r}: {error}") from None
-        sources.append(replace(source, protocol=judged.protocol if len(judged) else ""))
+        sources.append(replace(source, protocol=val_people.protocol if len(val_people) else ""))
         joints.append(_on_joints(source.name, table.skeleton, skeleton))
     if not any(map(len, val)):
         raise InputError("No source has a split to validate on; give one of them a val split.")
-    return Joined(concatenate(train), concatenate(val), tuple(sources), tuple(joints))
+    return JoinedSources(concatenate(train), concatenate(val), tuple(sources), tuple(joints))
 
 
 def _on_joints(name: str, own: Skeleton, target: Skeleton) -> str:
-    """Which joints of a target skeleton a source labels, which of its own have no place there, and why."""
+    """A sentence: the joints of the target skeleton that a source labels, its own that have no place there, and why."""
     to_target, to_own = skeletons.joint_map(own, target), skeletons.joint_map(target, own)
     without = [joint for joint, index in zip(target.joints, to_target, strict=True) if index < 0]
     unused = [joint for joint, index in zip(own.joints, to_own, strict=True) if index < 0]
@@ -211,7 +211,7 @@ def _on_joints(name: str, own: Skeleton, target: Skeleton) -> str:
 
 
 def crops_of_epoch(sources: Sequence[Source], people: People, batch_size: int, total: int | None) -> tuple[int, ...]:
-    """How many crops of each source an epoch has: whole batches in all, shared out as the sources say.
+    """Number of crops of each source in an epoch: whole batches in all, divided by the sources' shares.
 
     Args:
         sources: with a share or without; those without divide what is left by their numbers of people.

@@ -1,14 +1,22 @@
-"""MPII Human Pose in the published JSON form: ``annot/train.json``, ``annot/valid.json``, ``images/``."""
+"""MPII Human Pose, in the two forms that it is published in.
+
+`load` reads the JSON files that come with the published networks (``annot/train.json``, ``annot/valid.json``),
+`load_release` the MATLAB file of MPII's makers (``mpii_human_pose_v1_u12_1.mat``); both beside ``images/``.
+"""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import hypot
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
-from keras_mrpose.data.formats import json_fields, matlab
+from keras_mrpose.data import json_stream, matlab
+from keras_mrpose.data.issues import Issue, Report, float_array, raise_issue
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import PADDING
@@ -19,8 +27,13 @@ HEAD_SHARE = 0.6  # of the head box's diagonal: the head size of PCKh
 UNIT = 200  # pixels of scale 1
 HEADS_PER_UNIT = 8  # MPII makes its scale from the head box: so many head sizes are 200 pixels x scale
 LOWER = 15  # pixels of scale 1 by which the published loader moves centres down, towards the legs
-MAT = "give the .mat file of the published MPII files"  # where it is missing
+MAT_ADVICE = "give the .mat file of the published MPII files"  # where it is missing
 MISSING = -1  # stands for a centre, scale or joint that is not annotated
+
+RELEASE_FILE = "mpii_human_pose_v1_u12_1.mat"
+RELEASE_FOLDERS = ("", "annot", "mpii_human_pose_v1_u12_2")  # the last is what the published archive unpacks to
+RELEASE_SPLITS = ("train", "separated")
+PEOPLE_PER_IMAGE = 1000  # more than the people of any image
 
 
 def load(root: str | Path, split: str = "val", require_images: bool = True) -> People:
@@ -39,12 +52,12 @@ def load(root: str | Path, split: str = "val", require_images: bool = True) -> P
     split = SPLITS.get(split, split)
     file, boxes = root / "annot" / f"{split}.json", root / "annot" / f"gt_{split}.mat"
     heads = head_sizes(boxes) if boxes.exists() else None
-    people = parse(_read(file), str(file), root / "images", heads)
+    people = parse(read_file(file), str(file), root / "images", heads)
     return people.require_images() if require_images else people
 
 
 def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarray | None = None) -> People:
-    """People of an annotation file, with the window that the published loader crops; looks at no image.
+    """People of an annotation file, with the window that the published loader crops; reads no image.
 
     A record has a centre, a scale in units of 200 pixels and 16 joints, counted from 1 as in MATLAB; here they start
     at 0. The centre moves down by 15 pixels x scale and the window's side is 1.25 x 200 pixels x scale. The box is the
@@ -70,33 +83,62 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
     if heads is not None and len(heads) != len(content):
         raise InputError(f"{source} has {len(content)} records, its head boxes {len(heads)}; give files of one split.")
     row_of, kept = {}, []
+    for record in read_records(content, source):
+        if record.scale == MISSING:
+            continue
+        row = row_of.setdefault(record.image, len(row_of))
+        head = record.scale * UNIT / HEADS_PER_UNIT if heads is None else heads[record.place]
+        kept.append((row, record.place, box_of_window(record.centre, record.scale), record.keypoints, head))
+    return _table(source, [str(Path(folder, image)) for image in row_of], range(len(row_of)), kept)
+
+
+class MpiiRecord(NamedTuple):
+    """One person of the published JSON: place in the file, image name, centre and scale as annotated, joints.
+
+    `keypoints` is ``(16, 3)``: x, y from 0, v 2 or 0. The centre counts from 1, and the scale may be `MISSING`.
+    """
+
+    place: int
+    image: str
+    centre: tuple[float, float]
+    scale: float
+    keypoints: np.ndarray
+
+
+def read_records(content: list, source: str, report: Report = raise_issue) -> Iterator[MpiiRecord]:
+    """The records of an annotation file, each checked.
+
+    Args:
+        content: as in `parse`, like source.
+        report: gets what is wrong with a record; the record is left out if it returns.
+    """
+    fields = {"center": (2,), "scale": (), "joints": (MPII.num_joints, 2), "joints_vis": (MPII.num_joints,)}
     for place, record in enumerate(content):
-        name = f"{source}: record {place}"
+        name = f"record {place}"
         image = record.get("image") if isinstance(record, dict) else None
         if not isinstance(image, str) or not image:
-            raise InputError(
-                f"{name} has image {reprlib.repr(image)}, expected a file name; see the published MPII JSON."
-            )
-        centre = _numbers(record, "center", (2,), name).tolist()
-        scale = float(_numbers(record, "scale", (), name))
-        joints = _numbers(record, "joints", (MPII.num_joints, 2), name)
-        visible = _numbers(record, "joints_vis", (MPII.num_joints,), name)
-        if not np.isin(visible, (0, 1)).all():
-            raise InputError(
-                f"{name} has joints_vis {reprlib.repr(record['joints_vis'])}, expected 0 or 1 for each joint."
-            )
-        if scale == MISSING:
+            message = f"has image {reprlib.repr(image)}, expected a file name; see the published MPII JSON."
+            report(Issue("record", source, name, "image", reprlib.repr(image), f"{source}: {name} {message}"))
             continue
-        if scale <= 0:
-            raise InputError(f"{name} has scale {scale:g}, expected a positive one (or -1, if it is missing).")
-        row = row_of.setdefault(image, len(row_of))
-        head = scale * UNIT / HEADS_PER_UNIT if heads is None else heads[place]
-        kept.append((row, place, square(centre, scale), np.column_stack([joints - 1, 2 * visible]), head))
-    return table(source, [str(Path(folder, image)) for image in row_of], range(len(row_of)), kept)
+        values = [_floats(record, field, shape, source, name, report) for field, shape in fields.items()]
+        if any(value is None for value in values):
+            continue
+        centre, scale, joints, visible = values
+        wrong = ~np.isin(visible, (0, 1))
+        if wrong.any():
+            value = f"flag {visible[wrong][0]:g} of joint {np.argmax(wrong)}"
+            message = f"has joints_vis {reprlib.repr(record['joints_vis'])}, expected 0 or 1 for each joint."
+            report(Issue("joint flag", source, name, "joints_vis", value, f"{source}: {name} {message}"))
+            continue
+        if scale <= 0 and scale != MISSING:
+            message = f"has scale {scale:g}, expected a positive one (or -1, if it is missing)."
+            report(Issue("empty box", source, name, "scale", f"{scale:g}", f"{source}: {name} {message}"))
+            continue
+        yield MpiiRecord(place, image, tuple(centre.tolist()), scale.item(), np.column_stack([joints - 1, 2 * visible]))
 
 
-def table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kept: list[tuple]) -> People:
-    """The table of people ``kept``: image row, id, box, keypoints, head size; MPII has no areas but those of boxes."""
+def _table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kept: list[tuple]) -> People:
+    """The table of people ``kept``: image row, id, box, keypoints, head size. Areas are the boxes'."""
     rows, ids, boxes, keypoints, heads = zip(*kept, strict=True) if kept else ((),) * 5
     return People(
         source=source,
@@ -137,7 +179,7 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
     Raises:
         InputError: a missing or unreadable file, or a variable that is missing, of another shape, or not finite.
     """
-    content = matlab.read(file, MAT, *shapes)
+    content = matlab.read(file, MAT_ADVICE, *shapes)
     values = {}
     for name, shape in shapes.items():
         try:
@@ -153,7 +195,7 @@ def read_mat(file: str | Path, **shapes: tuple[int | None, ...]) -> dict[str, np
     return values
 
 
-def square(centre: Sequence[float], scale: float) -> tuple[float, float, float, float]:
+def box_of_window(centre: Sequence[float], scale: float) -> tuple[float, float, float, float]:
     """The box x, y, w, h, from 0, that becomes the published window (`parse`) when it is padded.
 
     Args:
@@ -169,20 +211,157 @@ def square(centre: Sequence[float], scale: float) -> tuple[float, float, float, 
     return x - 1 - side / 2, y - 1 - side / 2, side, side
 
 
-def _numbers(record: dict, field: str, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """A field of finite numbers of this shape."""
-    try:
-        values = np.asarray(record.get(field), np.float64)
-    except (TypeError, ValueError, OverflowError):
-        values = None
-    if values is None or values.shape != shape or not np.isfinite(values).all():
-        wanted = " x ".join(map(str, shape)) or "1"
-        raise InputError(f"{name} has {field} {reprlib.repr(record.get(field))}, expected {wanted} finite number(s).")
-    return values
+def _floats(
+    record: dict, field: str, shape: tuple[int, ...], source: str, name: str, report: Report
+) -> np.ndarray | None:
+    """A field of finite numbers of this shape; None if it is not, and `report` returns."""
+    values, kind, value = float_array(record.get(field))
+    if values is not None and values.shape == shape:
+        return values
+    if values is not None:
+        joints = field in ("joints", "joints_vis") and values.ndim == len(shape)
+        kind, value = "joint count" if joints else "record", f"shape {values.shape}, not {shape}"
+    wanted = " x ".join(map(str, shape)) or "1"
+    message = f"has {field} {reprlib.repr(record.get(field))}, expected {wanted} finite number(s)."
+    report(Issue(kind, source, name, field, value if field in record else "missing", f"{source}: {name} {message}"))
+    return None
 
 
-def _read(file: Path) -> list:
-    content = json_fields.whole(file, "an MPII folder has annot/train.json, valid.json and images/")
+def read_file(file: Path) -> list:
+    """The records of an annotation file, as they are."""
+    content = json_stream.read(file, "an MPII folder has annot/train.json, valid.json and images/")
     if not isinstance(content, list):
         raise InputError(f"{file} is not a list of records; give the published MPII JSON.")
     return content
+
+
+# --- the release file ------------------------------------------------------------------------------------------------
+
+
+def find_release(root: str | Path) -> Path | None:
+    """The release file of a folder: in itself, in ``annot/`` or in ``mpii_human_pose_v1_u12_2/``."""
+    files = (Path(root, folder, RELEASE_FILE) for folder in RELEASE_FOLDERS)
+    return next((file for file in files if file.exists()), None)
+
+
+def load_release(root: str | Path, split: str = "train", require_images: bool = True) -> People:
+    """People of a folder with the release file (`find_release`) and ``images/``; `parse_release` says which and how.
+
+    Args:
+        root: the folder.
+        split: as in `parse_release`.
+        require_images: False does without the image files, where the annotations alone are needed.
+
+    Raises:
+        InputError: a missing or unreadable file, or a wrong field in it, named.
+    """
+    file = find_release(root)
+    if file is None:
+        raise InputError(f"{root} has no {RELEASE_FILE}; unpack the annotations of MPII Human Pose there.")
+    content = matlab.read(file, MAT_ADVICE, "RELEASE")
+    people = parse_release(content, str(file), Path(root, "images"), split)
+    return people.require_images() if require_images else people
+
+
+def parse_release(content: dict, source: str, folder: str | Path, split: str = "train") -> People:
+    """People of the release file, with the window that the published loader crops; reads no image.
+
+    In MATLAB's words: ``RELEASE.annolist(i)`` has ``image.name`` and people ``annorect(k)``, each with the head box
+    ``x1 y1 x2 y2``, a ``scale`` in units of 200 pixels, a centre ``objpos.x .y`` and
+    ``annopoints.point(j)`` with ``x y id is_visible``, ids 0 to 15 in the order of `skeletons.MPII`; coordinates are
+    from 1. ``RELEASE.img_train(i)`` is 1 for the images whose joints are given, ``RELEASE.single_person{i}`` lists the
+    k of people that stand apart from others. Any field may be missing or empty: a person without joints, centre,
+    scale or head box cannot be cropped or measured and is left out.
+
+    MPII has no published validation split of its own. The published JSON is made of the same people: 2,958 whom
+    Tompson et al. (2015) chose, in a list that is not in the release, are ``valid.json``; the 22,246 of all images
+    without any of them are ``train.json``; the 3,679 others in the images of ``valid.json`` are in neither
+    (github.com/bearpaw/pytorch-pose, issues 25 and 80). So neither file keeps to the people that stand apart.
+
+    Args:
+        content: variables of the file, as `matlab.read` gives them.
+        source: the file's name, for messages.
+        folder: where the images are.
+        split: ``"train"``, everybody with joints (28,883 people), or ``"separated"``, those of them that stand apart.
+
+    Returns:
+        The people in the order of the file. Boxes are as in `parse`; ``v`` is 1 where ``is_visible`` is 0, 2
+        where it is 1 or unknown, 0 for a joint that is not among the points. `image_ids` are i and `ids` 1000 i + k.
+
+    Raises:
+        InputError: another split, or a field that is wrong; names the file, the place and the field.
+    """
+    if split not in RELEASE_SPLITS:
+        raise InputError(
+            f"{source} has no split {split!r}; give one of {', '.join(RELEASE_SPLITS)}, or use the published MPII "
+            "JSON, which has train and val."
+        )
+    paths, numbers, kept = [], [], []
+    for number, annotation, apart in _training_images(content, source):
+        people = []
+        for k, rect in enumerate(_structs(annotation, "annorect"), 1):
+            person = _person(rect, f"{source}: RELEASE.annolist({number}).annorect({k})")
+            if person and (split == "train" or k in apart):
+                people.append((len(paths), PEOPLE_PER_IMAGE * number + k, *person))
+        if people:
+            paths.append(str(Path(folder, _image_name(annotation, f"{source}: RELEASE.annolist({number})"))))
+            numbers.append(number)
+            kept += people
+    return _table(source, paths, numbers, kept)
+
+
+def _training_images(content: dict, source: str) -> Iterator[tuple[int, SimpleNamespace, np.ndarray]]:
+    """Number (from 1), annotations, and the numbers of the people that stand apart, of each training image."""
+    release = next(iter(np.ravel(content.get("RELEASE", ()))), None)
+    fields = ("annolist", "img_train", "single_person")
+    columns = [np.ravel(getattr(release, field, ())) for field in fields]
+    lengths = [len(column) for column in columns]
+    if not lengths[0] == lengths[1] == lengths[2] > 0:
+        found = ", ".join(f"{count} {field}" for count, field in zip(lengths, fields, strict=True))
+        raise InputError(f"{source}: RELEASE has {found}, expected as many of each; give MPII's {RELEASE_FILE}.")
+    for number, (annotation, train, apart) in enumerate(zip(*columns, strict=True), 1):
+        if train:
+            yield number, annotation, np.ravel(apart)
+
+
+def _person(rect: SimpleNamespace, name: str) -> tuple[tuple, np.ndarray, float] | None:
+    """Box, ``(16, 3)`` joints and head size of a person; None if something is not annotated."""
+    points = [point for group in _structs(rect, "annopoints") for point in _structs(group, "point")]
+    centre = [_number(place, axis, name) for place in _structs(rect, "objpos") for axis in ("x", "y")]
+    scale, *head = (_number(rect, field, name) for field in ("scale", "x1", "y1", "x2", "y2"))
+    if not points or not centre or None in (scale, *centre, *head):
+        return None
+    x1, y1, x2, y2 = head
+    return box_of_window(centre, scale), _joints(points, name), HEAD_SHARE * hypot(x2 - x1, y2 - y1)
+
+
+def _joints(points: list[SimpleNamespace], name: str) -> np.ndarray:
+    joints = np.tile((MISSING - 1.0, MISSING - 1.0, 0.0), (MPII.num_joints, 1))  # as the published JSON has them
+    for j, point in enumerate(points, 1):
+        name_j = f"{name}.annopoints.point({j})"
+        x, y, joint, visible = (_number(point, field, name_j) for field in ("x", "y", "id", "is_visible"))
+        if joint not in range(MPII.num_joints) or None in (x, y):
+            raise InputError(f"{name_j} has x {x}, y {y}, id {joint}; expected two numbers and an id from 0 to 15.")
+        joints[int(joint)] = x - 1, y - 1, 1 if visible == 0 else 2
+    return joints
+
+
+def _image_name(annotation: SimpleNamespace, name: str) -> str:
+    names = [str(text) for image in _structs(annotation, "image") for text in np.ravel(getattr(image, "name", ()))]
+    if len(names) != 1:
+        raise InputError(f"{name} has image names {names}, expected one; give MPII's {RELEASE_FILE}.")
+    return names[0]
+
+
+def _structs(parent: SimpleNamespace, field: str) -> list[SimpleNamespace]:
+    """The structs of a field, which is an array of them, a single one, empty, or not there."""
+    return list(np.ravel(getattr(parent, field, ())))
+
+
+def _number(struct: SimpleNamespace, field: str, name: str) -> float | None:
+    """A field that is a number of any kind or, as often ``is_visible``, its text; None if empty or not there."""
+    values = np.ravel(getattr(struct, field, ()))
+    try:
+        return float(values.item()) if values.size else None
+    except (TypeError, ValueError):
+        raise InputError(f"{name} has {field} {values.tolist()!r:.80}, expected one number; fix the file.") from None

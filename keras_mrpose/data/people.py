@@ -1,4 +1,4 @@
-"""The record table that every loader returns: people in images, as flat arrays."""
+"""The table of annotated people that every loader returns, as flat arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class People:
         boxes: ``(people, 4)`` x, y, w, h in image pixels.
         keypoints: ``(people, joints, 3)`` x, y in image pixels, v: 0 unlabelled, 1 labelled but hidden, 2 visible.
         reference_length: ``(people,)`` the length in image pixels that the data set's metric divides by and that cannot
-            be told from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso is read off the joints.)
+            be computed from the joints: sqrt(area) for OKS, the head size for PCKh. (PCK's torso can.)
         areas: ``(people,)`` in square pixels.
         scores: ``(people,)`` of the boxes; 1 for annotated ones.
         protocol: by which the data set is measured: ``"ap"`` (COCO), ``"pckh"`` (MPII), ``"pck"`` (LSP); empty if
@@ -109,7 +109,7 @@ class People:
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def of_images(self, image_ids) -> People:
-        """The people of these images, and no other image: for measures over whole images."""
+        """The people of these images, and no other image, for measures over whole images."""
         images = np.flatnonzero(np.isin(self.image_ids, image_ids))
         people = np.flatnonzero(np.isin(self.image_index, images))
         return replace(
@@ -135,8 +135,8 @@ class People:
             )
         return replace(self, skeleton=target, keypoints=self.keypoints[:, index] * (index >= 0)[:, None])
 
-    def of_first(self, count: int) -> People:
-        """All people of the images of the first `count` people: measures are over whole images."""
+    def limit(self, count: int) -> People:
+        """All people of the images that the first `count` people are in, since measures are over whole images."""
         return self.of_images(self.image_ids[self.image_index[:count]])
 
     def paths(self) -> np.ndarray:

@@ -1,10 +1,16 @@
-"""From the `People` table to batches of crops and targets: one short `tf.data` graph, no Python in the hot path."""
+"""The input pipeline from the `People` table to batches of crops and targets: one short `tf.data` graph.
+
+No Python runs for an image, unless unreadable ones are skipped.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -14,12 +20,52 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.images import decode_error, read_image_tensor, why_unreadable
 from keras_mrpose.data.people import People
-from keras_mrpose.data.skipped import Skipped, reader
 from keras_mrpose.errors import InputError
 
 ON_BAD_RECORD = ("stop", "skip")
 AHEAD = 2  # batches that wait while one is computed with
+SKIPPED = "skipped.json"
+
+
+class Skipped:
+    """List of the people whose image could not be read, each once, however often a training came to them."""
+
+    def __init__(self):
+        self._reasons: dict[tuple[str, int], str] = {}
+        self._lock = threading.Lock()  # the pipeline reads in several threads
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def add(self, image: str, person: int, reason: str) -> None:
+        """List a person: image file, record number, what was wrong with the file."""
+        with self._lock:
+            self._reasons.setdefault((image, person), reason)
+
+    def records(self) -> list[dict]:
+        """``image``, ``person`` and ``reason`` of each, sorted by image and person."""
+        with self._lock:
+            found = sorted(self._reasons.items())
+        return [{"image": image, "person": person, "reason": reason} for (image, person), reason in found]
+
+    def sentence(self) -> str:
+        """One line for the end of a training; empty if all images could be read."""
+        if not self._reasons:
+            return ""
+        images = {image for image, _ in self._reasons}
+        return f"skipped {len(self)} people: {len(images)} images cannot be read, the first is {min(images)}"
+
+    def write(self, folder: Path) -> None:
+        """Write ``skipped.json`` into a run folder, together with those that an earlier part of the run listed."""
+        file = folder / SKIPPED
+        if file.exists():
+            for record in json.loads(file.read_text()):
+                self.add(**record)
+        part = folder / f"part-{SKIPPED}"
+        part.write_text(json.dumps(self.records(), indent=1) + "\n")
+        part.replace(file)
 
 
 def batches(
@@ -54,7 +100,7 @@ def batches(
         seed: of order and augmentation.
         first_epoch: where an endless pipeline begins.
         first_step: how many batches of that epoch it leaves out, without reading their images.
-        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` tells which);
+        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` names it);
             ``"skip"``: its people become black crops without labelled joints, of which nothing is learnt.
         skipped: gets the people who were skipped.
         shard: ``(index, count)`` of this process among those that share every batch: this pipeline has the index-th
@@ -87,7 +133,7 @@ def batches(
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
     boxes = tf.constant(people.boxes, tf.float32)
     reference_length = tf.constant(people.reference_length, tf.float32)
-    mirrored, upper_body = people.skeleton.mirrored, people.skeleton.upper_body
+    flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
     sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
     scale = (codec or GaussianCodec()).scale(input_size)
     read = _reader(people, on_bad_record, skipped)
@@ -99,7 +145,7 @@ def batches(
             params = augment.draw(_fold(seed, epoch, person), augmentation)
             box = augment.moved_box(box, points, params, augmentation, upper_body)
         matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
-        joints = augment.move_joints(points, matrix, params.flip, mirrored)
+        joints = augment.move_joints(points, matrix, params.flip, flip_indices)
         length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
         crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
         return crop, target(joints, length, scale, sources if sources is None else sources[person])
@@ -110,11 +156,11 @@ def batches(
     if len(people) != present:
         weights = tf.fill([size], len(people) / present)
         data = data.map(lambda images, targets: (images, targets, weights))
-    return data.prefetch(AHEAD).with_options(_untuned())
+    return data.prefetch(AHEAD).with_options(_no_autotuning())
 
 
-def _untuned() -> tf.data.Options:
-    """TensorFlow's tuning of pipelines is no faster here, and the end of a process waits for it: a minute at times."""
+def _no_autotuning() -> tf.data.Options:
+    """Options without TensorFlow's autotuning: no faster here, and a process can wait a minute for it at its end."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
@@ -123,7 +169,7 @@ def _untuned() -> tf.data.Options:
 def rows(
     people: People, batch_size: int, seed: int, first_epoch: int, first_step: int, crops: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """``(batch,)`` the rows of the table that `batches` begins with, of one that augments."""
+    """Rows ``(batch,)`` of the table in the first batch of `batches` with augmentation."""
     order = _order(people, batch_size, crops, seed, first_epoch)
     part = order.skip(first_step * batch_size).take(batch_size)
     return np.array([person for _, person in part.as_numpy_iterator()])
@@ -147,23 +193,8 @@ def target(
     return tf.concat(columns, axis=1)
 
 
-def read_image(path: tf.Tensor) -> tf.Tensor:
-    """A JPEG or PNG file as ``(h, w, 3)`` uint8 RGB, JPEG bit for bit as OpenCV and Pillow have it; EXIF unused."""
-    return decode_image(tf.io.read_file(path))
-
-
-def decode_image(data: tf.Tensor) -> tf.Tensor:
-    """`read_image` of a file's bytes."""
-    image = tf.cond(
-        tf.io.is_jpeg(data),
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_png(data, channels=3),
-    )
-    return tf.ensure_shape(image, (None, None, 3))
-
-
 def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
-    """Which image file stopped the pipeline: called when a batch failed, since TensorFlow's message names no file.
+    """The error to raise for a failed batch: it names the unreadable image, which TensorFlow's message does not.
 
     Returns:
         An `InputError` that names the first unreadable image, or `error` itself when all can be read: that is a bug.
@@ -174,29 +205,15 @@ def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
     return error
 
 
-def why_unreadable(path: str) -> str | None:
-    """What TensorFlow says of an image file that `read_image` cannot read; None if it can."""
-    try:
-        read_image(tf.constant(path))
-    except tf.errors.OpError as error:
-        return what_is_wrong(error)
-    return None
-
-
-def what_is_wrong(error: tf.errors.OpError) -> str:
-    """TensorFlow's first line about an image, without places in its graph."""
-    return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", error.message.splitlines()[0])
-
-
-def _reader(people: People, on_bad_record: str, skipped: Skipped | None):
+def _reader(people: People, on_bad_record: str, skipped: Skipped | None) -> Callable:
     """A graph function from a row of `people` to its image and its keypoints ``(joints, 3)``."""
     keypoints = tf.constant(people.keypoints, tf.float32)
     if on_bad_record == "stop":
         paths, image_of = tf.constant(people.image_paths), tf.constant(people.image_index)
-        return lambda person: (read_image(paths[image_of[person]]), keypoints[person])
+        return lambda person: (read_image_tensor(paths[image_of[person]]), keypoints[person])
     if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
         people.require_images()
-    read_or_skip = reader(people, read_image, why_unreadable, Skipped() if skipped is None else skipped)
+    read_or_skip = image_or_black(people, Skipped() if skipped is None else skipped)
 
     def read(person):
         image, readable = read_or_skip(person)
@@ -205,8 +222,33 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None):
     return read
 
 
+def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A graph function from a row of `people` to the image and 1.0, or to one black pixel and 0.0 if it is unreadable.
+
+    A graph has no "try", so this calls Python for each image; decoding itself leaves the interpreter lock to others.
+
+    Args:
+        people: the table.
+        skipped: gets the people with an unreadable image.
+    """
+
+    def read(person: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        path = str(people.image_paths[people.image_index[person]])
+        try:
+            return read_image_tensor(tf.constant(path)).numpy(), np.float32(1)
+        except tf.errors.OpError as error:
+            skipped.add(path, int(people.ids[person]), decode_error(error))
+            return np.zeros((1, 1, 3), np.uint8), np.float32(0)
+
+    def image_and_weight(person):
+        image, readable = tf.numpy_function(read, [person], (tf.uint8, tf.float32))
+        return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(readable, ())
+
+    return image_and_weight
+
+
 def _filled_up(people: People, more: int) -> People:
-    """With so many people more, who have no labelled joints."""
+    """The table with so many people more, who have no labelled joints."""
     if not more:
         return people
     rows = np.minimum(np.arange(len(people) + more), len(people) - 1)

@@ -1,5 +1,5 @@
-"""Everything that is wrong with a data folder, told at once, where the loaders stop at the first mistake."""
+"""Reports everything that is wrong with a data folder at once, where the loaders stop at the first problem."""
 
-from keras_mrpose.doctor.examination import check_skeleton, examine
+from keras_mrpose.doctor.checks import check_skeleton, examine
 
 __all__ = ["check_skeleton", "examine"]

@@ -1,12 +1,14 @@
-"""What can be wrong with a data folder, and the report that says where."""
+"""Kinds of problems of a data folder, their collector, and the report."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from keras_mrpose.data.issues import Issue
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MAX_EXAMPLES = 1000  # examples of each kind
-LONGEST = 80  # characters of a value
+MAX_VALUE = 80  # characters of a value
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ KINDS = {
         Kind("rotated by EXIF", WARNING, "Viewers turn this image, training does not: see whether the joints fit."),
         Kind("colours", WARNING, "Not plain RGB or gray (CMYK, transparency, 16 bit): convert it, colours may be off."),
         Kind("image twice", WARNING, "Two images of a split are the same file; remove one with its records."),
-        Kind("person twice", WARNING, "Two records of a image have the same joints; remove one."),
+        Kind("person twice", WARNING, "Two records of an image have the same joints; remove one."),
         Kind("box over border", WARNING, "The box leaves the image; training cuts it, see whether it is right."),
         Kind("joint outside", WARNING, "A labelled joint lies outside the image; see whether it is right."),
         Kind("joint off box", WARNING, "A labelled joint is outside its person's box by more than the box's size."),
@@ -83,7 +85,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What `doctor.examine` found in a folder.
+    """Result of `doctor.examine`.
 
     Attributes:
         folder: which.
@@ -116,20 +118,24 @@ class DoctorReport:
         return {**asdict(self), "clean": self.clean}
 
 
-class Notes:
-    """Collects problems; keeps the first thousand of each kind."""
+class IssueCollector:
+    """Collects problems and counts them; keeps the first thousand of each kind."""
 
     def __init__(self):
         self._counts, self._examples = {}, {}
 
     def add(self, key: str, file, record, field: str, value) -> None:
-        """Note a problem of the kind `key`."""
+        """Add a problem of the kind `key`."""
         self._counts[key] = self._counts.get(key, 0) + 1
         examples = self._examples.setdefault(key, [])
         if len(examples) < MAX_EXAMPLES:
             value = value if isinstance(value, str) else repr(value)
-            value = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
+            value = value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 3] + "..."
             examples.append(Example(str(file), str(record), field, value))
+
+    def report(self, issue: Issue) -> None:
+        """Add what a loader reports; the loader goes on without the record."""
+        self.add(issue.kind, issue.source, issue.record, issue.field, issue.value)
 
     def findings(self) -> tuple[Finding, ...]:
         """In the order of `KINDS`."""

@@ -1,4 +1,4 @@
-"""Every image of a data set, read once: whether training can read it, and what may be wrong with it."""
+"""Checks of every image file: each is read once, by the decoder that training uses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import PIL.Image
 import tensorflow as tf
 
-from keras_mrpose.data import pipeline
-from keras_mrpose.doctor.findings import Notes
-from keras_mrpose.doctor.lenient import Split
+from keras_mrpose.data.images import decode_error, decode_image_tensor
+from keras_mrpose.doctor.findings import IssueCollector
+from keras_mrpose.doctor.records import Split
 
 PLAIN = {"L", "RGB", "P", "1"}  # modes that the pipeline turns to RGB as everybody does
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
@@ -24,7 +24,7 @@ ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a image file is.
+    """Facts about an image file.
 
     Attributes:
         size: ``(width, height)``; None if training cannot read it.
@@ -51,9 +51,9 @@ def inspect_image(path: str) -> ImageInfo:
         return ImageInfo(digest=b"", fault=str(error.strerror))
     digest = hashlib.sha256(data).digest()
     try:
-        height, width, _ = pipeline.decode_image(tf.constant(data)).shape
+        height, width, _ = decode_image_tensor(tf.constant(data)).shape
     except tf.errors.OpError as error:
-        return ImageInfo(digest=digest, fault=pipeline.what_is_wrong(error))
+        return ImageInfo(digest=digest, fault=decode_error(error))
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
             return ImageInfo((width, height), digest, None, header.mode, header.getexif().get(ORIENTATION, 1))
@@ -62,53 +62,53 @@ def inspect_image(path: str) -> ImageInfo:
 
 
 def inspect_images(splits: Iterable[Split], watch: Callable[[Iterable, int], Iterable]) -> dict[str, ImageInfo]:
-    """A look at each image file of these splits, by path; in threads, since TensorFlow lets others run meanwhile.
+    """Facts about each image file of these splits, by path; in threads, since TensorFlow releases the interpreter lock.
 
     Args:
         splits: of a data set.
-        watch: is given the looks as they come and their number, and passes them on: a progress bar.
+        watch: wraps an iterable of so many items and yields them: a progress bar.
     """
     paths = list(dict.fromkeys(image.path for split in splits for image in split.images))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(paths, watch(pool.map(inspect_image, paths), len(paths)), strict=True))
 
 
-def check(split: Split, looks: dict[str, ImageInfo], notes: Notes) -> None:
-    """Note what is wrong with the images of a split."""
+def check_images(split: Split, inspected: dict[str, ImageInfo], issues: IssueCollector) -> None:
+    """Report what is wrong with the images of a split."""
     for image in split.images:
-        seen = looks[image.path]
+        seen = inspected[image.path]
         if seen.digest is None:
-            notes.add("missing image", split.file, image.record, "file", image.path)
+            issues.add("missing image", split.file, image.record, "file", image.path)
         elif seen.size is None:
-            notes.add("unreadable image", image.path, image.record, "-", seen.fault)
+            issues.add("unreadable image", image.path, image.record, "-", seen.fault)
         elif image.size not in (None, seen.size):
             wanted = "{}x{}".format(*image.size)
-            notes.add(
+            issues.add(
                 "image size", image.path, image.record, "width, height", "{}x{}, not ".format(*seen.size) + wanted
             )
         if seen.mode not in PLAIN:
-            notes.add("colours", image.path, image.record, "-", seen.mode)
+            issues.add("colours", image.path, image.record, "-", seen.mode)
         if seen.orientation not in (0, 1):  # 0 is not defined, and means the same to viewers
-            notes.add("rotated by EXIF", image.path, image.record, "orientation", seen.orientation)
+            issues.add("rotated by EXIF", image.path, image.record, "orientation", seen.orientation)
 
 
-def check_twice(splits: list[Split], looks: dict[str, ImageInfo], notes: Notes) -> None:
-    """Note files of equal bytes: in training and validation, and within a split."""
-    holders = {split.name: _by_digest(split, looks) for split in splits}
+def check_duplicates(splits: list[Split], inspected: dict[str, ImageInfo], issues: IssueCollector) -> None:
+    """Report files of equal bytes: in training and validation, and within a split."""
+    holders = {split.name: _by_digest(split, inspected) for split in splits}
     for split in splits:
         for first, *others in holders[split.name].values():
             for image in others:
-                notes.add("image twice", image.path, image.record, "the same as", first.path)
+                issues.add("image twice", image.path, image.record, "the same as", first.path)
     for train in (name for name in holders if name.startswith("train") and not name.startswith("trainval")):
         for val in (name for name in holders if name.startswith("val")):
             for digest, (image, *_) in holders[train].items():
-                for output in holders[val].get(digest, ())[:1]:
-                    notes.add("image in train and val", image.path, image.record, "the same as", output.path)
+                for same in holders[val].get(digest, ())[:1]:
+                    issues.add("image in train and val", image.path, image.record, "the same as", same.path)
 
 
-def _by_digest(split: Split, looks: dict[str, ImageInfo]) -> dict[bytes, list]:
+def _by_digest(split: Split, inspected: dict[str, ImageInfo]) -> dict[bytes, list]:
     holders = defaultdict(list)
     for image in split.images:
-        if looks[image.path].digest:
-            holders[looks[image.path].digest].append(image)
+        if inspected[image.path].digest:
+            holders[inspected[image.path].digest].append(image)
     return holders

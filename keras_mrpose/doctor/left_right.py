@@ -1,13 +1,13 @@
-"""Suspects of exchanged left and right, from the joints alone.
+"""People whose left and right joints may be exchanged, found from the joints alone.
 
-What exchanges the whole body but no face cannot be seen in the joints: it is the same person seen from behind. What can
-be seen is a part of the body that contradicts another, and each cue asks for more than poses of people do:
+A full left/right swap without facial keypoints is undetectable: it is the same person seen from behind. Detectable is a
+part of the body that contradicts another. The thresholds lie beyond what real poses reach:
 
 - torso: the line between the shoulders and the line between the hips point against each other (more than 127 degrees
   apart, both at least 0.27 torso lengths long). Nobody's spine turns so far; in profile the lines are short.
 - face: both eyes are visible (flag 2), so the face looks into the camera, and the left eye is on the left as seen from
   the hips upwards. Heads that hang beside or below the shoulders (more than 60 degrees off the spine) say nothing.
-- edges: the two bones between two pairs of joints, such as both forearms, are together more than 2.5 times as long
+- bones: the two bones between two pairs of joints, such as both forearms, are together more than 2.5 times as long
   as they would be with one pair exchanged. Crossed arms and legs come to 2.
 """
 
@@ -26,7 +26,7 @@ BONES = (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "w
 
 
 def suspects(keypoints: np.ndarray, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """Who may have left and right exchanged.
+    """Which people may have left and right exchanged.
 
     Args:
         keypoints: ``(people, joints, 3)`` x, y, v.

@@ -194,7 +194,7 @@ def diagnose(keypoints, rows, people: People, tolerance) -> Diagnosis:
     near = NEAR_RATIO * tolerance
     known = rows >= 0
     points, own = keypoints[known, :, :2], rows[known]
-    mirror = np.array(people.skeleton.mirrored)
+    mirror = np.array(people.skeleton.flip_indices)
     error = _distances(points, truth[own])
     inverted = _distances(points, truth[own][:, mirror]) <= near[own][:, mirror]
     classes = np.full(keypoints.shape[:2], -1, np.int8)

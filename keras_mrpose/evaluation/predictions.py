@@ -181,7 +181,7 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
         return lambda crops: {own: network.predict_on_batch(crops)}
     variants = decode_variants(codec, predictor.flip_test)
-    decode = decoder(codec, predictor.flip_test, predictor.skeleton.mirrored, compiled)
+    decode = decoder(codec, predictor.flip_test, predictor.skeleton.flip_indices, compiled)
 
     def find(crops):
         plain = network.predict_on_batch(crops)

@@ -94,7 +94,7 @@ def encode_decode(
     for begin in range(0, len(people), CHUNK):
         rows = slice(begin, begin + CHUNK)
         labelled = people.keypoints[rows, :, 2] > 0
-        maps = _heatmaps(in_crops[rows], labelled, people.skeleton.mirrored, codec, input_size, flip_test)
+        maps = _heatmaps(in_crops[rows], labelled, people.skeleton.flip_indices, codec, input_size, flip_test)
         if noise:
             maps = maps + noise * rng.standard_normal(maps.shape, np.float32)
         points, scores = (keras.ops.convert_to_numpy(part) for part in codec.decode(maps))

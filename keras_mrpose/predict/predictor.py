@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
 
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
@@ -118,7 +117,7 @@ class Predictor:
         if self.flip_test:
             flipped_heatmaps = network.predict_on_batch(crops[:, :, ::-1])
             heatmaps = keras.ops.convert_to_numpy(
-                self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.mirrored)
+                self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices)
             )
         return heatmaps
 
@@ -153,21 +152,6 @@ def load_model(source: str | Path) -> keras.Model | ExportedModel:
     if path.suffix == ".tflite":
         return ExportedModel(path)
     return pretrained.read_keras(path)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as ``(h, w, 3)`` uint8 RGB, turned upright by its EXIF tag.
-
-    Raises:
-        InputError: missing, truncated, or not an image.
-    """
-    try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"The image {path} is not there.") from None
-    except Exception as error:  # Pillow raises many kinds for a file that it cannot read
-        raise InputError(f"The image {path} cannot be read ({error}); it is damaged or not an image.") from error
 
 
 def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:

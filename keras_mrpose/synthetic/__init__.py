@@ -1,1 +1,1 @@
-"""What drawn people are made of: bodies, clothes, places, and a canvas to draw them on."""
+"""Synthetic data: people drawn by a program, as a data set in COCO's format."""

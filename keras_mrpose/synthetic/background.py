@@ -1,15 +1,15 @@
-"""What stands around drawn people: textured grounds, and things in front of people or under them."""
+"""Backgrounds of drawn people: textured grounds, and things in front of people or under them."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from keras_mrpose.synthetic.canvas import OBJECT, Canvas
+from keras_mrpose.synthetic.render import OBJECT, Canvas
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) uint8: a smooth gradient, perhaps a floor, patterns, clutter and noise of several scales."""
+    """Random background ``(h, w, 3)`` uint8: a gradient, perhaps a floor, patterns, clutter and noise of all scales."""
     height, width = size
     palette = _muted(rng.uniform(10, 245, (1, 6, 3)))[0]
     corners = np.clip(palette[0] + rng.normal(0, 30, (2, 2, 3)), 0, 255).astype(np.uint8)
@@ -32,15 +32,15 @@ def _muted(colours: np.ndarray) -> np.ndarray:
     return cv2.transform(colours, np.full((3, 3), 0.2) + 0.4 * np.eye(3))
 
 
-def film(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The finished image through a camera: slight blur, a little noise, another exposure."""
+def camera_effects(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The finished image as through a camera: slight blur, a little noise, another exposure."""
     image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.3, 0.8))
     grain = rng.integers(0, 256, image.shape, np.uint8)
     weight, gain = rng.uniform(0.01, 0.10), rng.uniform(0.75, 1.1)
     return cv2.addWeighted(image, gain, grain, weight, -127.5 * weight + rng.uniform(0, 12))
 
 
-def stand_before(rng: np.random.Generator, canvas: Canvas, middle: np.ndarray, extent: float) -> None:
+def add_occluder(rng: np.random.Generator, canvas: Canvas, middle: np.ndarray, extent: float) -> None:
     """A thing in front of what is painted: about `middle` (x, y), its length about `extent` pixels."""
     colour = rng.uniform(15, 240, 3)
     kind = rng.integers(4)
@@ -51,16 +51,16 @@ def stand_before(rng: np.random.Generator, canvas: Canvas, middle: np.ndarray, e
     elif kind == 1:  # a ball
         canvas.solid(middle[None], np.array((extent * rng.uniform(0.15, 0.28),)), colour, OBJECT)
     elif kind == 2:  # a box
-        block(canvas, middle, extent * rng.uniform(0.3, 0.6), extent * rng.uniform(0.25, 0.5), colour)
+        draw_box(canvas, middle, extent * rng.uniform(0.3, 0.6), extent * rng.uniform(0.25, 0.5), colour)
     else:  # a table
         wide, high, thick = extent * rng.uniform(0.5, 1.0), extent * rng.uniform(0.3, 0.5), extent * 0.04
         for s in (-1, 1):
             leg = np.array(((0.45 * s * wide, 0), (0.45 * s * wide, high))) + middle
             canvas.solid(leg, np.array((thick, thick)), 0.8 * colour, OBJECT)
-        block(canvas, middle, wide, 3 * thick, colour)
+        draw_box(canvas, middle, wide, 3 * thick, colour)
 
 
-def block(canvas: Canvas, middle: np.ndarray, width: float, height: float, colour: np.ndarray) -> None:
+def draw_box(canvas: Canvas, middle: np.ndarray, width: float, height: float, colour: np.ndarray) -> None:
     """A box seen a little from above: front and lid."""
     x, y = middle
     left, right, top, bottom, lid = x - width / 2, x + width / 2, y - height / 2, y + height / 2, 0.12 * width

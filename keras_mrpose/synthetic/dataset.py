@@ -1,7 +1,7 @@
-"""Drawn people: images of posed figures whose joints and visibility are known exactly, made from a seed.
+"""Synthetic data set: drawn images of posed people whose joints and visibility are known exactly, made from a seed.
 
-`draw` makes one image, `write` a folder in COCO's layout. How: `figure` poses bodies, `painting` paints them on a
-`canvas`, `scenery` is what stands around them.
+`draw` makes one image, `write` a folder in COCO's layout. `pose` samples bodies, `render` paints them, `background` is
+what stands behind and in front of them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import numpy as np
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.synthetic import background, pose
-from keras_mrpose.synthetic.canvas import Canvas
-from keras_mrpose.synthetic.render import PARTS, DrawnPerson, sample_looks
+from keras_mrpose.synthetic.render import PARTS, Canvas, DrawnPerson, sample_clothing
 
 VERSION = 1  # of the images: raise it when the same seed starts to give others
 MIN_SIDE = 64
@@ -30,7 +29,7 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Drawing:
-    """A image with the truth about it.
+    """A drawn image with its ground truth.
 
     Args:
         image: (h, w, 3) uint8 RGB.
@@ -49,7 +48,7 @@ class Drawing:
 def draw(seed: int, index: int, size: tuple[int, int] = (240, 320)) -> Drawing:
     """Image number `index` of the data set `seed`: one to three people, the same for the same three arguments.
 
-    The largest person has a stature of 0.6 to 1 of the image's height, the others at least 0.3 (in a image less
+    The largest person has a stature of 0.6 to 1 of the image's height, the others at least 0.3 (in an image less
     wide than 0.625 of its height: of 1.6 times the width). People are listed
     from the farthest to the nearest; one whom others hide completely is not listed.
 
@@ -66,15 +65,15 @@ def draw(seed: int, index: int, size: tuple[int, int] = (240, 320)) -> Drawing:
         if person.figure.sits:
             hips = person.joints[[COCO.joints.index("left_hip"), COCO.joints.index("right_hip")]].mean(axis=0)
             seat = hips + np.array((0, 0.17 * person.stature))
-            background.block(canvas, seat, 0.3 * person.stature, 0.24 * person.stature, rng.uniform(20, 230, 3))
+            background.draw_box(canvas, seat, 0.3 * person.stature, 0.24 * person.stature, rng.uniform(20, 230, 3))
         person.paint(canvas)
         if rng.random() < 0.15:
             middle = person.joints[rng.integers(5, 17)] + rng.normal(0, 0.05, 2) * person.stature
-            background.stand_before(rng, canvas, middle, rng.uniform(0.3, 0.6) * person.stature)
+            background.add_occluder(rng, canvas, middle, rng.uniform(0.3, 0.6) * person.stature)
     truth = [_annotate(person, canvas.surface) for person in people]
     keypoints, boxes, areas = zip(*(one for one in truth if one[2]), strict=True)
     return Drawing(
-        background.film(rng, canvas.image),
+        background.camera_effects(rng, canvas.image),
         np.stack(keypoints),
         np.array(boxes, np.float64),
         np.array(areas, np.float64),
@@ -172,7 +171,7 @@ def _crowd(rng: np.random.Generator, image: np.ndarray) -> list[DrawnPerson]:
         taken.append(box)
         x0, y0, x1, y1 = np.clip(box, 0, (width - 1, height - 1) * 2).astype(int)
         ground = np.array(cv2.mean(image[y0 : y1 + 1, x0 : x1 + 1])[:3])
-        people.append(DrawnPerson(body, sample_looks(rng, ground), stature, box[:2] - low, number))
+        people.append(DrawnPerson(body, sample_clothing(rng, ground), stature, box[:2] - low, number))
     return people[::-1]
 
 

@@ -1,4 +1,9 @@
-"""Paint a posed figure as a clothed person, and tell from the finished image which of its joints can be seen."""
+"""Renderer of drawn people: posed figures painted as clothed persons, and which of their joints are visible.
+
+A `Canvas` is an image with, beside it, a map of surfaces: what is on top at every pixel. Everything solid is a convex
+hull of discs: an arm or a leg has two, a trunk five. Coordinates are floats, pixel i has its centre at i, and OpenCV
+gets them to 1/16 pixel.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,17 @@ import cv2
 import numpy as np
 
 from keras_mrpose import skeletons
-from keras_mrpose.synthetic.canvas import ANGLES, CIRCLE, Canvas, Colour
 from keras_mrpose.synthetic.pose import AT, FACE, Figure
+
+GROUND, OBJECT = 0, 255  # surfaces that are nobody's
+
+_SHIFT = 4
+ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1)
+
+_LAYERS = np.array(((1.0, 0.0), (0.80, 0.16), (0.36, 0.38)))  # size, and shift towards the light, in radii
+
+Colour = np.ndarray
 
 PARTS = (
     "chest", "pelvis", "neck", "head", "left_upper_arm", "right_upper_arm", "left_forearm", "right_forearm",
@@ -42,9 +56,52 @@ TROUSERS = np.array(
 )
 
 
+class Canvas:
+    """An RGB image and its map of surfaces.
+
+    Args:
+        image: (h, w, 3) uint8, the background; painted in place.
+        light: (2,) unit vector in the image towards the light.
+    """
+
+    def __init__(self, image: np.ndarray, light: np.ndarray) -> None:
+        self.image = image
+        self.surface = np.full(image.shape[:2], GROUND, np.uint8)
+        self.light = light
+
+    def polygon(self, corners: np.ndarray, colour: Colour, surface: int | None = None) -> None:
+        """Fill a convex polygon (n, 2); `surface` None is a mark on whatever is there."""
+        fixed = np.rint(np.asarray(corners) * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillConvexPoly(self.image, fixed, colour.tolist(), cv2.LINE_AA, _SHIFT)
+        if surface is not None:
+            cv2.fillConvexPoly(self.surface, fixed, surface, cv2.LINE_8, _SHIFT)
+
+    def hull(self, centres: np.ndarray, radii: np.ndarray, colour: Colour, surface: int | None = None) -> None:
+        """Fill the convex hull of discs: (n, 2) centres, (n,) radii in pixels."""
+        self.polygon(hull_outlines(centres[None], radii[None])[0], colour, surface)
+
+    def solid(self, centres: np.ndarray, radii: np.ndarray, colour: Colour, surface: int) -> None:
+        """A hull with a dark edge and a lit side: three layers, smaller and nearer to the light each time."""
+        offsets = self.light * (radii[:, None] * _LAYERS[:, 1, None, None])
+        dark, middle, lit = hull_outlines(centres + offsets, radii * _LAYERS[:, :1])
+        self.polygon(dark, 0.72 * colour, surface)
+        self.polygon(middle, colour)
+        self.polygon(lit, np.minimum(1.10 * colour + 8, 255))
+
+
+def hull_outlines(centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Convex hulls of discs: centres (hulls, n, 2), radii (hulls, n) -> corners (hulls, 24, 2), in order.
+
+    A hull's corner in each of 24 directions is the corner there of the disc that reaches farthest in that direction.
+    """
+    farthest = (centres @ CIRCLE.T + radii[..., None]).argmax(axis=1)
+    hull = np.arange(len(centres))[:, None]
+    return centres[hull, farthest] + radii[hull, farthest][..., None] * CIRCLE
+
+
 @dataclass(frozen=True)
 class Clothing:
-    """Colours (3,) 0..255 and clothes of one person; `sleeves`: 0 none, 1 short, 2 long."""
+    """Colours ``(3,)`` 0..255 and clothes of one person; `sleeves`: 0 none, 1 short, 2 long."""
 
     skin: Colour
     hair: Colour
@@ -58,8 +115,8 @@ class Clothing:
     long_hair: bool
 
 
-def sample_looks(rng: np.random.Generator, ground: Colour) -> Clothing:
-    """Random looks; clothes keep their distance from `ground`, the mean colour behind the person."""
+def sample_clothing(rng: np.random.Generator, ground: Colour) -> Clothing:
+    """Random clothing; clothes keep their distance from `ground`, the mean colour behind the person."""
 
     def cloth(colours: np.ndarray) -> Colour:
         far = np.abs(colours - ground).mean(axis=1)
@@ -92,14 +149,14 @@ class DrawnPerson:
 
     Args:
         figure: the posed body.
-        looks: its colours and clothes.
+        clothing: its colours and clothes.
         stature: its standing height in pixels.
         place: (2,) x, y of the middle of the hips in pixels.
-        number: 0, 1, 2... in the image; tells the people apart in the map of surfaces.
+        number: 0, 1, 2... in the image; distinguishes the people in the map of surfaces.
     """
 
-    def __init__(self, figure: Figure, looks: Clothing, stature: float, place: np.ndarray, number: int) -> None:
-        self.figure, self.looks, self.number = figure, looks, number
+    def __init__(self, figure: Figure, clothing: Clothing, stature: float, place: np.ndarray, number: int) -> None:
+        self.figure, self.clothing, self.number = figure, clothing, number
         self.points = figure.project(stature) + place
         self.pixels = stature * figure.zoom  # per stature, at each point
         self.stature = stature
@@ -133,7 +190,7 @@ class DrawnPerson:
             if name in FACE:
                 seen = seen and self._faces(name)
             elif seen and PARTS[part] in ("chest", "pelvis"):
-                middle = 0.5 * (depth[j] + depth[skeletons.COCO.mirrored[j]])
+                middle = 0.5 * (depth[j] + depth[skeletons.COCO.flip_indices[j]])
                 seen = middle - depth[j] < TORSO_SLACK * self.figure.girth * (1 if "shoulder" in name else 0.7)
             v[j] = 2 if seen else 1
         return v
@@ -142,13 +199,13 @@ class DrawnPerson:
         """Whether that part of the face is on the viewer's side of the head, and not under hair."""
         towards = FACE[name] @ self.figure.facing
         if name.endswith("ear"):  # stands out: its rim is seen round the cheek until the head has turned 30 degrees
-            return not self.looks.long_hair and towards > -0.5
+            return not self.clothing.long_hair and towards > -0.5
         return towards > (0.05 if name == "nose" else 0.15)
 
     def _parts(self) -> Iterator[tuple[float, Callable[[Canvas], None]]]:
         """(depth, paint) of every part."""
-        looks = self.looks
-        trousers, skin = looks.trousers, looks.skin
+        clothing = self.clothing
+        trousers, skin = clothing.trousers, clothing.skin
         yield self._depth("left_shoulder", "right_shoulder", "left_waist", "right_waist"), self._chest
         yield (
             self._depth("left_hip", "right_hip", "left_waist", "right_waist"),
@@ -159,13 +216,13 @@ class DrawnPerson:
         )
         yield self._depth("neck") - 0.03, self._hulls("neck", (("neck", 0.032), ("head", 0.028), skin))
         yield self._depth("head") + 0.02, self._head
-        if looks.long_hair:
+        if clothing.long_hair:
             yield self._depth("head") - 0.9 * self.figure.head[2, 2], self._mane
         for side in ("left", "right"):
             shoulder, elbow, wrist, hand, hip, knee, ankle, toe = (
                 f"{side}_{name}" for name in ("shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle", "toe")
             )
-            sleeve = looks.shirt if looks.sleeves else skin
+            sleeve = clothing.shirt if clothing.sleeves else skin
             yield (
                 self._depth(shoulder, elbow) + 0.03,
                 self._hulls(f"{side}_upper_arm", ((shoulder, 0.035), (elbow, 0.026), sleeve)),
@@ -175,12 +232,12 @@ class DrawnPerson:
                 self._hulls(
                     f"{side}_forearm",
                     ((wrist, 0.018), (hand, 0.023), skin),
-                    ((elbow, 0.026), (wrist, 0.019), looks.shirt if looks.sleeves == 2 else skin),
+                    ((elbow, 0.026), (wrist, 0.019), clothing.shirt if clothing.sleeves == 2 else skin),
                 ),
             )
             yield self._depth(hip, knee), self._hulls(f"{side}_thigh", ((hip, 0.052), (knee, 0.037), trousers))
-            shin = ((knee, 0.036), (ankle, 0.023), skin if looks.shorts else trousers)
-            foot = ((ankle, 0.026), (toe, 0.019), looks.shoes)
+            shin = ((knee, 0.036), (ankle, 0.023), skin if clothing.shorts else trousers)
+            foot = ((ankle, 0.026), (toe, 0.019), clothing.shoes)
             both = (shin, foot) if self._depth(toe) > self._depth(ankle) else (foot, shin)
             yield self._depth(knee, ankle) - 0.005, self._hulls(f"{side}_shin", *both)
 
@@ -203,30 +260,30 @@ class DrawnPerson:
         return paint
 
     def _chest(self, canvas: Canvas) -> None:
-        looks = self.looks
+        clothing = self.clothing
         names = ("left_shoulder", "right_shoulder", "left_waist", "right_waist")
         centres, radii = self._discs(*zip(names, (0.042, 0.042, 0.055, 0.055), strict=True))
         girdle = np.append(radii, 0.066 * self.stature * self.figure.girth)
         middle = centres.mean(axis=0)
-        canvas.solid(np.vstack([centres, middle]), girdle, looks.shirt, self.first_surface + PARTS.index("chest"))
+        canvas.solid(np.vstack([centres, middle]), girdle, clothing.shirt, self.first_surface + PARTS.index("chest"))
         left, right, left_low, right_low = centres
         line = radii[:1].repeat(2)
-        if looks.pattern == "hoops":
+        if clothing.pattern == "hoops":
             for t in (0.1, 0.4, 0.7):
                 ends = np.stack([left + t * (left_low - left), right + t * (right_low - right)])
-                canvas.hull(ends, 0.42 * line, looks.accent)
-        elif looks.pattern == "stripes":
+                canvas.hull(ends, 0.42 * line, clothing.accent)
+        elif clothing.pattern == "stripes":
             for t in (0.0, 0.33, 0.67, 1.0):
                 ends = np.stack([left + t * (right - left), left_low + t * (right_low - left_low)])
-                canvas.hull(ends, 0.25 * line, looks.accent)
-        elif looks.pattern == "yoke":
-            canvas.hull(np.stack([left, right]), 0.85 * line, looks.accent)
+                canvas.hull(ends, 0.25 * line, clothing.accent)
+        elif clothing.pattern == "yoke":
+            canvas.hull(np.stack([left, right]), 0.85 * line, clothing.accent)
         if self.figure.head[2, 2] > 0 and abs(left[0] - right[0]) > radii[0]:  # an open collar, on the front only
             neck = self.points[AT["neck"]]
             collar = np.stack(
                 [neck + 0.35 * (left - neck), neck + 0.35 * (right - neck), neck + 0.45 * (middle - neck)]
             )
-            canvas.polygon(collar, 0.9 * looks.skin)
+            canvas.polygon(collar, 0.9 * clothing.skin)
 
     def _on_head(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (n, 2) and depth (n,) in statures above the head's middle, of places (n, 3) in its semi-axes."""
@@ -234,7 +291,7 @@ class DrawnPerson:
         return self.points[AT["head"]] + offsets[:, :2] * self.pixels[AT["head"]], offsets[:, 2]
 
     def _head(self, canvas: Canvas) -> None:
-        looks, surface = self.looks, self.first_surface + PARTS.index("head")
+        clothing, surface = self.clothing, self.first_surface + PARTS.index("head")
         unit = 0.053 * self.pixels[AT["head"]]  # half a head's width
         facing = self.figure.facing
 
@@ -242,26 +299,26 @@ class DrawnPerson:
             centres, _ = self._on_head(np.array(places))
             canvas.hull(centres, np.full(len(centres), radius * unit), colour, surface)
 
-        ears = [] if looks.long_hair else [name for name in ("left_ear", "right_ear") if self._faces(name)]
+        ears = [] if clothing.long_hair else [name for name in ("left_ear", "right_ear") if self._faces(name)]
         near = [name for name in ears if FACE[name] @ facing > 0.2]
         for name in ears:  # the near ones are painted again, over the hair
-            spots([FACE[name]], 0.26, 0.8 * looks.skin)
-        self._ellipsoid(canvas, 1.0, 0.75 * looks.skin, surface)
-        self._ellipsoid(canvas, 0.88, looks.skin, surface)
+            spots([FACE[name]], 0.26, 0.8 * clothing.skin)
+        self._ellipsoid(canvas, 1.0, 0.75 * clothing.skin, surface)
+        self._ellipsoid(canvas, 0.88, clothing.skin, surface)
         scalp, depth = self._on_head(_SCALP * 1.04)
         if (depth > 0).sum() > 2:
-            canvas.polygon(cv2.convexHull(scalp[depth > 0].astype(np.float32))[:, 0], looks.hair, surface)
+            canvas.polygon(cv2.convexHull(scalp[depth > 0].astype(np.float32))[:, 0], clothing.hair, surface)
         for name in near:
-            spots([FACE[name]], 0.26, 0.82 * looks.skin)
+            spots([FACE[name]], 0.26, 0.82 * clothing.skin)
         for s, eye in ((1, "left_eye"), (-1, "right_eye")):
             if self._faces(eye):
                 spots([FACE[eye]], 0.20, np.array((240, 240, 240)))
                 spots([FACE[eye]], 0.11, np.array((30, 25, 25)))
-                spots([(0.60 * s, 0.40, 0.8), (0.22 * s, 0.42, 0.92)], 0.05, 0.7 * looks.hair)
+                spots([(0.60 * s, 0.40, 0.8), (0.22 * s, 0.42, 0.92)], 0.05, 0.7 * clothing.hair)
         if self._faces("nose"):
-            spots([(0, 0.1, 1.0), FACE["nose"]], 0.12, 0.72 * looks.skin)
+            spots([(0, 0.1, 1.0), FACE["nose"]], 0.12, 0.72 * clothing.skin)
             if facing[2] > 0.15:
-                spots([(0.26, -0.5, 0.86), (-0.26, -0.5, 0.86)], 0.09, 0.55 * looks.skin + (60, 0, 0))
+                spots([(0.26, -0.5, 0.86), (-0.26, -0.5, 0.86)], 0.09, 0.55 * clothing.skin + (60, 0, 0))
 
     def _ellipsoid(self, canvas: Canvas, size: float, colour: Colour, surface: int) -> None:
         # The shadow of the ellipsoid A.unit-sphere is the ellipse C.unit-circle with C C' = the upper left of A A'.
@@ -274,5 +331,5 @@ class DrawnPerson:
         )
         surface = self.first_surface + PARTS.index("head")
         canvas.solid(
-            centres, np.array((0.6, 0.6, 0.4, 0.4)) * 0.053 * self.pixels[AT["head"]], self.looks.hair, surface
+            centres, np.array((0.6, 0.6, 0.4, 0.4)) * 0.053 * self.pixels[AT["head"]], self.clothing.hair, surface
         )

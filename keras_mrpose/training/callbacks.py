@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mrpose.data.skipped import SKIPPED, Skipped
+from keras_mrpose.data.pipeline import SKIPPED, Skipped
 from keras_mrpose.training.distributed import ProcessGroup
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.visualization import heatmaps

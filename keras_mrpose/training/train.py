@@ -18,7 +18,7 @@ from keras_mrpose import codecs, skeletons
 from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.mixture import Source
 from keras_mrpose.data.people import People
-from keras_mrpose.data.skipped import Skipped
+from keras_mrpose.data.pipeline import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh

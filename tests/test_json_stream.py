@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_mrpose.data.formats import json_fields
+from keras_mrpose.data import json_stream
 from keras_mrpose.errors import InputError
 
 CONTENT = {
@@ -27,14 +27,14 @@ FORMS = {
 def read(file):
     return {
         name: list(value) if not isinstance(value, dict | str | int | float | None) else value
-        for name, value in json_fields.fields(file, "bring it")
+        for name, value in json_stream.iter_fields(file, "bring it")
     }
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_piece_size_gives_the_whole(form, chunk, tmp_path, monkeypatch):
-    monkeypatch.setattr(json_fields, "CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
     file = tmp_path / "file.json"
     file.write_bytes(FORMS[form].encode())
     found = read(file)
@@ -53,7 +53,9 @@ def test_items_that_nobody_asks_for_are_passed_over(tmp_path):
     file = tmp_path / "file.json"
     file.write_text(FORMS["compact"])
     found = {
-        name: next(iter(value), None) for name, value in json_fields.fields(file, "") if name in ("nested", "images")
+        name: next(iter(value), None)
+        for name, value in json_stream.iter_fields(file, "")
+        if name in ("nested", "images")
     }
     assert found == {"images": {"id": 1, "file_name": "a.jpg"}, "nested": [1, [2, 3]]}
 
@@ -62,22 +64,22 @@ def test_a_long_list_is_never_in_memory(tmp_path):
     """The window holds a piece, not the file: 40 pieces of it, and items of a thousandth of a piece."""
     file = tmp_path / "file.json"
     item = json.dumps(list(range(200)))
-    count = 40 * json_fields.CHUNK // len(item)
+    count = 40 * json_stream.CHUNK // len(item)
     file.write_text('{"items": [' + ", ".join([item] * count) + "]}")
-    ((name, items),) = ((name, sum(1 for _ in value)) for name, value in json_fields.fields(file, ""))
+    ((name, items),) = ((name, sum(1 for _ in value)) for name, value in json_stream.iter_fields(file, ""))
     assert (name, items) == ("items", count)
     with file.open() as opened:
-        window = json_fields._Window(opened, file)
-        for place, _ in enumerate(json_fields._fields(window)):
+        window = json_stream._Window(opened, file)
+        for place, _ in enumerate(json_stream._fields(window)):
             assert place == 0
-        assert len(window.text) <= 2 * json_fields.CHUNK
+        assert len(window.text) <= 2 * json_stream.CHUNK
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "3", '"text"', "null"])
 def test_other_values_have_no_fields(content, tmp_path):
     file = tmp_path / "file.json"
     file.write_text(content)
-    assert list(json_fields.fields(file, "")) == []
+    assert list(json_stream.iter_fields(file, "")) == []
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
@@ -101,7 +103,7 @@ def test_other_values_have_no_fields(content, tmp_path):
     ],
 )
 def test_what_is_no_json_is_refused_as_by_pythons_decoder(content, chunk, tmp_path, monkeypatch):
-    monkeypatch.setattr(json_fields, "CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
     file = tmp_path / "file.json"
     file.write_text(content)
     with pytest.raises(ValueError):
@@ -114,7 +116,7 @@ def test_what_is_no_json_is_refused_as_by_pythons_decoder(content, chunk, tmp_pa
 
 
 def test_the_place_is_that_in_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_fields, "CHUNK", 8)
+    monkeypatch.setattr(json_stream, "CHUNK", 8)
     file = tmp_path / "file.json"
     file.write_text('{"list": [1, 2, 3, 4, 5, 6, x]}')
     with pytest.raises(InputError, match=rf"Expecting value: char {file.read_text().index('x')}\)"):
@@ -134,11 +136,11 @@ def test_missing_and_unreadable_files_are_named(tmp_path):
 def test_what_is_no_json_is_told_with_advice(tmp_path):
     file = tmp_path / "some.json"
     with pytest.raises(InputError, match=r"some\.json is not there; bring it\."):
-        json_fields.whole(file, "bring it")
+        json_stream.read(file, "bring it")
     file.write_text("{")
     with pytest.raises(InputError, match=r"some\.json cannot be read as JSON \(.*\); download it again"):
-        json_fields.whole(str(file), "bring it")
+        json_stream.read(str(file), "bring it")
     with pytest.raises(InputError, match="cannot be read as JSON"):
-        json_fields.whole(tmp_path, "bring it")
+        json_stream.read(tmp_path, "bring it")
     file.write_text("[1, 2]")
-    assert json_fields.whole(file, "bring it") == [1, 2]
+    assert json_stream.read(file, "bring it") == [1, 2]

@@ -1,8 +1,9 @@
-"""Reads a MATLAB 5 file (``.mat``, before version 7.3) without trusting it.
+"""Reader of MATLAB 5 files (``.mat``, before version 7.3) that survives damaged and hostile ones.
 
-SciPy's reader takes memory for whatever size a file claims (two changed bytes are 16 GB) and ends the process with a
-segmentation fault when arrays lie in arrays very deeply. Here every size is checked against the bytes that are there
-before memory is taken, compressed variables grow to a limit only, and depth has an end.
+Why not `scipy.io.loadmat`: it allocates whatever a file claims (a file of 128 bytes asks for 16 GB), and ends the
+process with a segmentation fault on deeply nested arrays. A look at `scipy.io.whosmat` first does not help: of MPII's
+release it sees one struct, and everything above can lie inside it (SciPy 1.17). Here every size is checked against the
+bytes that are there before memory is taken, and unpacked bytes, arrays and depth have a limit.
 
 Source: "MAT-File Format", MathWorks, version 5.
 """
@@ -29,9 +30,9 @@ _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _CELL, _STRUCT, _OBJECT, _CHAR, _NUMBERS = 1, 2, 3, 4, range(6, 16)  # classes of arrays
 _COMPLEX = 0x800  # flag of an array
 _TAG = 8  # bytes; every element has one, and is filled up to a multiple of so many
-_MOST_BYTES = 2**29  # MPII's release, the largest by far, has some 150 MB when it is unpacked
-_MOST_ARRAYS = 10**7  # that has some 2 million: a bound to the time
-_DEEPEST = 32  # that has 6 levels; also the axes that an array may have, NumPy's least limit
+MAX_BYTES = 2**29  # MPII's release, the largest by far, has some 150 MB when it is unpacked
+MAX_ARRAYS = 10**7  # that has some 2 million: a bound to the time
+MAX_DEPTH = 32  # that has 6 levels; also the axes that an array may have, NumPy's least limit
 
 
 def read(file: str | Path, advice: str, *names: str) -> dict[str, np.ndarray]:
@@ -61,7 +62,7 @@ def _variables(content: bytes) -> Iterator[tuple[str, object]]:
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None or struct.unpack_from(f"{order}H", content, 124)[0] != 0x100:
         raise ValueError("it has not the header of MATLAB 5")
-    left, at = _MOST_BYTES, 128
+    left, at = MAX_BYTES, 128
     while at < len(content):
         reader = _Reader(content, order)
         kind, begin, end, at = reader.element(at, len(content))
@@ -107,7 +108,7 @@ class _Reader:
     def variable(self, begin: int, end: int) -> tuple[str, object]:
         """The name of an array and a function that reads it."""
         name = self.head(begin, end)[3]
-        return name, lambda: self.array(begin, end, _DEEPEST)
+        return name, lambda: self.array(begin, end, MAX_DEPTH)
 
     def head(self, begin: int, end: int) -> tuple[int, int, tuple[int, ...], str, int]:
         """Class, flags, shape and name of an array, and where its values begin."""
@@ -117,7 +118,7 @@ class _Reader:
         (flags,) = struct.unpack_from(f"{self.order}I", self.buffer, first)
         kind, first, last, at = self.element(at, end)
         axes = (last - first) // 4
-        if kind != _INT32 or not 2 <= axes <= _DEEPEST:
+        if kind != _INT32 or not 2 <= axes <= MAX_DEPTH:
             raise ValueError(f"the array at byte {begin} has no shape")
         shape = struct.unpack_from(f"{self.order}{axes}i", self.buffer, first)
         if min(shape) < 0:
@@ -130,7 +131,7 @@ class _Reader:
         self.arrays += 1
         if begin == end:
             return np.zeros((0, 0))
-        if not levels or self.arrays > _MOST_ARRAYS:
+        if not levels or self.arrays > MAX_ARRAYS:
             raise ValueError("arrays lie in arrays deeper than anybody would put them, or are too many")
         kind, flags, shape, _, at = self.head(begin, end)
         if kind in _NUMBERS and not flags & _COMPLEX:

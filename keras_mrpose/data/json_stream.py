@@ -1,7 +1,12 @@
-"""A large JSON file field by field, and its lists item by item: the whole of it is never in memory.
+"""Streaming reader of large JSON files: field by field, lists item by item, never the whole file in memory.
 
 Annotation files hold hundreds of megabytes, most of it outlines that nobody asks for, and take several times as much as
-Python objects. Python's own decoder reads one value at a time; here it is given the file piece by piece.
+Python objects. Python's own decoder can decode the one value that begins at a place; here it is given the file piece by
+piece.
+
+Why not ijson: with its C backend it takes twice as long (150,000 people with outlines, 212 MB: 8.9 s against 4.6 s,
+both with 7 MB of memory), refuses the NaN, large integers, byte order marks and UTF-16 that Python's decoder accepts,
+and does not say at which character a file is damaged (ijson 3.6, yajl2_c).
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ _decode = json.JSONDecoder().raw_decode
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def fields(path: str | Path, advice: str) -> Iterator[tuple[str, object]]:
-    """The fields of the object in a JSON file, in the file's order.
+def iter_fields(path: str | Path, advice: str) -> Iterator[tuple[str, object]]:
+    """Fields of the object in a JSON file, in the file's order.
 
     Args:
         path: of a file whose outermost value is an object; of any other value there are no fields.
@@ -43,8 +48,8 @@ def fields(path: str | Path, advice: str) -> Iterator[tuple[str, object]]:
         raise unreadable(path, error) from error
 
 
-def whole(path: str | Path, advice: str):
-    """What is in a small JSON file; raises as `fields`."""
+def read(path: str | Path, advice: str):
+    """The value in a small JSON file, read at once; raises as `iter_fields`."""
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
@@ -54,7 +59,7 @@ def whole(path: str | Path, advice: str):
 
 
 def unreadable(path: str | Path, why: Exception | str) -> InputError:
-    """What to say of a file that is no JSON."""
+    """The `InputError` about a file that is not JSON."""
     return InputError(f"{path} cannot be read as JSON ({why}); download it again.")
 
 

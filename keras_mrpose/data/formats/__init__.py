@@ -1,1 +1,0 @@
-"""File formats that hold annotations, read piece by piece and trusted in nothing."""
