@@ -25,7 +25,7 @@ def handle(args) -> None:
 
     from keras_mrpose.cli import tables
     from keras_mrpose.data import coco as coco_data
-    from keras_mrpose.data.formats import json_fields
+    from keras_mrpose.data import json_stream
     from keras_mrpose.evaluation import coco, mpii
 
     file = Path(args.file)
@@ -39,7 +39,7 @@ def handle(args) -> None:
     if not (args.annotations or args.data):
         raise InputError(f"{file} needs COCO annotations to be evaluated; give --annotations FILE, or --data DIR.")
     annotations = args.annotations or coco_data.annotation_file(args.data, args.split)
-    results = json_fields.whole(file, "give results in COCO's format")
+    results = json_stream.read(file, "give results in COCO's format")
     skeleton = coco_data.skeleton_in(annotations, skeleton_file(args))
     truth = coco_data.ground_truth(annotations, skeleton)
     coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
