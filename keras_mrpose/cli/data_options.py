@@ -74,7 +74,7 @@ def load(args, require_images: bool) -> tuple[People, People, dict]:
 def mixture_of(given: list[str]) -> Mixture | None:
     """What several ``--data`` say together; None for the folder of one data set."""
     from keras_mrpose.data import mixture
-    from keras_mrpose.data.mixture import Mixture, Source
+    from keras_mrpose.data.mixture import Mixture, Source, SourceFolder
 
     if len(given) == 1 and given[0].endswith(".json"):
         return mixture.read(given[0])
