@@ -141,7 +141,8 @@ def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
         "precision": "mixed_bfloat16",
         "seed": 7,
     }
-    options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", value)]
+    named = {name.removesuffix("_topk").replace("_", "-"): value for name, value in changes.items()}
+    options = [word for name, value in named.items() for word in (f"--{name}", value)]
     options.append("--sync-batch-norm")
     command = ("train", "coco-mrfeanet2", "--data", drawn_by_command, "--recipe", "modern")
     assert call(run, *command) == call(run, *command, *options) == 0
