@@ -180,7 +180,7 @@ class OKSAP(_PoseMetric):
     by `person_score`; people without labelled joints are left out. Only the ranking is rounded: people whose scores
     fall in one bin enter together, as if its misses were ranked first, so the value is never above the exact one.
     For the 1354 people of 538 COCO images it is 0.00009 below the 0.3896 of `pycocotools`, both with the same joints
-    (tests/test_metrics.py, `test_oks_ap_of_538_images_is_the_exact_one_up_to_the_bins`).
+    (tests/metrics/test_metrics.py, `test_oks_ap_of_538_images_is_the_exact_one_up_to_the_bins`).
 
     What it is not: the AP of the COCO server, which `keras_mrpose.evaluation` gives. Here no person is missed by a
     detector, no detection is suppressed or given to somebody else, boxes carry no score, there is no flip test, and

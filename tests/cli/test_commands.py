@@ -242,7 +242,7 @@ def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
 
 
 def test_evaluate(run, trained, drawn_by_command, capsys):
-    """Beside the run's curves come its errors; more of evaluation in test_run_evaluation.py."""
+    """Beside the run's curves come its errors; more of evaluation in test_evaluate_commands.py."""
     assert call(run, "evaluate", trained, "--data", drawn_by_command, "--people", 1, "--no-flip") == 0
     text = capsys.readouterr().out
     assert "AP50" in text and "right_ankle" in text and "inversion" in text and "no flip test" in text

@@ -261,8 +261,8 @@ def test_another_thread_leaves_the_handlers():
 
 def stopped_at(run, folder, *places):
     """A process that stops at these places, see stopping.py."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here.parent), str(here)])
+    here = Path(__file__).parents[1] / "helpers"
+    paths = os.pathsep.join([str(here.parents[1]), str(here)])
     return subprocess.run(
         [sys.executable, str(here / "stopping.py"), str(run), str(folder), *places],
         env={**os.environ, "PYTHONPATH": paths},

@@ -2,12 +2,14 @@
 
 import zlib
 
+import keras
 import numpy as np
 
 from keras_mrpose.checkpoints import state_dicts, tensor_names
-from keras_mrpose.checkpoints.torch_files import StateDict
+from keras_mrpose.checkpoints.torch_files import StateDict, write_torch_file
 from keras_mrpose.models import build
 
+SHAPE = (64, 32, 3)
 NAMES = {
     "pose_resnet": "simplebaseline",
     "mrheat1": "mrheatnet1",
@@ -46,3 +48,28 @@ def formula_network(net, layers, style, shape, joints=17):
     tensors = {name: formula_weight(name, shape) for name, shape in shapes.items()}
     state_dicts.assign(model, "formula weights", StateDict(tensors, {}), "torchvision", map_joints=False)
     return model
+
+
+def formula_tensors(model, skip=()):
+    """All tensors of a checkpoint for this network, in no special order, counters included."""
+    shapes = {}
+    for module, layer in named_layers(model):
+        shapes |= tensor_names.torch_shapes(layer, module)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shapes[f"{module}.num_batches_tracked"] = None
+    return {
+        name: np.zeros((), np.int64) if shape is None else formula_weight(name, shape)
+        for name, shape in shapes.items()
+        if name not in skip
+    }
+
+
+def published_file(path, name="mrfeanet2", joints=17, **changes):
+    """A file with formula weights for that network on tiny_v1b; `changes` are put over them, None takes away."""
+    tensors = formula_tensors(build(name, "tiny_v1b", SHAPE, joints)) | changes
+    tensors = {key: value for key, value in tensors.items() if value is not None}
+    if path.suffix == ".npz":
+        np.savez(path, **tensors)
+    else:
+        write_torch_file(path, tensors)
+    return path

@@ -220,7 +220,7 @@ def test_cosine_schedule(warmup):
 def test_going_on_gives_what_one_go_gives(finished, half, people, validation, tmp_path):
     """Order, augmentation, weights, moments and schedule continue, to the bit; only the clock differs.
 
-    More in test_state.py.
+    More in test_checkpointing.py.
     """
     run = shutil.copytree(half, tmp_path / "run")
     history = train.train(EXPERIMENT, people, validation, run, resume=True)

@@ -29,7 +29,7 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.training import distributed
 
-CHILD = Path(__file__).with_name("one_host.py")
+CHILD = Path(__file__).parents[1] / "helpers" / "one_host.py"
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 

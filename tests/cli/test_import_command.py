@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from commands import call
-from test_state_dicts import SHAPE, published_file
+from published import SHAPE, published_file
 
 import keras_mrpose
 from keras_mrpose import skeletons, training
