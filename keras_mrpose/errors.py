@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 MAX_MESSAGE = 200  # characters
 
@@ -51,3 +52,16 @@ def require(condition: bool, what: str, field: str, value, wanted: str) -> None:
     """
     if not condition:
         raise InputError(f"The {what}'s {field} is {value!r:.200}; give {wanted}.")
+
+
+def install_command(extra: str = "") -> str:
+    """The command that installs an extra, or the package again: from this checkout, or from the package index.
+
+    Args:
+        extra: such as ``"litert"``; empty is none.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    wanted = f"[{extra}]" if extra else ""
+    if (checkout / "setup.cfg").is_file():
+        return f"pip install -e '{checkout}{wanted}'"
+    return f"pip install 'keras-mrpose{wanted}'"

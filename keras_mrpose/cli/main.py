@@ -29,7 +29,7 @@ from keras_mrpose.cli import (
     upper_bound,
 )
 from keras_mrpose.cli.saved_models import SAVED
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, install_command
 
 COMMANDS = (
     demo, doctor, train, evaluate, evaluate_results, compare, results, upper_bound, predict, export, import_,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in ("", "keras_mrpose"):
             raise  # a bug of ours
-        print(f"error: {missing}; install with: {_install_command()}", file=sys.stderr)
+        print(f"error: {missing}; install with: {install_command()}", file=sys.stderr)
         return 2
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as refused:
         print(f"error: {refused.filename}: {refused.strerror}.", file=sys.stderr)  # where results should go
@@ -155,8 +155,3 @@ def _messages_on_the_terminal() -> Iterator[None]:
         logger.removeHandler(information)
         logger.removeHandler(warnings)
         logger.level, logger.propagate = before
-
-
-def _install_command() -> str:
-    """How to get what is missing: from the checkout, or from where the package came from."""
-    return f"pip install -e '{ROOT}'" if (ROOT / "setup.cfg").is_file() else "pip install keras-mrpose"

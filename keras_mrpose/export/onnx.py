@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, install_command
 from keras_mrpose.export.litert import Conversion
 from keras_mrpose.runtime.litert import silence_native_logs
 from keras_mrpose.runtime.onnx import onnxruntime
@@ -42,4 +42,4 @@ def convert(model: keras.Model) -> Conversion:
 def check_installed() -> None:
     """Raise an `InputError` that says what to install if something is missing."""
     if onnxruntime is None or tf2onnx is None:
-        raise InputError("Exporting to ONNX takes tf2onnx and onnxruntime: pip install 'keras_mrpose[onnx]'.")
+        raise InputError(f"Exporting to ONNX takes tf2onnx and onnxruntime: {install_command('onnx')}.")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_mrpose.codecs import CODECS, Codec
-from keras_mrpose.errors import InputError, lookup, short_message
+from keras_mrpose.errors import InputError, install_command, lookup, short_message
 from keras_mrpose.skeletons import Skeleton
 
 try:  # an extra: only who exports or runs exported networks needs it
@@ -39,7 +39,7 @@ def check_installed() -> None:
     if Interpreter is None:
         raise InputError(
             "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: "
-            "pip install 'keras_mrpose[litert]'."
+            f"{install_command('litert')}."
         )
 
 

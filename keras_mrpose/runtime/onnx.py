@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, install_command
 
 try:  # an extra: only who exports to ONNX needs it
     import onnxruntime
@@ -27,7 +27,7 @@ class OnnxModel:
 
     def __init__(self, content: bytes):
         if onnxruntime is None:
-            raise InputError("Running ONNX files takes onnxruntime: pip install 'keras_mrpose[onnx]'.")
+            raise InputError(f"Running ONNX files takes onnxruntime: {install_command('onnx')}.")
         self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         (self._input,) = self._session.get_inputs()
         self.input_shape = (1, *self._input.shape[1:])

@@ -12,8 +12,8 @@ from keras_mrpose.codecs import CODECS
 from keras_mrpose.export import export_litert, onnx, outputs
 from keras_mrpose.runtime.onnx import OnnxModel
 
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'keras_mrpose[onnx]')")
-pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install 'keras_mrpose[onnx]')")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install -e '.[onnx]')")
+pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e '.[onnx]')")
 
 
 @pytest.mark.slow
@@ -47,6 +47,6 @@ def test_through_verification(tmp_path):
 
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "tf2onnx", None)
-    with pytest.raises(InputError, match=r"takes tf2onnx and onnxruntime: pip install 'keras_mrpose\[onnx\]'"):
+    with pytest.raises(InputError, match=r"takes tf2onnx and onnxruntime: pip install .*\[onnx\]'"):
         export_litert(dotted.network(), tmp_path / "out", "onnx", people=np.full((2, 96, 64, 3), 90, np.float32))
     assert not list(tmp_path.iterdir())
