@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from keras_mrpose.cli import (
@@ -43,7 +42,6 @@ OPTIONS = {
     "flip_test=False": "--no-flip",
 }
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
-ROOT = Path(__file__).resolve().parents[2]  # the checkout, unless the package is installed elsewhere
 
 
 def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
