@@ -46,6 +46,8 @@ def print_result(result: Result, title: str) -> None:
                 f"note: {missing} of the {numbers['images']} images have annotated people but no box in this file: "
                 "these people count as missed (--images-with-boxes leaves such images out)"
             )
+    if unknown := protocol["data"].get("joints_not_counted"):
+        console.print(f"note: the network does not have {', '.join(unknown)}: these joints do not count")
     if result.diagnosis:
         console.print(diagnosis_table(result.diagnosis, result.metric))
 

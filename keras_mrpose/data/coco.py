@@ -92,7 +92,7 @@ def parse(
     (where one side only is zero, the other still sets the crop). A joint's ``v`` stays 0, 1 or 2.
 
     Args:
-        content: of the file, with lists ``images`` and ``annotations``; or `json_stream.iter_fields` of it.
+        content: of the file, with lists ``images`` and ``annotations``; or its fields, see `json_stream.iter_fields`.
         source: the file's name, for messages.
         folder: where the images are.
         skeleton: as in `load`, like strict.

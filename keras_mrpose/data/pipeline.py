@@ -1,6 +1,6 @@
 """The input pipeline from the `People` table to batches of crops and targets: one short `tf.data` graph.
 
-No Python runs for an image, unless unreadable ones are skipped.
+No Python runs for an image, unless it cannot be read and is skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.images import decode_error, read_image_tensor, why_unreadable
+from keras_mrpose.data.images import read_image_tensor, why_unreadable
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 
@@ -225,26 +225,33 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None) -> Call
 def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A graph function from a row of `people` to the image and 1.0, or to one black pixel and 0.0 if it is unreadable.
 
-    A graph has no "try", so this calls Python for each image; decoding itself leaves the interpreter lock to others.
+    A graph has no "try", but a data set can leave out elements that fail (`ignore_errors`): the image as a data set of
+    one element, followed by the substitute, and of both the first one that is there. A Python function for each image
+    would be shorter; but it takes about 1 ms more, and a process whose endless pipeline is still reading when it ends
+    waits for ever: TensorFlow for its threads, and those for Python. So only unreadable images call Python.
 
     Args:
         people: the table.
         skipped: gets the people with an unreadable image.
     """
+    paths, image_of = tf.constant(people.image_paths), tf.constant(people.image_index)
 
-    def read(person: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    def read(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return read_image_tensor(paths[image_of[person]]), tf.constant(1.0)
+
+    def skip(person: np.ndarray) -> np.float32:
         path = str(people.image_paths[people.image_index[person]])
-        try:
-            return read_image_tensor(tf.constant(path)).numpy(), np.float32(1)
-        except tf.errors.OpError as error:
-            skipped.add(path, int(people.ids[person]), decode_error(error))
-            return np.zeros((1, 1, 3), np.uint8), np.float32(0)
+        skipped.add(path, int(people.ids[person]), why_unreadable(path) or "could not be read at that moment")
+        return np.float32(0)
 
-    def image_and_weight(person):
-        image, readable = tf.numpy_function(read, [person], (tf.uint8, tf.float32))
-        return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(readable, ())
+    def black(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.zeros((1, 1, 3), tf.uint8), tf.ensure_shape(tf.numpy_function(skip, [person], tf.float32), ())
 
-    return image_and_weight
+    def first(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        one = tf.data.Dataset.from_tensors(person)
+        return one.map(read).ignore_errors().concatenate(one.map(black)).take(1).get_single_element()
+
+    return first
 
 
 def _filled_up(people: People, more: int) -> People:

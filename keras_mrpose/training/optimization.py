@@ -9,6 +9,12 @@ recomputed over training batches for the averaged weights ("precise BN": `Precis
 PyTorch's SWA). They are not saved: they depend on the average and the batches only, so that a training that goes on
 computes the same statistics again.
 
+Measured on Leeds Sports Pose extended (MRFeaNet1 on an ImageNet MobileNetV2, 128x128, AdamW 1e-3, 2,000 people to
+train, 400 to validate), an average of constant momentum 0.99 after two of three epochs, PCK (loss x 1e4): with the
+statistics of the trained weights 37.4 (25.39), with statistics averaged like the weights 38.8 (24.95), recomputed over
+512 augmented crops 38.8 (24.82), over 512 crops without augmentation 38.5 (24.98), over 128 augmented ones 38.7
+(24.81). The trained weights themselves had 41.7 (24.14): so early, an average of so many steps lags behind.
+
 Keras' `SwapEMAWeights` swaps by additions and subtractions under TensorFlow, which rounds the weights.
 """
 

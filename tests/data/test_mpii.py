@@ -1,19 +1,18 @@
 """MPII folders and PCKh: the published windows and numbers, a float64 loop, and what can be wrong with the files."""
 
-import importlib
 import io
 import itertools
 import json
 import math
 import re
 
-import commands
 import numpy as np
 import pytest
 from rich.console import Console
 from scipy.io import loadmat, savemat
 
 from keras_mrpose import data
+from keras_mrpose.cli import tables
 from keras_mrpose.data import mpii
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
@@ -41,7 +40,7 @@ def made_up(folder, records, split="train", **tables):
     for one in records:
         (folder / "images" / one["image"]).touch()
     if tables:
-        savemat(folder / "annot" / f"gt_{split}.mat", tables)
+        savemat(folder / "annot" / f"gt_{split}.mat")
     return folder
 
 
@@ -166,14 +165,7 @@ def test_wrong_files_are_named(content, message, tmp_path):
         data.load(tmp_path, "train")
 
 
-@pytest.fixture
-def tables(monkeypatch):
-    """The command line's."""
-    monkeypatch.syspath_prepend(str(commands.SCRIPT.parent))
-    return importlib.import_module("tables")
-
-
-def drawn(tables, result):
+def drawn(result):
     """Headings, row and caption of the table, as printed on a wide screen."""
     console = Console(file=io.StringIO(), width=200)
     console.print(tables.pckh_table(result.to_dict()))
@@ -218,10 +210,10 @@ def test_the_published_row(published):
     assert (f"{found.unweighted_mean:.2f}", f"{found.mean:.2f}") == ("86.76", "87.30")
 
 
-def test_the_table_shows_the_published_row(published, tables):
+def test_the_table_shows_the_published_row(published):
     """Both readings of Mean@0.1 stand below it; the curve's golden numbers are printed to two digits."""
     golden, found = published
-    headings, row, caption = drawn(tables, found)
+    headings, row, caption = drawn(found)
     assert headings == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.1"]
     assert headings == list(golden["table"])
     assert row == [f"{value:.2f}" for value in golden["table"].values()]
@@ -317,7 +309,7 @@ def test_a_joint_that_nobody_has_is_none(truth):
     assert (found.mean, found.unweighted_mean, found.groups["Knee"]) == (100, 100, 100)
 
 
-def test_numbers_ready_for_json(truth, tables):
+def test_numbers_ready_for_json(truth):
     """Left hip is in no label: null. All that the result holds is there, a list for each table."""
     labelled = truth.labelled.copy()
     labelled[:, 3] = False
@@ -342,7 +334,7 @@ def test_numbers_ready_for_json(truth, tables):
         joint = numbers["joints"][name]
         assert (joint["hits"], joint["labels"]) == (hits, labels)
         assert labels == 0 or found.joints[name] == percent(joint["pckh"])
-    headings, row, _ = drawn(tables, found)
+    headings, row, _ = drawn(found)
     assert (row[headings.index("Hip")], row[headings.index("Mean")]) == ("-", f"{found.mean:.2f}")
 
 

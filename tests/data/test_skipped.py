@@ -16,7 +16,6 @@ import keras_mrpose
 from keras_mrpose import data
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.images import why_unreadable
 from keras_mrpose.data.pipeline import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
@@ -125,12 +124,13 @@ def test_each_is_listed_once_with_its_reason(tables):
     assert listed.sentence() == said
 
 
-def test_a_bad_image_is_read_once_and_listed_with_what_the_decoder_said(tables):
+def test_a_file_that_is_whole_by_now_has_a_reason_too(tables, monkeypatch):
     listed, people = Skipped(), tables[1]
+    monkeypatch.setattr(pipeline, "why_unreadable", lambda path: None)
     row = np.flatnonzero(bad_rows(people))[0]
     image, readable = pipeline.image_or_black(people, listed)(tf.constant(row))
     assert readable == 0 and not image.numpy().any()
-    assert [one["reason"] for one in listed.records()] == [why_unreadable(people.paths()[row])]
+    assert [one["reason"] for one in listed.records()] == ["could not be read at that moment"]
 
 
 def test_stop_is_the_default(tables):

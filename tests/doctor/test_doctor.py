@@ -183,6 +183,14 @@ def test_each_mistake_alone(spoilt, spoil, key, also):
     assert report.clean == (KINDS[key].severity == WARNING)
 
 
+def test_all_wrong_fields_of_a_record_are_found(spoilt):
+    spoilt.person |= {"bbox": "wide", "area": float("inf"), "keypoints": spoilt.person["keypoints"][3:]}
+    counts = {one.kind.key: one.count for one in spoilt.examine(images=False).findings}
+    assert {key: counts[key] for key in ("record", "not finite", "joint count")} == {
+        "record": 1, "not finite": 1, "joint count": 1,
+    }  # fmt: skip
+
+
 def test_what_is_no_error():
     """Everything else stops a training, loses people, or teaches or measures something wrong."""
     severities = {severity: {key for key, kind in KINDS.items() if kind.severity == severity} for severity in SPARED}

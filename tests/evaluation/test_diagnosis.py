@@ -1,18 +1,17 @@
 """Classes of errors: people made by hand for each class and border, a loop over joints, and the published results."""
 
-import importlib
 import io
 import json
 import math
 import time
 
-import commands
 import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from keras_mrpose.cli import tables
 from keras_mrpose.data import coco
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
@@ -369,14 +368,7 @@ def test_gains_are_of_known_classes_and_may_be_absent(real):
         real[0].to_dict({"blunder": 1.0})
 
 
-@pytest.fixture
-def tables(monkeypatch):
-    """The command line's."""
-    monkeypatch.syspath_prepend(str(commands.SCRIPT.parent))
-    return importlib.import_module("tables")
-
-
-def test_table_has_a_row_for_each_joint_size_and_all(report, tables):
+def test_table_has_a_row_for_each_joint_size_and_all(report):
     def printed(values):
         console = Console(width=120, record=True, file=io.StringIO())
         console.print(tables.diagnosis_table(values, "AP"))

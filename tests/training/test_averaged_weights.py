@@ -18,6 +18,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.models import networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.skeletons import COCO
+from keras_mrpose.synthetic import dataset
 from keras_mrpose.training import checkpointing, train
 from keras_mrpose.training.checkpointing import States, Stopped, capture
 from keras_mrpose.training.distributed import devices
@@ -25,6 +26,7 @@ from keras_mrpose.training.optimization import AveragedWeights, precise_bn_batch
 
 RECIPE = dataclasses.replace(EXPERIMENT.recipe, optimizer="adamw", weight_decay=0.05, ema=0.9)
 AVERAGING = dataclasses.replace(EXPERIMENT, recipe=RECIPE)
+BUILD = networks.build
 
 
 @pytest.fixture(scope="module")
@@ -241,13 +243,14 @@ def test_a_stop_leaves_the_weights(call, tables, models, tmp_path, monkeypatch):
     monkeypatch.setattr(
         train.Throughput, "on_train_batch_end", lambda self, batch, logs=None: after.append(capture(self.model))
     )
-    with pytest.raises(Stopped, match="batch 3 of epoch 1"):
+    with pytest.raises(Stopped, match="batch 3 of epoch 1") as stopped:
         train.train(AVERAGING, *tables, tmp_path / "run")
     assert len(calls) == call and len(after) == STEPS
     saved = States(tmp_path / "run" / "state").newest().variables
     for state, step in ((saved, 3), (capture(models[0]), 4)):
         for name in (name for name in state if not name.startswith("metrics")):
             np.testing.assert_array_equal(state[name], after[step - 1][name], err_msg=name)
+    assert stopped.value.signal == signal.SIGTERM  # and it kept all frames: nothing was put back by their end
 
 
 @pytest.mark.slow
@@ -287,6 +290,45 @@ def test_a_training_judges_shows_and_saves_the_average(tables, models, tmp_path,
     batches = train.pipeline.batches(tables[1], EXPERIMENT.input_size, RECIPE.batch_size)
     assert saved.evaluate(batches, verbose=0)[0] == pytest.approx(history["val_loss"][-1], rel=1e-5)
     assert model.evaluate(batches, verbose=0)[0] != pytest.approx(history["val_loss"][-1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_saved_network_is_no_worse_than_the_trained_one(tmp_path, monkeypatch):
+    """A real network and 270 drawn people, 8 epochs of 67 steps at a high and constant learning rate.
+
+    PCK at each validation: at most 0.5 points less; measured 0.4 to 5.5 points more. With the statistics of the trained
+    weights the averaged ones have a loss that is 4 % higher, which tells that they have their own.
+    """
+    monkeypatch.setattr(train.networks, "build", BUILD)
+    dataset.write(tmp_path / "drawn", 150, size=(120, 160))
+    dataset.write(tmp_path / "drawn", 60, split="val2017", first_index=150, size=(120, 160))
+    tables = people_of(tmp_path / "drawn")
+    recipe = dataclasses.replace(
+        RECIPE, epochs=8, learning_rate=3e-2, ema=0.999, schedule="step", milestones=(0.99,), warmup=0.0
+    )
+    experiment = dataclasses.replace(EXPERIMENT, model="mrfeanet1", recipe=recipe)
+    validation = train.pipeline.batches(tables[1], EXPERIMENT.input_size, 32)
+    trained, mixed = [], []
+
+    class Compares(train.RunFiles):
+        def on_epoch_end(self, epoch, logs=None):
+            model, moving = self.model, [v for v in self.model.non_trainable_variables if "moving" in v.path]
+            trained.append(model.evaluate(validation, verbose=0, return_dict=True))
+            own = values(moving)
+            with self.averaged.swapped_in():
+                for variable, value in zip(moving, own, strict=True):
+                    variable.assign(value)
+                mixed.append(model.evaluate(validation, verbose=0, return_dict=True))
+            super().on_epoch_end(epoch, logs)
+
+    monkeypatch.setattr(train, "RunFiles", Compares)
+    history = train.train(experiment, *tables, tmp_path / "run")
+    saved = keras.models.load_model(tmp_path / "run" / "last.keras").evaluate(validation, verbose=0, return_dict=True)
+    assert saved["pck"] == pytest.approx(history["val_pck"][-1], abs=1e-3)
+    assert len(trained) == 8 and trained[-1]["pck"] > 0.4
+    for epoch, own in enumerate(trained):
+        assert history["val_pck"][epoch] >= own["pck"] - 0.005, f"epoch {epoch + 1} of {history['val_pck']}"
+    assert np.mean([other["loss"] for other in mixed]) > 1.01 * np.mean(history["val_loss"])
 
 
 @pytest.mark.slow
