@@ -46,7 +46,14 @@ if TYPE_CHECKING:
     from keras_mrpose.export import export_litert
     from keras_mrpose.losses import HeatmapMSE
     from keras_mrpose.metrics import OKSAP, PCK, PCKh
-    from keras_mrpose.models import build, list_backbones, list_models, load_state_dict, save_state_dict
+    from keras_mrpose.models import (
+        build,
+        list_backbones,
+        list_models,
+        list_presets,
+        load_state_dict,
+        save_state_dict,
+    )
     from keras_mrpose.predict.predictor import Predictor
     from keras_mrpose.skeletons import Skeleton
     from keras_mrpose.training.config import Experiment, Recipe
@@ -71,6 +78,7 @@ _HOMES = {
     "build": "models",
     "list_backbones": "models",
     "list_models": "models",
+    "list_presets": "models",
     "load_state_dict": "models",
     "save_state_dict": "models",
     "Predictor": "predict.predictor",
@@ -100,6 +108,7 @@ __all__ = [
     "export_litert",
     "list_backbones",
     "list_models",
+    "list_presets",
     "load_state_dict",
     "save_state_dict",
     "train",

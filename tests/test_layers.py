@@ -13,7 +13,7 @@ PACKAGE = "keras_mrpose"
 LAYERS = (
     {"errors"},
     {"skeletons"},
-    {"checkpoints", "codecs", "geometry"},
+    {"calibration", "checkpoints", "codecs", "geometry"},
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},
     {"doctor", "predict", "training"},
     {"evaluation", "paper"},

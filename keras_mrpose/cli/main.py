@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from keras_mrpose.cli import (
+    calibrate,
     compare,
     demo,
     doctor,
@@ -31,7 +32,7 @@ from keras_mrpose.cli.saved_models import SAVED
 from keras_mrpose.errors import InputError, install_command
 
 COMMANDS = (
-    demo, doctor, train, evaluate, evaluate_results, compare, results, upper_bound, predict, export, import_,
+    demo, doctor, train, evaluate, evaluate_results, compare, results, upper_bound, calibrate, predict, export, import_,
     synthesize, list_,
 )  # fmt: skip
 # What the library's messages speak of, and what it is called here.

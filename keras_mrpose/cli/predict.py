@@ -13,8 +13,11 @@ def register_parser(subparsers) -> None:
     summary = "Find the joints of people in images, draw them, and write them down."
     sub = subparsers.add_parser("predict", help=summary, description=summary)
     sub.set_defaults(handle=handle)
-    sub.add_argument("model", help="run folder, .keras file, or exported .tflite file")
-    sub.add_argument("images", nargs="+", metavar="image", help="JPEG or PNG files")
+    sub.add_argument(
+        "images", nargs="+", metavar="[model] image",
+        help="JPEG or PNG files; before them a run folder, a .keras or an exported .tflite file (default: the network "
+        "that comes with the package)",
+    )  # fmt: skip
     sub.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("X", "Y", "W", "H"),
         help="a person, in pixels; repeat for more people (default: the whole image is one person's box)",
@@ -34,14 +37,15 @@ def handle(args) -> None:
     from keras_mrpose.predict.predictor import Predictor, check_boxes
     from keras_mrpose.visualization import skeletons
 
-    names = [f"{Path(path).stem}_joints" for path in args.images]
+    model, files = _model_and_images(args.images)
+    names = [f"{Path(path).stem}_joints" for path in files]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"Two images would both be written to {min(twice)}.png; predict them one by one.")
-    images = [(Path(path), read_image(path)) for path in args.images]
+    images = [(Path(path), read_image(path)) for path in files]
     for _, image in images:
         if args.box:
             check_boxes(args.box, image.shape)
-    predictor = Predictor(args.model, flip_test=not args.no_flip)
+    predictor = Predictor(model, flip_test=not args.no_flip)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for path, image in images:
@@ -54,3 +58,14 @@ def handle(args) -> None:
         print(
             f"{path}: {confident} of {joints[..., 2].size} joints confident -> {out / f'{path.stem}_joints.png'}, .json"
         )
+
+
+def _model_and_images(given: list[str]) -> tuple[str | None, list[str]]:
+    """The model, if the first of the files or folders is one or can be no image, and the images."""
+    first, *others = given
+    path = Path(first)
+    if not (path.is_dir() or path.suffix in (".keras", ".tflite") or (others and not path.suffix)):
+        return None, given
+    if not others:
+        raise InputError(f"{first} is a model; give images after it.")
+    return first, others

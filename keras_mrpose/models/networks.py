@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 
 from keras_mrpose import skeletons
+from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError, lookup
@@ -50,12 +51,24 @@ class PoseModel(keras.Model):
         codec: encodes points as heatmaps and decodes heatmaps to points.
         spec: arguments that `build` made it with: name, backbone, input_shape, num_joints,
             include_preprocessing, preprocessing.
+        calibration: turns scores, the heights of peaks, into probabilities; None if it was not fitted.
     """
 
-    def __init__(self, inputs, outputs, *, skeleton: Skeleton, codec: Codec, spec: dict, **kwargs):
+    def __init__(
+        self,
+        inputs,
+        outputs,
+        *,
+        skeleton: Skeleton,
+        codec: Codec,
+        spec: dict,
+        calibration: Calibration | None = None,
+        **kwargs,
+    ):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.skeleton = skeleton
         self.codec = codec
+        self.calibration = calibration
         self._spec = dict(spec)
 
     @property
@@ -64,13 +77,14 @@ class PoseModel(keras.Model):
         return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
 
     def get_config(self) -> dict:
-        """Config of the graph as a plain Functional model, with skeleton, codec and spec."""
+        """Config of the graph as a plain Functional model, with skeleton, codec, spec and calibration."""
         graph = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
         return {
             "graph": graph.get_config(),
             "skeleton": self.skeleton.to_dict(),
             "codec": keras.saving.serialize_keras_object(self.codec),
             "spec": {**self._spec, "input_shape": list(self._spec["input_shape"])},
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }
 
     @classmethod
@@ -83,6 +97,7 @@ class PoseModel(keras.Model):
             skeleton=Skeleton.from_dict(config["skeleton"]),
             codec=keras.saving.deserialize_keras_object(config["codec"], custom_objects=custom_objects),
             spec=config["spec"],
+            calibration=Calibration.from_dict(config["calibration"]) if config.get("calibration") else None,
             name=graph.name,
             trainable=graph.trainable,
         )
@@ -115,9 +130,10 @@ def build(
         input_shape: (height, width, 3), sides multiples of 32.
         num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
         skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
-        weights: the whole network's, loaded last: a `.keras` or `.weights.h5` file of this library, or a state dict of
-            the published network (a PyTorch file such as `.pth.tar`, or a `.npz` with the same names). A `.keras` file
-            and a state dict bring their preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
+        weights: the whole network's, loaded last: the name of one that comes with the package (`list_presets`), a
+            `.keras` or `.weights.h5` file of this library, or a state dict of the published network (a PyTorch file
+            such as `.pth.tar`, or a `.npz` with the same names). A preset, a `.keras` file and a state dict bring their
+            preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
             given); their input size may be another. A `.weights.h5` file holds numbers only: give the same
             `backbone_weights` as for the model that wrote it.
         backbone_weights: None (random), a state dict with torchvision's names, a `.npz` with folded batch norms

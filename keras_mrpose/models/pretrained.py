@@ -5,7 +5,8 @@ Accepted are
 - for a backbone: a state dict with torchvision's tensor names (ResNet, MobileNetV2), a `.npz` with folded batch norms
   and the layer names of `keras.applications` (`folded_norms`), Keras' `.h5` without the classifier, and `"imagenet"`,
   Keras' own download;
-- for a whole network: `.keras` and `.weights.h5` written by this library, and state dicts of the published networks.
+- for a whole network: the name of one that comes with the package (`presets`), `.keras` and `.weights.h5` written by
+  this library, and state dicts of the published networks.
 
 A state dict is a PyTorch file (`.pth`, `.pth.tar`, `.pt`, `.tar`, `.bin`, read without PyTorch) or a `.npz` with the
 same names. A file that is missing, broken or made for another network is an `InputError` that names file and tensor.
@@ -20,10 +21,12 @@ import numpy as np
 from keras import layers
 
 from keras_mrpose import skeletons
+from keras_mrpose.calibration import Calibration
 from keras_mrpose.checkpoints import folded_norms, state_dicts, tensor_names
 from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
 from keras_mrpose.codecs import Codec
 from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.models import presets
 from keras_mrpose.models.backbones import BACKBONES, application
 from keras_mrpose.skeletons import Skeleton
 
@@ -203,6 +206,53 @@ class KerasWeights(PoseWeights):
                 layer.set_weights(joints.of_layer(layer, values) if joints else values)
 
 
+class PresetWeights(PoseWeights):
+    """A network that comes with the package: it brings its preprocessing, joints, codec and calibration.
+
+    Args:
+        name: a key of `presets.PRESETS`.
+        spec: what has to agree: name, backbone and include_preprocessing.
+
+    Raises:
+        InputError: it is another network.
+    """
+
+    def __init__(self, name: str, spec: dict):
+        self.name = name
+        about, self._tensors = presets.read_preset(name)
+        self._spec = about["spec"]
+        for key, value in spec.items():
+            if self._spec[key] != value:
+                raise InputError(f"The preset {name!r} has {key}={self._spec[key]!r}, but {value!r} is asked for.")
+        self.codec = keras.saving.deserialize_keras_object(about["codec"])
+        self.skeleton = Skeleton.from_dict(about["skeleton"])
+        self.calibration = about["calibration"] and Calibration.from_dict(about["calibration"])
+        self.input_shape = tuple(self._spec["input_shape"])
+
+    def preprocessing(self, asked: str | None) -> str:
+        """That of the network."""
+        return self._spec["preprocessing"]
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Give the network its weights; other joints are mapped by name if asked for.
+
+        Raises:
+            InputError: the joints are others, and not to be mapped by name or without a name in common.
+        """
+        if self.skeleton.joints != model.skeleton.joints and not map_joints:
+            raise InputError(
+                f"The preset {self.name!r} has the {self.skeleton.num_joints} joints of {self.skeleton.name}, but "
+                f"{model.skeleton.name} is asked for; map_joints=True keeps those that both know."
+            )
+        joints = JointMap(self.skeleton, model.skeleton) if map_joints else None
+        for layer in model.layers:
+            if layer.weights:
+                values = [self._tensors[f"{layer.name}/{index}"] for index in range(len(layer.weights))]
+                layer.set_weights(joints.of_layer(layer, values) if joints else values)
+        if not map_joints:
+            model.calibration = self.calibration
+
+
 class StateDictWeights(PoseWeights):
     """A state dict of a published network: its number of joints tells the skeleton, a note the preprocessing."""
 
@@ -241,7 +291,8 @@ def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
     """The weights in a file, read as far as they tell about the network; random weights for None.
 
     Args:
-        source: a `.keras` or `.weights.h5` file of this library, or a state dict of a published network.
+        source: a name of `presets`, a `.keras` or `.weights.h5` file of this library, or a state dict of a published
+            network.
         spec: name, backbone and include_preprocessing of the network that they are for.
 
     Raises:
@@ -249,6 +300,8 @@ def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
     """
     if source is None:
         return PoseWeights()
+    if source in presets.PRESETS:
+        return PresetWeights(str(source), spec)
     path = _existing(source)
     if path.suffix == ".keras":
         return KerasWeights(path, spec)
@@ -281,7 +334,7 @@ def _check_finite(model: keras.Model, path: Path) -> None:
 def _existing(source: str | Path) -> Path:
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such weights file.")
+        raise InputError(f"{path}: there is no such weights file, nor a preset ({', '.join(presets.PRESETS)}).")
     return path
 
 

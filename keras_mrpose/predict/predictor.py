@@ -15,8 +15,10 @@ from keras_mrpose.data import augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models import fuse, networks, pretrained
+from keras_mrpose.models.presets import PRESETS
 from keras_mrpose.runtime.litert import ExportedModel
 
+DEFAULT = "people"  # the network that comes with the package
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
 
 
@@ -24,8 +26,9 @@ class Predictor:
     """Find the keypoints of people in images.
 
     Args:
-        source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, or an exported
-            ``.tflite`` file with its sidecar beside it.
+        source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, an exported
+            ``.tflite`` file with its sidecar beside it, or the name of a network that comes with the package
+            (`list_presets`); by default that is ``"people"``.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
         codec: decodes the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
@@ -38,6 +41,7 @@ class Predictor:
             `PoseModel`, which is made at the first one.
         skeleton: its joints.
         codec: that decodes its heatmaps.
+        calibration: turns heights of peaks into probabilities; None if the network has none.
         input_size: ``(height, width)`` of its crops.
 
     Raises:
@@ -47,7 +51,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: str | Path | keras.Model | ExportedModel,
+        source: str | Path | keras.Model | ExportedModel | None = None,
         *,
         flip_test: bool = True,
         batch_size: int = 32,
@@ -73,6 +77,7 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
         self.flip_test, self.batch_size = flip_test, batch_size
+        self.calibration = getattr(self.model, "calibration", None)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
         """Keypoints of the people in an image.
@@ -83,7 +88,8 @@ class Predictor:
                 image as one person's box.
 
         Returns:
-            ``(people, joints, 3)`` float64: x, y in image pixels, and the height of the heatmap's peak (about 0..1).
+            ``(people, joints, 3)`` float64: x, y in image pixels, and the probability that the joint is there, as
+            near as the network's `calibration` says; without one the height of the heatmap's peak, about 0..1.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -98,6 +104,8 @@ class Predictor:
             crops = tf.stack([augmentation.warp(image, tf.constant(m, tf.float32), self.input_size) for m in chunk])
             found.append(self.keypoints(crops))
         points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if self.calibration is not None:
+            scores = self.calibration(scores)
         return np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
 
     @property
@@ -139,9 +147,12 @@ class Predictor:
         return points.astype(np.float64) / self.codec.scale(self.input_size), scores.astype(np.float64)
 
 
-def load_model(source: str | Path) -> keras.Model | ExportedModel:
-    """Load the model of a ``.keras`` file, the best one of a run folder, or an exported one."""
-    path = Path(source)
+def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
+    """Load the model of a ``.keras`` file, the best one of a run folder, an exported one, or one of the package."""
+    name = DEFAULT if source is None else str(source)
+    if name in PRESETS:
+        return networks.build(PRESETS[name].network, PRESETS[name].backbone, weights=name)
+    path = Path(name)
     if path.is_dir():
         found = [path / name for name in CHECKPOINTS if (path / name).exists()]
         if not found:

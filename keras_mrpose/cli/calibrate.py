@@ -1,0 +1,74 @@
+"""`mrpose calibrate`: scores that are probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_mrpose.cli import data_options
+from keras_mrpose.errors import InputError
+
+
+def register_parser(subparsers) -> None:
+    """The options of `calibrate`."""
+    summary = "Fit a network's confidence on people that it was not trained on, or check it on others (--check)."
+    sub = subparsers.add_parser("calibrate", help=summary, description=summary)
+    sub.set_defaults(handle=handle)
+    sub.add_argument("model", help="run folder or .keras file, which gets the calibration; with --check any network")
+    sub.add_argument(
+        "--data", required=True, action="append", metavar="DIR",
+        help="data set folder (val split), or of several data sets NAME=DIR for each or a mixture.json (their val)",
+    )  # fmt: skip
+    sub.add_argument("--split", default="val", help="of a single data set: val (default), or a slice such as val[:200]")
+    sub.add_argument("--check", action="store_true", help="print how well it fits these people; write nothing")
+    sub.add_argument("--flip", action="store_true", help="with the flip test (default: without, as phones do)")
+
+
+def handle(args) -> None:
+    """Print the expected calibration error, and what hidden joints get."""
+    from rich.console import Console
+
+    from keras_mrpose.cli import tables
+    from keras_mrpose.evaluation import confidence
+    from keras_mrpose.predict.predictor import CHECKPOINTS, Predictor
+
+    predictor = Predictor(args.model, flip_test=args.flip)
+    people = _tables(args)
+    calibration = predictor.calibration if args.check else confidence.fit_calibration(predictor, list(people.values()))
+    if calibration is None:
+        raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
+    console = Console()
+    for name, table in people.items():
+        report = confidence.check_calibration(confidence.find_labelled(predictor, table), calibration)
+        lines = [(f"{one['confidence']:.2f}", f"{one['right']:.2f}", str(one["count"])) for one in report["bins"]]
+        title = f"{name}: probability of {report['criterion']}"
+        console.print(tables.plain(title, ("predicted", "right", "keypoints"), lines))
+        kinds = [
+            f"{kind}: {part['keypoints']} keypoints, predicted {part['confidence']:.2f}, right {part['right']:.2f}"
+            for kind in ("visible", "hidden")
+            if (part := report[kind])
+        ]
+        print(f"expected calibration error {report['error']:.3f}; {'; '.join(kinds)}")
+    if args.check:
+        return
+    path = Path(args.model)
+    if path.is_dir():
+        path = next(path / name for name in CHECKPOINTS if (path / name).exists())
+    if path.suffix != ".keras":
+        raise InputError(f"{path} cannot be written to; give a run folder or a .keras file.")
+    predictor.model.calibration = calibration
+    predictor.model.save(path)
+    print(f"written to {path}")
+
+
+def _tables(args) -> dict:
+    """Name -> people."""
+    from keras_mrpose import data
+
+    mixture = data_options.mixture_of(args.data)
+    if mixture is None:
+        return {str(args.data[0]): data.load(args.data[0], args.split)}
+    places = zip(mixture.sources, mixture.folders, strict=True)
+    found = {source.name: data.load(folder.data, folder.val) for source, folder in places if folder.val is not None}
+    if not found:
+        raise InputError("None of these data sets has a split to validate on; give one a val split.")
+    return found
