@@ -8,7 +8,9 @@ small, stay float32.
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +69,10 @@ def read_preset(name: str) -> tuple[dict, dict[str, np.ndarray]]:
     """
     path = FOLDER / PRESETS[lookup("preset", name, PRESETS)].file
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             tensors = {key: file[key] for key in file.files}
         about = json.loads(tensors.pop(_ABOUT).tobytes())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged or missing; install the package again.") from error
     return about, {key: value.astype(np.float32) for key, value in tensors.items()}
 
@@ -85,7 +87,8 @@ def write_preset(model: keras.Model, path: str | Path) -> None:
     for layer in model.layers:
         for index, value in enumerate(layer.get_weights()):
             if value.ndim > 1:
-                value = value.astype(np.float16)
+                with np.errstate(over="ignore"):  # an infinite one is an error below
+                    value = value.astype(np.float16)
             if not np.isfinite(value).all():
                 raise InputError(f"Layer {layer.name} has a weight that float16 cannot hold; leave it in float32.")
             tensors[f"{layer.name}/{index}"] = value
