@@ -35,6 +35,13 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--threshold", type=float, default=0.2, metavar="R", help="PCK: share of the torso (default 0.2)")
     sub.add_argument("--protocol", help="ap, pckh or pck (default: the data set's own)")
     sub.add_argument("--people", type=int, metavar="N", help="only the images of the first N people")
+    sub.add_argument(
+        "--bootstrap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="95 %% interval of the number, from N draws (such as 1000)",
+    )
     sub.add_argument("--no-diagnosis", action="store_true", help="do not class the errors")
     sub.add_argument("--format-only", action="store_true", help="only write the results file for COCO's server")
     sub.add_argument("--out", metavar="FILE", help="result file (default: result.json beside the network)")
@@ -67,6 +74,7 @@ def handle(args) -> None:
         truth,
         protocol=args.protocol,
         diagnose=not args.no_diagnosis,
+        bootstrap=args.bootstrap,
         command=args.command_line,
         **_chosen(args),
     )

@@ -46,6 +46,9 @@ def print_result(result: Result, title: str) -> None:
                 f"note: {missing} of the {numbers['images']} images have annotated people but no box in this file: "
                 "these people count as missed (--images-with-boxes leaves such images out)"
             )
+    if interval := numbers.get("interval_95"):
+        low, high = (percent(value) for value in interval)
+        console.print(f"{result.metric} {percent(result.value)}, 95 % interval {low} to {high} (bootstrap)")
     if unknown := protocol["data"].get("joints_not_counted"):
         console.print(f"note: the network does not have {', '.join(unknown)}: these joints do not count")
     if result.diagnosis:

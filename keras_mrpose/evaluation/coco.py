@@ -7,6 +7,7 @@ down and `average_precision` compares them with the annotations. pycocotools doe
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import sys
 from collections.abc import Iterable
@@ -154,6 +155,29 @@ def coco_stats(evaluation: COCOeval) -> dict[str, float]:
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
+
+
+def ap_of_draw(evaluation: COCOeval, counts: np.ndarray) -> float:
+    """AP where each image is there as often as it was drawn; its matches are those of the evaluation.
+
+    Args:
+        evaluation: of `run_cocoeval`; is not changed.
+        counts: ``(images,)`` how often each of ``evaluation.params.imgIds`` was drawn.
+    """
+    draw = copy.copy(evaluation)
+    draw.params = copy.copy(evaluation.params)
+    images = evaluation.params.imgIds
+    rows = np.repeat(np.arange(len(images)), counts)
+    # by category, area range and image; one category
+    draw.evalImgs = [
+        evaluation.evalImgs[area * len(images) + row] for area in range(len(evaluation.params.areaRng)) for row in rows
+    ]
+    draw.params.imgIds = list(range(len(rows)))  # `accumulate` would drop an image's second coming
+    draw._paramsEval = draw.params
+    with contextlib.redirect_stdout(None):
+        draw.accumulate()
+    precision = draw.eval["precision"][:, :, 0, 0, 0]
+    return float(precision[precision > -1].mean()) if (precision > -1).any() else -1.0
 
 
 def joint_oks(evaluation: COCOeval, skeleton: Skeleton = COCO) -> tuple[dict[str, float | None], int, int]:

@@ -94,6 +94,7 @@ def evaluate(
     *,
     protocol: str | None = None,
     diagnose: bool = True,
+    bootstrap: int = 0,
     command: str | None = None,
     **settings,
 ) -> Result:
@@ -106,6 +107,8 @@ def evaluate(
             annotation file, and all images of their table are evaluated.
         protocol: ``"ap"`` (COCO), ``"pckh"`` (MPII) or ``"pck"`` (LSP); None is that of the data set (`protocol_of`).
         diagnose: also class the errors, which scores the predictions four more times.
+        bootstrap: how many draws with replacement the 95 % interval of the value is made from, of images for AP and of
+            people for PCK and PCKh: ``numbers["interval_95"]``; 0 makes none.
         command: command line that asked for it, written into the result; None if there was none.
         settings: others of `Settings` than codec and flip test.
 
@@ -122,6 +125,8 @@ def evaluate(
     chosen = settings_of(predictor, **settings)
     predictions = predict(predictor, people, truth)
     scored = PROTOCOLS[name].score_fn(predictions, truth, chosen)
+    if bootstrap:
+        scored.numbers["interval_95"] = list(interval(scored, bootstrap))
     used = {setting: value for setting, value in vars(chosen).items() if setting in PROTOCOLS[name].settings}
     return Result(
         metric=PROTOCOLS[name].metric,
@@ -131,6 +136,20 @@ def evaluate(
         protocol=provenance(predictor, people, truth, name, used, command),
         predictions=predictions,
     )
+
+
+def interval(scored: ProtocolResult, draws: int, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a value by the percentile bootstrap (Efron 1979): of so many draws with replacement.
+
+    Raises:
+        InputError: less than one draw.
+    """
+    if draws < 1:
+        raise InputError(f"bootstrap is {draws}; give a number of draws, such as 1000.")
+    rng, chances = np.random.default_rng(seed), np.full(scored.units, 1 / scored.units)
+    values = [scored.value_of_draw(rng.multinomial(scored.units, chances)) for _ in range(draws)]
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def settings_of(predictor: Predictor, **others) -> Settings:
@@ -157,6 +176,8 @@ class ProtocolResult:
         rows: ``(kept,)`` the person of the truth that each is of, -1 for nobody.
         tolerance: ``(people, joints)`` how far, in image pixels, a joint of the truth may be off to be called good.
         value_of: other keypoints of the counted predictions -> the value with them.
+        units: how many images (AP) or people (PCK, PCKh) there are, which a bootstrap draws from.
+        value_of_draw: how often each of them was drawn, ``(units,)`` -> the value of that draw.
     """
 
     value: float
@@ -165,6 +186,8 @@ class ProtocolResult:
     rows: np.ndarray
     tolerance: np.ndarray
     value_of: Callable[[np.ndarray], float]
+    units: int
+    value_of_draw: Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -263,6 +286,8 @@ def _ap(predictions: Predictions, truth: People, settings: Settings) -> Protocol
         rows=_rows_of(predictions, truth, found, scores, kept),
         tolerance=diagnosis.tolerances_oks(truth.areas, skeleton.sigmas),
         value_of=lambda keypoints: coco.coco_stats(against_truth(keypoints))["AP"],
+        units=len(evaluation.params.imgIds),
+        value_of_draw=lambda counts: coco.ap_of_draw(evaluation, counts),
     )
 
 
@@ -285,20 +310,33 @@ def _pckh(predictions: Predictions, truth: People, settings: Settings) -> Protoc
         rows=np.arange(len(truth)),
         tolerance=tolerance,
         value_of=lambda keypoints: mpii.pckh(keypoints, labelled).mean / 100,
+        units=len(truth),
+        value_of_draw=_share_of_draw(found, labelled.joints, labelled.labelled, tolerance),
     )
 
 
 def _pck(predictions: Predictions, truth: People, settings: Settings) -> ProtocolResult:
     found, truth = keypoints_of(predictions, settings), known_truth(predictions, truth)
     numbers = pck(found, truth, settings.threshold)
+    tolerance = diagnosis.tolerances_pck(torsos(truth), settings.threshold, found.shape[1])
     return ProtocolResult(
         value=numbers["mean"],
         numbers=numbers,
         keypoints=found,
         rows=np.arange(len(truth)),
-        tolerance=diagnosis.tolerances_pck(torsos(truth), settings.threshold, found.shape[1]),
+        tolerance=tolerance,
         value_of=lambda keypoints: pck(keypoints, truth, settings.threshold)["mean"],
+        units=len(truth),
+        value_of_draw=_share_of_draw(found, truth.keypoints[..., :2], truth.keypoints[..., 2] > 0, tolerance),
     )
+
+
+def _share_of_draw(keypoints, joints, labelled, tolerance) -> Callable[[np.ndarray], float]:
+    """Share of right joints, people counted as often as drawn; a tolerance of 0 or NaN does not count."""
+    counted = labelled & (tolerance > 0)
+    right = counted & (np.linalg.norm(keypoints[..., :2] - joints, axis=-1) <= tolerance)
+    hits, labels = right.sum(axis=1), counted.sum(axis=1)
+    return lambda counts: float(counts @ hits / max(1, counts @ labels))
 
 
 DECODE_SETTINGS = ("codec", "flip_test", "flip_shift")

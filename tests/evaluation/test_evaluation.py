@@ -16,6 +16,7 @@ from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
+from keras_mrpose.evaluation.pck import pck
 from keras_mrpose.evaluation.predictions import Predictions, decoder, predict
 from keras_mrpose.evaluation.provenance import Settings, decode_variants
 from keras_mrpose.predict.predictor import Predictor
@@ -311,3 +312,21 @@ def test_files_that_are_no_results_are_named(people, predictor, tmp_path):
     (tmp_path / "result.npz").unlink()
     with pytest.raises(InputError, match=r"result\.npz is not there: the raw predictions lie beside"):
         Predictions.load(tmp_path / "result.npz")
+
+
+def test_an_interval_of_people(people, predictor, noisy):
+    """By drawing people and evaluating those; the width is that of the share's standard error, as draws are many."""
+    result = evaluate(predictor, noisy, bootstrap=2000, diagnose=False)
+    low, high = result.numbers["interval_95"]
+    assert low <= result.value <= high
+    found = result.predictions.read(result.settings)
+    rng, chances, values = np.random.default_rng(0), np.full(5, 0.2), []
+    for _ in range(2000):
+        rows = np.repeat(np.arange(5), rng.multinomial(5, chances))
+        drawn = noisy.take(rows)
+        torsos_there = (drawn.keypoints[:, :2, 2] > 0).all(axis=1).any()
+        values.append(pck(found[rows], drawn)["mean"] if torsos_there else 0.0)
+    assert (low, high) == pytest.approx(tuple(np.percentile(values, (2.5, 97.5))))
+    assert "interval_95" not in evaluate(predictor, noisy, diagnose=False).numbers
+    with pytest.raises(InputError, match="bootstrap is -1; give a number of draws"):
+        evaluate(predictor, people, bootstrap=-1)

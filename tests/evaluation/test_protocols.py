@@ -130,3 +130,15 @@ def test_what_was_not_kept_is_told(golden, truth):
     with pytest.raises(InputError, match=r"kept as gaussian/flip\+shift, not as dark/flip\+shift; evaluate .* again"):
         PROTOCOLS["ap"].score_fn(golden, truth, Settings(codec="dark"))
     assert truth.skeleton == COCO and protocol_of(truth) == "ap"
+
+
+def test_a_draw_of_images_is_what_pycocotools_makes_of_them(golden, truth):
+    """Each image once is the AP itself; the images of one half, each once, are that half evaluated."""
+    scored = PROTOCOLS["ap"].score_fn(golden, truth, Settings())
+    assert scored.units == 538
+    assert scored.value_of_draw(np.ones(538, int)) == pytest.approx(scored.value, abs=1e-12)
+    images = np.sort(truth.image_ids)  # the order of pycocotools
+    half = PROTOCOLS["ap"].score_fn(golden, truth.of_images(images[:269]), Settings())
+    assert scored.value_of_draw((np.arange(538) < 269).astype(int)) == pytest.approx(half.value, abs=1e-12)
+    assert scored.value_of_draw(np.full(538, 2)) == pytest.approx(scored.value, abs=0.01)  # all twice
+    assert scored.value_of_draw(np.ones(538, int)) == pytest.approx(scored.value, abs=1e-12)  # nothing was changed
