@@ -5,7 +5,7 @@ with a keypoint similarity of at least 0.5 (OKS, one keypoint alone). The map fr
 linear between a few knots, so that it is a table of numbers that any decoder can interpolate.
 
 It is fitted on people that the network was not trained on, by isotonic regression (the pool-adjacent-violators
-algorithm; Zadrozny and Elkan, KDD 2002) on bins of equally many keypoints, and judged on other people by the expected
+algorithm; Zadrozny and Elkan, KDD 2002) on bins of equally many keypoints, and measured on other people by the expected
 calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from keras_mrpose.cli import data_options
@@ -20,6 +21,7 @@ def register_parser(subparsers) -> None:
     )  # fmt: skip
     sub.add_argument("--split", default="val", help="of a single data set: val (default), or a slice such as val[:200]")
     sub.add_argument("--check", action="store_true", help="print how well it fits these people; write nothing")
+    sub.add_argument("--json", metavar="FILE", help="write the check here, too")
     sub.add_argument("--flip", action="store_true", help="with the flip test (default: without, as phones do)")
 
 
@@ -36,9 +38,10 @@ def handle(args) -> None:
     calibration = predictor.calibration if args.check else confidence.fit_calibration(predictor, list(people.values()))
     if calibration is None:
         raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
-    console = Console()
+    console, reports = Console(), {}
     for name, table in people.items():
         report = confidence.check_calibration(confidence.find_labelled(predictor, table), calibration)
+        reports[name] = report
         lines = [(f"{one['confidence']:.2f}", f"{one['right']:.2f}", str(one["count"])) for one in report["bins"]]
         title = f"{name}: probability of {report['criterion']}"
         console.print(tables.plain(title, ("predicted", "right", "keypoints"), lines))
@@ -48,6 +51,9 @@ def handle(args) -> None:
             if (part := report[kind])
         ]
         print(f"expected calibration error {report['error']:.3f}; {'; '.join(kinds)}")
+    if args.json:
+        content = next(iter(reports.values())) if len(reports) == 1 else reports
+        Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
     if args.check:
         return
     path = Path(args.model)

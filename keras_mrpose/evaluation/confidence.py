@@ -93,10 +93,10 @@ def check_calibration(found: LabelledKeypoints, calibration: Calibration) -> dic
         there are none.
     """
     probabilities = calibration(found.scores)
-    judged: Reliability = reliability(probabilities, found.right)
-    bins = zip(judged.confidence, judged.accuracy, judged.counts, strict=True)
+    found_shares: Reliability = reliability(probabilities, found.right)
+    bins = zip(found_shares.confidence, found_shares.accuracy, found_shares.counts, strict=True)
     return {
-        "error": judged.error,
+        "error": found_shares.error,
         "keypoints": len(found.right),
         "criterion": found.criterion,
         "bins": [

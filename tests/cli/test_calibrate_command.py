@@ -1,0 +1,52 @@
+"""`mrpose calibrate`: a calibration is fitted and checked on others; and which file of `mrpose predict` is a model."""
+
+import json
+
+import commands
+import dotted
+import pytest
+
+from keras_mrpose.cli.predict import _model_and_images
+from keras_mrpose.errors import InputError
+from keras_mrpose.predict.predictor import Predictor
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A network and two folders of people, whose annotations are off by some pixels."""
+    dotted.folder(tmp_path / "fit", "val2017", 24, noise=6.0)
+    dotted.folder(tmp_path / "other", "val2017", 24, seed=1, noise=6.0)
+    model = dotted.network()
+    model.save(tmp_path / "dotted.keras")
+    return tmp_path / "dotted.keras"
+
+
+def test_fit_and_check(run, network, tmp_path, capfd):
+    report = tmp_path / "check.json"
+    check = ("calibrate", network, "--data", tmp_path / "other", "--check", "--json", report)
+    assert commands.call(run, *check) == 2
+    assert "has no calibration to check" in capfd.readouterr().err
+    assert commands.call(run, "calibrate", network, "--data", tmp_path / "fit") == 0
+    printed = capfd.readouterr().out
+    assert f"written to {network}" in printed and "expected calibration error" in printed
+    calibration = Predictor(network).calibration
+    assert calibration.criterion == "OKS of the keypoint at least 0.5"
+    before = network.read_bytes()
+    assert commands.call(run, *check) == 0
+    assert network.read_bytes() == before
+    content = json.loads(report.read_text())
+    assert content["error"] < 0.1 and content["keypoints"] == 24 * 17 and content["hidden"] is None
+    both = ("--data", f"a={tmp_path / 'fit'}", "--data", f"b={tmp_path / 'other'}")
+    assert commands.call(run, "calibrate", network, *both, "--check", "--json", report) == 0
+    assert set(json.loads(report.read_text())) == {"a", "b"}
+
+
+def test_which_of_the_files_is_the_model(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert _model_and_images(["photo.jpg"]) == (None, ["photo.jpg"])
+    assert _model_and_images(["a.jpg", "b.png"]) == (None, ["a.jpg", "b.png"])
+    assert _model_and_images(["n.tflite", "b.png"]) == ("n.tflite", ["b.png"])
+    assert _model_and_images([str(tmp_path / "run"), "b.png"]) == (str(tmp_path / "run"), ["b.png"])
+    assert _model_and_images(["saved_models/typo", "b.png"]) == ("saved_models/typo", ["b.png"])
+    with pytest.raises(InputError, match=r"n\.keras is a model; give images after it"):
+        _model_and_images(["n.keras"])
