@@ -40,7 +40,7 @@ def made_up(folder, records, split="train", **tables):
     for one in records:
         (folder / "images" / one["image"]).touch()
     if tables:
-        savemat(folder / "annot" / f"gt_{split}.mat")
+        savemat(folder / "annot" / f"gt_{split}.mat", tables)
     return folder
 
 
