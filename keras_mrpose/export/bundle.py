@@ -194,6 +194,7 @@ def _sidecar(predictor: Predictor, entries: dict[str, dict]) -> dict:
             "scale": codec.scale(predictor.input_size).tolist(),
             **codec.get_config(),
         },
+        "calibration": None if predictor.calibration is None else predictor.calibration.to_dict(),
         "crop": {"padding": PADDING},
         "threshold": CONFIDENT,
         "files": entries,

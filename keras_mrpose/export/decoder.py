@@ -93,10 +93,15 @@ def decode_unbiased(heatmaps, codec):
 DECODERS = {"gaussian": decode_gaussian, "dark": decode_unbiased, "udp": decode_unbiased}
 
 
-def joints(heatmaps, matrix, codec):
-    """Joints (joints, 3): x, y in image pixels, score; of heatmaps (height, width, joints) and the crop's matrix."""
+def joints(heatmaps, matrix, codec, calibration=None):
+    """Joints (joints, 3): x, y in image pixels, score; of heatmaps (height, width, joints) and the crop's matrix.
+
+    With a calibration the score is a probability: the peak's height, linear between its knots.
+    """
     found = DECODERS[codec["name"]](heatmaps, codec)
     found[:, :2] = (found[:, :2] / codec["scale"] - matrix[:, 2]) / matrix[[0, 1], [0, 1]]
+    if calibration:
+        found[:, 2] = np.interp(found[:, 2], calibration["scores"], calibration["probabilities"])
     return found
 
 
@@ -106,7 +111,8 @@ def check(folder):
     case = np.load(Path(folder, "reference.npz"))
     matrix = crop_matrix(case["box"], about["input"]["size"], about["crop"]["padding"])
     crop_off = np.abs(crop(case["image"], matrix, about["input"]["size"]) - case["crop"]).max()
-    joints_off = np.abs(joints(case["heatmaps"], matrix, about["codec"]) - case["joints"]).max()
+    found = joints(case["heatmaps"], matrix, about["codec"], about.get("calibration"))
+    joints_off = np.abs(found - case["joints"]).max()
     return float(crop_off), float(joints_off)
 
 

@@ -351,7 +351,8 @@ def reference_case(predictor: Predictor, subjects: People | np.ndarray, referenc
 
     Returns:
         ``image`` ``(h, w, 3)`` uint8, ``box`` ``(4,)`` x, y, w, h in it, ``crop`` ``(H, W, 3)`` float32, ``heatmaps``
-        ``(H / 4, W / 4, joints)`` float32, and ``joints`` ``(joints, 3)``: x, y in image pixels, score.
+        ``(H / 4, W / 4, joints)`` float32, and ``joints`` ``(joints, 3)``: x, y in image pixels, score, which is a
+        probability if the network has a calibration.
     """
     size, confidence = predictor.input_size, reference.scores.min(axis=1)
     if isinstance(subjects, People):
@@ -366,6 +367,8 @@ def reference_case(predictor: Predictor, subjects: People | np.ndarray, referenc
     crop = augmentation.warp(tf.constant(image), tf.constant(matrices[0], tf.float32), size).numpy()
     heatmaps = reference.heatmaps_of(crop[None])
     points, scores = reference.decode(heatmaps)
+    if predictor.calibration is not None:
+        scores = predictor.calibration(scores)
     joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
     return {"image": image, "box": box, "crop": crop, "heatmaps": heatmaps[0], "joints": joints[0]}
 

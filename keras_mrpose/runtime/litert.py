@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import CODECS, Codec
 from keras_mrpose.errors import InputError, install_command, lookup, short_message
 from keras_mrpose.skeletons import Skeleton
@@ -257,6 +258,8 @@ class ExportedModel:
         self.name: str = about["name"]
         self.skeleton = Skeleton.from_dict(about["skeleton"])
         self.codec: Codec = kind.from_config(codec)
+        calibration = about.get("calibration")
+        self.calibration = None if calibration is None else Calibration.from_dict(calibration)
         self.output = lookup("output", entry["output"], OUTPUTS)
         self.precision = f"litert {entry['precision']}"
         preprocessing = about["made_from"].get("preprocessing")

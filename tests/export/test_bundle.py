@@ -20,6 +20,7 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import InputError
+from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import CODECS, UDPCodec
 from keras_mrpose.data import augmentation
 from keras_mrpose.data.images import read_image
@@ -40,6 +41,7 @@ from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.skeletons import COCO
 
 ALL = litert.PRECISIONS
+CONFIDENCE = Calibration((0.1, 0.9), (0.2, 0.7), "close")
 NAMES = [f"{output}_{precision}.tflite" for output in ("heatmaps", "keypoints") for precision in ALL]
 OTHERS = ["decoder.py", "reference.npz", "model.json", "report.json", "report.md"]
 
@@ -61,7 +63,9 @@ def calibration(data):
 
 @pytest.fixture(scope="module")
 def model():
-    return dotted.network()
+    network = dotted.network()
+    network.calibration = CONFIDENCE
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,7 @@ def test_sidecar(exported, model):
             "flip_shift": True,
             "published_border": True,
         },
+        "calibration": {"scores": [0.1, 0.9], "probabilities": [0.2, 0.7], "criterion": "close"},
         "crop": {"padding": 1.25},
         "threshold": 0.3,
     }
@@ -153,6 +158,18 @@ def test_it_predicts_like_the_model(exported, model, people):
     for name, atol in (("heatmaps_float32", 1e-3), ("keypoints_float32", 1e-3), ("heatmaps_int8", 1.5)):
         found = Predictor(exported[0] / f"{name}.tflite", flip_test=False)(image, boxes)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
+
+
+def test_scores_are_probabilities_everywhere(exported, people):
+    """In predictions of the files and in the reference case, which the NumPy decoder is checked with: 0.2 to 0.7."""
+    image, boxes = read_image(people.paths()[0]), people.boxes[:2]
+    plain = Predictor(dotted.network(), flip_test=False)(image, boxes)[..., 2]
+    for name in ("heatmaps_float32", "keypoints_float32"):
+        found = Predictor(exported[0] / f"{name}.tflite", flip_test=False)(image, boxes)[..., 2]
+        np.testing.assert_allclose(found, np.interp(plain, [0.1, 0.9], [0.2, 0.7]), rtol=0, atol=1e-3)
+    case = np.load(exported[0] / "reference.npz")
+    peaks = case["heatmaps"].max(axis=(0, 1))
+    np.testing.assert_allclose(case["joints"][:, 2], np.interp(peaks, [0.1, 0.9], [0.2, 0.7]), rtol=0, atol=1e-6)
 
 
 def test_it_is_evaluated_as_by_the_export(exported, people):
