@@ -34,13 +34,18 @@ def handle(args) -> None:
     from keras_mrpose.predict.predictor import CHECKPOINTS, Predictor
 
     predictor = Predictor(args.model, flip_test=args.flip)
-    people = _tables(args)
-    calibration = predictor.calibration if args.check else confidence.fit_calibration(predictor, list(people.values()))
-    if calibration is None:
+    if args.check and predictor.calibration is None:
         raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
+    path = Path(args.model)
+    if path.is_dir():
+        path = next(path / name for name in CHECKPOINTS if (path / name).exists())
+    if not args.check and path.suffix != ".keras":
+        raise InputError(f"{path} cannot be written to; give a run folder or a .keras file.")
+    labelled = {name: confidence.find_labelled(predictor, people) for name, people in _tables(args).items()}
+    calibration = predictor.calibration if args.check else confidence.fit_calibration(list(labelled.values()))
     console, reports = Console(), {}
-    for name, table in people.items():
-        report = confidence.check_calibration(confidence.find_labelled(predictor, table), calibration)
+    for name, found in labelled.items():
+        report = confidence.check_calibration(found, calibration)
         reports[name] = report
         lines = [(f"{one['confidence']:.2f}", f"{one['right']:.2f}", str(one["count"])) for one in report["bins"]]
         title = f"{name}: probability of {report['criterion']}"
@@ -56,11 +61,6 @@ def handle(args) -> None:
         Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
     if args.check:
         return
-    path = Path(args.model)
-    if path.is_dir():
-        path = next(path / name for name in CHECKPOINTS if (path / name).exists())
-    if path.suffix != ".keras":
-        raise InputError(f"{path} cannot be written to; give a run folder or a .keras file.")
     predictor.model.calibration = calibration
     predictor.model.save(path)
     print(f"written to {path}")

@@ -114,7 +114,7 @@ def _with_options(mixed: Mixture, args) -> Mixture:
         mixed,
         sources=sources,
         skeleton=_skeleton(args.skeleton) or mixed.skeleton or skeletons.get(SKELETON),
-        crops_per_epoch=args.crops_per_epoch or mixed.crops_per_epoch,
+        crops_per_epoch=mixed.crops_per_epoch if args.crops_per_epoch is None else args.crops_per_epoch,
     )
 
 

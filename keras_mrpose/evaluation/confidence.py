@@ -69,14 +69,16 @@ def find_labelled(predictor: Predictor, people: People) -> LabelledKeypoints:
     )
 
 
-def fit_calibration(predictor: Predictor, tables: Sequence[People]) -> Calibration:
-    """The calibration of a network, fitted on people whom it was not trained on; each table counts as much.
+def fit_calibration(found: Sequence[LabelledKeypoints]) -> Calibration:
+    """The calibration of a network, fitted on people whom it was not trained on.
+
+    Args:
+        found: of each data set, see `find_labelled`; each counts as much.
 
     Raises:
-        InputError: as `find_labelled`, or too few keypoints.
+        InputError: too few keypoints.
     """
-    found = [find_labelled(predictor, people) for people in tables]
-    # As many keypoints of each table: the smaller ones are repeated.
+    # As many keypoints of each data set: the smaller ones are repeated.
     most = max(len(one.scores) for one in found)
     rows = [np.arange(most) % len(one.scores) for one in found]
     scores = np.concatenate([one.scores[some] for one, some in zip(found, rows, strict=True)])
@@ -93,10 +95,10 @@ def check_calibration(found: LabelledKeypoints, calibration: Calibration) -> dic
         there are none.
     """
     probabilities = calibration(found.scores)
-    found_shares: Reliability = reliability(probabilities, found.right)
-    bins = zip(found_shares.confidence, found_shares.accuracy, found_shares.counts, strict=True)
+    shares: Reliability = reliability(probabilities, found.right)
+    bins = zip(shares.confidence, shares.accuracy, shares.counts, strict=True)
     return {
-        "error": found_shares.error,
+        "error": shares.error,
         "keypoints": len(found.right),
         "criterion": found.criterion,
         "bins": [

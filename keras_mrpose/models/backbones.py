@@ -161,9 +161,20 @@ def freeze(model: keras.Model, backbone: str, stages: int) -> None:
         stages: 1 freezes all that C2 is computed from, 4 the whole backbone; 0 nothing.
     """
     if stages:
-        last = model.get_layer(BACKBONES[backbone].feature_layers[stages - 1])
-        for layer in keras.Model(model.inputs, last.output).layers:
+        for layer in stage_layers(model, backbone, stages):
             layer.trainable = False
+
+
+def stage_layers(model: keras.Model, backbone: str, stages: int = len(LEVELS)) -> list[layers.Layer]:
+    """All layers of a network that the output of a stage of its backbone is computed from, the input's too.
+
+    Args:
+        model: a network on that backbone.
+        backbone: its name.
+        stages: 1 is up to C2, 4 the whole backbone.
+    """
+    last = model.get_layer(BACKBONES[backbone].feature_layers[stages - 1])
+    return keras.Model(model.inputs, last.output).layers
 
 
 def list_backbones() -> list[str]:

@@ -227,7 +227,6 @@ class PresetWeights(PoseWeights):
         self.codec = keras.saving.deserialize_keras_object(about["codec"])
         self.skeleton = Skeleton.from_dict(about["skeleton"])
         self.calibration = about["calibration"] and Calibration.from_dict(about["calibration"])
-        self.input_shape = tuple(self._spec["input_shape"])
 
     def preprocessing(self, asked: str | None) -> str:
         """That of the network."""

@@ -306,9 +306,8 @@ def _match_statistics(model: keras.Model, experiment: Experiment, people: People
     """
     if experiment.weights or source_kind(experiment.backbone_weights) != "folded":
         return
-    last = model.get_layer(backbones.BACKBONES[model.spec["backbone"]].feature_layers[-1])
-    backbone = keras.Model(model.input, last.output).layers
-    norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
+    of_backbone = backbones.stage_layers(model, model.spec["backbone"])
+    norms = [layer for layer in of_backbone if isinstance(layer, keras.layers.BatchNormalization)]
     crops = pipeline.batches(people, **augmented).take(-(-FOLDED_NORM_CROPS // augmented["batch_size"]))
     normalization.match_statistics(model, (images for images, _ in crops), norms)
 

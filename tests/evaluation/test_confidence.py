@@ -72,8 +72,8 @@ def test_a_check_tells_visible_from_hidden(people, predictor):
 
 def test_a_fitted_network_predicts_probabilities(people, predictor, tmp_path):
     """The share of right keypoints among these, which all have about one score; saved and loaded with the network."""
-    fitted = confidence.fit_calibration(predictor, [people])
     found = confidence.find_labelled(predictor, people)
+    fitted = confidence.fit_calibration([found])
     assert fitted(found.scores).mean() == pytest.approx(found.right.mean(), abs=0.02)
     assert confidence.check_calibration(found, fitted)["error"] < 0.05
     model = dots.network()

@@ -1,9 +1,12 @@
 """Backbones: sizes, momentum, names, and that images and weights need not be square."""
 
 import keras
+import numpy as np
 import pytest
 
+import keras_mrpose
 from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.models import backbones
 from keras_mrpose.models.backbones import BACKBONES, LEVELS, build_backbone, list_backbones
 
 LIGHT = ("tiny_v1b", "small_v1b", "mobilenetv2")
@@ -47,3 +50,20 @@ def test_list_and_lookup():
         lookup("backbone", "resnet5O", BACKBONES)
     with pytest.raises(InputError, match="backbone None"):
         lookup("backbone", None, BACKBONES)
+
+
+def test_frozen_stages_keep_weights_and_statistics():
+    """All that C3 is computed from stands still in training, all else moves."""
+    model = keras_mrpose.build("simplebaseline", "tiny_v1b", (64, 64, 3))
+    backbones.freeze(model, "tiny_v1b", 2)
+    model.compile("sgd", "mse")
+    before = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    rng = np.random.default_rng(0)
+    model.train_on_batch(rng.uniform(0, 255, (2, 64, 64, 3)), rng.uniform(0, 1, (2, 16, 16, 17)))
+    still = {
+        name for name, values in before.items() if all(map(np.array_equal, values, model.get_layer(name).get_weights()))
+    }
+    wanted = {name for name in before if name in ("conv1", "bn1") or name.startswith(("layer1_", "layer2_"))}
+    assert still == wanted
+    backbones.freeze(model, "tiny_v1b", 0)
+    assert not model.get_layer("conv1").trainable and model.get_layer("layer3_0_conv1").trainable
