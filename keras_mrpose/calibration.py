@@ -4,6 +4,9 @@ Right is what the data set's protocol calls so: within 0.2 of the torso (PCK), w
 with a keypoint similarity of at least 0.5 (OKS, one keypoint alone). The map from score to probability rises and is
 linear between a few knots, so that it is a table of numbers that any decoder can interpolate.
 
+A network may fire on a chair, too: then every keypoint is "right" nowhere. So a second map of the same kind tells how
+likely somebody is there at all, from the mean height of a crop's peaks.
+
 It is fitted on people that the network was not trained on, by isotonic regression (the pool-adjacent-violators
 algorithm; Zadrozny and Elkan, KDD 2002) on bins of equally many keypoints, and measured on other people by the expected
 calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
@@ -11,7 +14,7 @@ calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,11 +33,14 @@ class Calibration:
         scores: of the knots, rising.
         probabilities: of the knots, not falling, 0..1.
         criterion: what they are the probability of, for people, such as ``"within 0.2 of the torso (PCK@0.2)"``.
+        person: of a keypoint calibration, the map from the mean height of all peaks of a crop to the probability that
+            a person is in its box, if boxes with and without one are equally likely; None if it was not fitted.
     """
 
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
     criterion: str
+    person: Calibration | None = None
 
     def __post_init__(self) -> None:
         scores, probabilities = (np.asarray(values, np.float64) for values in (self.scores, self.probabilities))
@@ -52,14 +58,20 @@ class Calibration:
         """Probabilities of scores, of any shape, float64."""
         return np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities)
 
+    def person_scores(self, heights) -> np.ndarray | None:
+        """Probabilities ``(people,)`` that boxes hold a person, of heights ``(people, joints)``; None if not fitted."""
+        return None if self.person is None else self.person(np.mean(heights, axis=-1))
+
     def to_dict(self) -> dict:
-        """Numbers, lists and a string, for JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Numbers, lists, a string, and of the person's map the same again, for JSON."""
+        values = {"scores": list(self.scores), "probabilities": list(self.probabilities), "criterion": self.criterion}
+        return values if self.person is None else {**values, "person": self.person.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict) -> Calibration:
         """The inverse of `to_dict`."""
-        return cls(**values)
+        person = values.get("person")
+        return cls(**{**values, "person": None if person is None else cls.from_dict(person)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,3 +91,13 @@ def test_what_cannot_be_fitted_is_told(scores, right, words):
 def test_reliability_needs_probabilities(probabilities):
     with pytest.raises(InputError, match="probabilities from 0 to 1"):
         reliability(probabilities, np.zeros(len(probabilities)))
+
+
+def test_a_person_goes_by_the_mean_height():
+    """Means 0.25 and 0.5 of four peaks, on a line from (0, 0) to (0.5, 0.8); and through JSON."""
+    person = Calibration((0.0, 0.5), (0.0, 0.8), "a person in the box")
+    calibration = Calibration((0.0, 1.0), (0.1, 0.9), "close", person)
+    heights = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.1, 0.9, 0.1]]
+    np.testing.assert_allclose(calibration.person_scores(heights), [0.4, 0.8], rtol=1e-12)
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    assert Calibration((0.0,), (0.1,), "close").person_scores(heights) is None

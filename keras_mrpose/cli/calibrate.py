@@ -22,6 +22,7 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--split", default="val", help="of a single data set: val (default), or a slice such as val[:200]")
     sub.add_argument("--check", action="store_true", help="print how well it fits these people; write nothing")
     sub.add_argument("--json", metavar="FILE", help="write the check here, too")
+    sub.add_argument("--plot", metavar="FILE", help="draw the check as a reliability diagram: PNG, SVG or PDF")
     sub.add_argument("--flip", action="store_true", help="with the flip test (default: without, as phones do)")
 
 
@@ -32,6 +33,7 @@ def handle(args) -> None:
     from keras_mrpose.cli import tables
     from keras_mrpose.evaluation import confidence
     from keras_mrpose.predict.predictor import CHECKPOINTS, Predictor
+    from keras_mrpose.visualization import curves
 
     predictor = Predictor(args.model, flip_test=args.flip)
     if args.check and predictor.calibration is None:
@@ -56,9 +58,14 @@ def handle(args) -> None:
             if (part := report[kind])
         ]
         print(f"expected calibration error {report['error']:.3f}; {'; '.join(kinds)}")
+        if report["person"]:
+            shares = [f"{part['called a person']} of {part['boxes']} {kind}" for kind, part in report["person"].items()]
+            print(f"boxes called a person: {', '.join(shares)}")
     if args.json:
         content = next(iter(reports.values())) if len(reports) == 1 else reports
         Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
+    if args.plot:
+        curves.reliability_diagram(reports, args.plot)
     if args.check:
         return
     predictor.model.calibration = calibration

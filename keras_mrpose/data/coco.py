@@ -225,6 +225,18 @@ def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Seq
     }
 
 
+def annotated_boxes(file: str | Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Size ``(2,)`` width, height and boxes ``(n, 4)`` of everybody, crowds too, of each image of a file, by its id."""
+    content = _read(Path(file))
+    boxes = {}
+    for annotation in content["annotations"]:
+        if annotation.get("category_id") == PERSON and (box := float_array(annotation.get("bbox"))[0]) is not None:
+            boxes.setdefault(annotation.get("image_id"), []).append(box)
+    images = ImageColumns(content["images"], str(file))
+    sizes = zip(images.ids, np.array(images.sizes, np.float64), strict=True)
+    return {number: (size, np.reshape(boxes.get(number, ()), (-1, 4))) for number, size in sizes}
+
+
 def _without(annotation: dict, hidden: Sequence[int]) -> dict:
     """The annotation without the labels of some joints."""
     if not len(hidden):

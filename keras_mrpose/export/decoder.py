@@ -105,6 +105,12 @@ def joints(heatmaps, matrix, codec, calibration=None):
     return found
 
 
+def person(heatmaps, calibration):
+    """Probability that a person is in the crop, by the mean height of the peaks; None if the network cannot tell."""
+    fitted = (calibration or {}).get("person")
+    return fitted and float(np.interp(peaks(heatmaps)[2].mean(), fitted["scores"], fitted["probabilities"]))
+
+
 def check(folder):
     """The largest differences to the reference case in a folder: of the crop in grey levels, of joints in pixels."""
     about = json.loads(Path(folder, "model.json").read_text())
@@ -113,6 +119,8 @@ def check(folder):
     crop_off = np.abs(crop(case["image"], matrix, about["input"]["size"]) - case["crop"]).max()
     found = joints(case["heatmaps"], matrix, about["codec"], about.get("calibration"))
     joints_off = np.abs(found - case["joints"]).max()
+    if "person" in case:
+        joints_off = max(joints_off, abs(person(case["heatmaps"], about["calibration"]) - case["person"]))
     return float(crop_off), float(joints_off)
 
 

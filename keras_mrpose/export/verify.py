@@ -352,7 +352,7 @@ def reference_case(predictor: Predictor, subjects: People | np.ndarray, referenc
     Returns:
         ``image`` ``(h, w, 3)`` uint8, ``box`` ``(4,)`` x, y, w, h in it, ``crop`` ``(H, W, 3)`` float32, ``heatmaps``
         ``(H / 4, W / 4, joints)`` float32, and ``joints`` ``(joints, 3)``: x, y in image pixels, score, which is a
-        probability if the network has a calibration.
+        probability if the network has a calibration; then also ``person``, the probability of one, if it was fitted.
     """
     size, confidence = predictor.input_size, reference.scores.min(axis=1)
     if isinstance(subjects, People):
@@ -367,10 +367,12 @@ def reference_case(predictor: Predictor, subjects: People | np.ndarray, referenc
     crop = augmentation.warp(tf.constant(image), tf.constant(matrices[0], tf.float32), size).numpy()
     heatmaps = reference.heatmaps_of(crop[None])
     points, scores = reference.decode(heatmaps)
-    if predictor.calibration is not None:
-        scores = predictor.calibration(scores)
-    joints = np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
-    return {"image": image, "box": box, "crop": crop, "heatmaps": heatmaps[0], "joints": joints[0]}
+    case = {"image": image, "box": box, "crop": crop, "heatmaps": heatmaps[0]}
+    if (calibration := predictor.calibration) is not None:
+        if calibration.person is not None:
+            case["person"] = calibration.person_scores(scores)[0]
+        scores = calibration(scores)
+    return {**case, "joints": np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)[0]}
 
 
 def _cut_out(people: People, person: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Charts: the curves of a training, and bars of the error classes of a data set's joints."""
+"""Charts: the curves of a training, error classes of joints in bars, and how probabilities compare with shares."""
 
 from __future__ import annotations
 
@@ -63,10 +63,30 @@ def loss_curve(history: dict[str, list[float]], path: str | Path) -> None:
         panels[0].set_yscale("log")
     if scores:
         panels[1].set_ylim(0, 1)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(buffer.getvalue())  # in one piece: an error above leaves no half file
+    _save(figure, path)
+
+
+def reliability_diagram(reports: dict[str, dict], path: str | Path) -> None:
+    """Draw the share of right keypoints over the predicted probability, a panel for each data set.
+
+    Below the diagonal the network claims too much. Bars at the bottom show how many keypoints have each probability.
+
+    Args:
+        reports: name of a data set -> what `evaluation.confidence.check_calibration` returns.
+        path: the image's file, by its ending PNG, SVG or PDF; folders above it are made.
+    """
+    figure = Figure(figsize=(4.2 * len(reports), 4.2), dpi=120, layout="constrained")
+    for axes, (name, report) in zip(figure.subplots(1, len(reports), squeeze=False)[0], reports.items(), strict=True):
+        predicted, right, counts = (
+            np.array([one[key] for one in report["bins"]]) for key in ("confidence", "right", "count")
+        )
+        axes.bar(predicted, 0.3 * counts / counts.max(), 0.04, color="#d9d9d9", label="keypoints")
+        axes.plot([0, 1], [0, 1], ":", color="#333333")
+        axes.plot(predicted, right, ".-", color="#0072b2", label="right")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="predicted probability", ylabel="share of right ones")
+        axes.set_title(f"{name}: calibration error {report['error']:.3f}", fontsize=10)
+        axes.legend(loc="upper left", frameon=False)
+    _save(figure, path)
 
 
 def diagnosis_chart(report: dict, metric_name: str = "points") -> np.ndarray:
@@ -133,3 +153,11 @@ def write_diagnosis(folder: str | Path, report: dict, metric_name: str, step: in
                 tf.summary.scalar(f"diagnosis/{name}", value, description=unit)
         tf.summary.image("diagnosis/joints", diagnosis_chart(report, metric_name)[None])
     writer.close()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    """Write a figure in one piece: an error leaves no half file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.lstrip(".") or "png")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(buffer.getvalue())

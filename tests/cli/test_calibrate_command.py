@@ -5,6 +5,7 @@ import json
 import commands
 import dotted
 import pytest
+from PIL import Image
 
 from keras_mrpose.cli.predict import _model_and_images
 from keras_mrpose.errors import InputError
@@ -37,7 +38,11 @@ def test_fit_and_check(run, network, tmp_path, capfd):
     content = json.loads(report.read_text())
     assert content["error"] < 0.1 and content["keypoints"] == 24 * 17 and content["hidden"] is None
     both = ("--data", f"a={tmp_path / 'fit'}", "--data", f"b={tmp_path / 'other'}")
-    assert commands.call(run, "calibrate", network, *both, "--check", "--json", report) == 0
+    assert (
+        commands.call(run, "calibrate", network, *both, "--check", "--json", report, "--plot", tmp_path / "a.png") == 0
+    )
+    with Image.open(tmp_path / "a.png") as diagram:
+        assert diagram.size == (1008, 504)  # two panels of 4.2 inches
     assert set(json.loads(report.read_text())) == {"a", "b"}
 
 

@@ -1,6 +1,9 @@
 """Which keypoints are right, against plain loops; a calibration that is fitted, saved, and used in predictions."""
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 
 import dots
 import dotted
@@ -90,3 +93,43 @@ def test_nothing_to_fit_to(people, predictor):
     nobody = People(**{**vars(people), "keypoints": people.keypoints * (1, 1, 0)})
     with pytest.raises(InputError, match="no labelled keypoint that the network knows"):
         confidence.find_labelled(predictor, nobody)
+
+
+def test_background_is_where_nobody_is(people):
+    """No box overlaps an annotated one, crowds and people without keypoints included, and all lie in their image."""
+    file = Path(people.source)
+    content = json.loads(file.read_text())
+    crowd = {"id": 999, "image_id": 0, "category_id": 1, "iscrowd": 1, "num_keypoints": 0, "bbox": [0, 0, 230, 20]}
+    file.write_text(json.dumps({**content, "annotations": [*content["annotations"], crowd]}))
+    try:
+        found = confidence.background_boxes(people)
+    finally:
+        file.write_text(json.dumps(content))
+    assert len(found) > 5 and not found.keypoints.any()
+    for row, (x, y, w, h) in zip(found.image_index, found.boxes, strict=True):
+        number = people.image_ids[row]
+        assert x >= 0 and y >= 0 and x + w <= 230 and y + h <= 140
+        for record in [*content["annotations"], crowd]:
+            if record["image_id"] == number:
+                a, b, c, d = record["bbox"]
+                assert max(x, a) >= min(x + w, a + c) or max(y, b) >= min(y + h, b + d)
+
+
+def test_who_is_there_goes_by_the_mean_height_of_all_joints(people, predictor, monkeypatch):
+    """The network sees dots in people's boxes and black elsewhere; both count as much, whatever their numbers."""
+    found = confidence.find_labelled(predictor, people)
+    heights = predict(predictor, people).read(settings_of(predictor))[..., 2]
+    np.testing.assert_allclose(found.people, heights.mean(axis=1), rtol=1e-6)
+    assert found.background.max() < found.people.min()
+    monkeypatch.setattr(confidence, "MIN_BACKGROUND", 1)
+    made = dataclasses.replace(found, people=np.repeat([0.1, 0.9], [30, 90]), background=np.repeat([0.1, 0.9], [27, 3]))
+    person = confidence.fit_calibration([made]).person
+    # of the 120 people a quarter is low, of the background nine tenths, repeated to 120: 30 of 138, 90 of 102
+    np.testing.assert_allclose(person([0.1, 0.9]), [30 / 138, 90 / 102], atol=0.03)
+    calibration = confidence.fit_calibration([made])
+    assert confidence.check_calibration(made, calibration)["person"] == {
+        "people": {"boxes": 120, "called a person": 90},
+        "background": {"boxes": 30, "called a person": 3},
+    }
+    monkeypatch.undo()
+    assert confidence.fit_calibration([made]).person is None  # 30 are too few
