@@ -25,8 +25,15 @@ LAYERS = (
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("experiments", "benchmarks") for path in (ROOT / folder).glob("*.py"))
-# These import late: `--help` answers at once, and `import keras_mrpose` imports no TensorFlow.
-LATE = [ROOT / "benchmarks" / "run.py", ROOT / PACKAGE / "__init__.py", *(ROOT / PACKAGE / "cli").glob("*.py")]
+# These import late: `--help` answers at once, and `import keras_mrpose` imports no TensorFlow; an exported network runs
+# without it, and what takes an extra imports that where it is used.
+LATE = [
+    ROOT / "benchmarks" / "run.py",
+    ROOT / PACKAGE / "__init__.py",
+    *(ROOT / PACKAGE / "cli").glob("*.py"),
+    *(ROOT / PACKAGE / "predict").glob("*.py"),
+    ROOT / PACKAGE / "runtime" / "litert.py",
+]
 
 
 def part(path):

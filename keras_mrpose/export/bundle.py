@@ -22,7 +22,7 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError, lookup
 from keras_mrpose.evaluation.provenance import of_network
-from keras_mrpose.export import decoder, litert, onnx
+from keras_mrpose.export import litert, onnx
 from keras_mrpose.export.metadata import with_metadata
 from keras_mrpose.export.outputs import heatmaps, keypoints
 from keras_mrpose.export.report import MAX_WORST, ExportReport, ToleranceError
@@ -39,6 +39,7 @@ from keras_mrpose.export.verify import (
 from keras_mrpose.geometry import PADDING
 from keras_mrpose.models.networks import PoseModel
 from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.runtime import decoder
 from keras_mrpose.runtime.litert import SIDECAR, VERSION
 from keras_mrpose.runtime.litert import check_installed as check_litert
 

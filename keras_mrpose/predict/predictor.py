@@ -1,25 +1,41 @@
-"""Predictor: an image and person boxes to keypoints, with crop, flip test and decoding, around one trained network."""
+"""Predictor: images to people's keypoints, with detection, crop, flip test and decoding, around one trained network.
+
+Keras and TensorFlow are imported for networks that need them only: an exported `.tflite` file predicts without, and is
+ready in a fraction of the time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
+import cv2
 import numpy as np
-import tensorflow as tf
 
-from keras_mrpose.codecs import Codec
-from keras_mrpose.codecs import codec as codec_of
-from keras_mrpose.data import augmentation
+from keras_mrpose import geometry
+from keras_mrpose.calibration import DEFAULT_PERSON
+from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
-from keras_mrpose.models import fuse, networks, pretrained
-from keras_mrpose.models.presets import PRESETS
+from keras_mrpose.predict.results import JOINT_THRESHOLD, PERSON_THRESHOLD, Pose, nobody
+from keras_mrpose.runtime import decoder
 from keras_mrpose.runtime.litert import ExportedModel
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_mrpose.codecs import Codec
 
 DEFAULT = "people"  # the network that comes with the package
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is there
+PASSES, SETTLED = 3, 0.8  # looks at an image without a box; overlap (IoU) of two boxes from which on they are the same
+MARGIN = 0.1  # of a box's sides: a body reaches so far beyond its joints
+MIN_JOINTS = 3  # make a box
+
+# Boxes (people, 4) x, y, w, h in an image (height, width, 3) uint8 RGB, and their scores (people,) 0..1.
+Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Predictor:
@@ -33,6 +49,11 @@ class Predictor:
         batch_size: crops per step.
         codec: decodes the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
             network's sigma; None is the codec that the network was trained with.
+        detector: finds people's boxes where none are given: a function of an image ``(h, w, 3)`` uint8 RGB that returns
+            boxes ``(people, 4)`` x, y, w, h and scores ``(people,)`` 0..1. `predict.detectors` has some. None: one
+            person is looked for in each image, first in all of it, then around what was found, until that stays.
+        person_threshold: who is looked for without boxes and has a lower person score is nobody; 0.5 is "as likely a
+            person as not".
 
     An exported network that ends in keypoints has decoded its heatmaps itself: it takes no flip test and no codec.
 
@@ -40,7 +61,6 @@ class Predictor:
         model: the network, a `PoseModel` or an `ExportedModel`. A single crop goes through a fused copy of a
             `PoseModel`, which is made at the first one.
         skeleton: its joints.
-        codec: that decodes its heatmaps.
         calibration: turns heights of peaks into probabilities; None if the network has none.
         input_size: ``(height, width)`` of its crops.
 
@@ -56,57 +76,115 @@ class Predictor:
         flip_test: bool = True,
         batch_size: int = 32,
         codec: str | Codec | None = None,
+        detector: Detector | None = None,
+        person_threshold: float = PERSON_THRESHOLD,
     ):
-        self.model = source if isinstance(source, keras.Model | ExportedModel) else load_model(source)
-        if not isinstance(self.model, networks.PoseModel | ExportedModel):
+        self.model = load_model(source) if source is None or isinstance(source, str | Path) else source
+        if not hasattr(self.model, "skeleton"):
             raise InputError(f"{source} is a Keras model, but not one made by keras_mrpose.build.")
         self.skeleton = self.model.skeleton
         self.input_size = tuple(self.model.input_shape[1:3])
-        trained_with = self.model.codec
-        self.codec = trained_with if codec is None else codec_of(codec, trained_with.sigma)
-        if not np.array_equal(self.codec.scale(self.input_size), trained_with.scale(self.input_size)):
+        self._codec = None if codec is None else self._checked_codec(codec)
+        if self.ends_in_keypoints and (flip_test or self._codec not in (None, self.model.codec)):
             raise InputError(
-                f"{self.codec} cannot read the heatmaps of {self.model.name}, which was made for {trained_with}: they "
-                "put the same joint at different places of a map. Leave codec out, or give one with the same scale."
-            )
-        if self.ends_in_keypoints and (flip_test or self.codec != trained_with):
-            raise InputError(
-                f"This export of {self.model.name} ends in keypoints, decoded by {trained_with}: give "
+                f"This export of {self.model.name} ends in keypoints, decoded by {self.model.codec}: give "
                 "flip_test=False and no codec, or take the export that ends in heatmaps."
             )
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
         self.flip_test, self.batch_size = flip_test, batch_size
+        self.detector, self.person_threshold = detector, person_threshold
         self.calibration = getattr(self.model, "calibration", None)
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
-        """Keypoints of the people in an image.
+    @property
+    def codec(self) -> Codec:
+        """The codec that decodes the heatmaps."""
+        return self.model.codec if self._codec is None else self._codec
+
+    def _checked_codec(self, codec: str | Codec) -> Codec:
+        from keras_mrpose.codecs import codec as codec_of
+
+        trained_with = self.model.codec
+        codec = codec_of(codec, trained_with.sigma)
+        if not np.array_equal(codec.scale(self.input_size), trained_with.scale(self.input_size)):
+            raise InputError(
+                f"{codec} cannot read the heatmaps of {self.model.name}, which was made for {trained_with}: they "
+                "put the same joint at different places of a map. Leave codec out, or give one with the same scale."
+            )
+        return codec
+
+    def __call__(
+        self, source: str | Path | np.ndarray | Iterable, boxes: np.ndarray | None = None
+    ) -> Pose | Iterator[Pose]:
+        """The people of an image; of several images, those of one after the other.
+
+        Args:
+            source: an image: ``(h, w, 3)`` uint8 RGB or float 0..255, or a file of one. Or a list or an iterator of
+                such, which are read when their turn comes.
+            boxes: of one image, ``(people, 4)`` x, y, w, h in image pixels, also none at all, ``(0, 4)``; None finds
+                them.
+
+        Returns:
+            `Pose` of the image: with `boxes` a row for each, whoever is in it; without, those whose person score
+            reaches `person_threshold`, the likeliest first. Of several images an iterator of such.
+
+        Raises:
+            InputError: an image that cannot be read or is none, or a box that cannot be.
+        """
+        if not isinstance(source, str | Path | np.ndarray) and isinstance(source, Iterable):
+            if boxes is not None:
+                raise InputError("boxes are of one image; give images with boxes of their own one by one.")
+            return (self(one) for one in source)
+        name = str(source) if isinstance(source, str | Path) else ""
+        image = read_image(source) if name else check_image(source)
+        if boxes is not None:
+            return self.in_boxes(image, boxes, source=name)
+        if self.detector is None:
+            return self._search(image, name)
+        boxes, scores = found_boxes(self.detector(image), image.shape)
+        pose = self.in_boxes(image, boxes, scores, name)
+        pose = pose.above(self.person_threshold)
+        return pose.take(np.argsort(-pose.person_scores, kind="stable"))
+
+    def in_boxes(self, image: np.ndarray, boxes, scores: np.ndarray | None = None, source: str = "") -> Pose:
+        """`Pose` with a row for each box.
 
         Args:
             image: ``(h, w, 3)`` uint8 RGB.
-            boxes: ``(people, 4)`` x, y, w, h in image pixels, also none at all, ``(0, 4)``; None takes the whole
-                image as one person's box.
-
-        Returns:
-            ``(people, joints, 3)`` float64: x, y in image pixels, and the probability that the joint is there, as
-            near as the network's `calibration` says; without one the height of the heatmap's peak, about 0..1.
+            boxes: ``(people, 4)`` x, y, w, h in image pixels.
+            scores: ``(people,)`` 0..1, probability of a person in each before anybody looks at the heatmaps, as a
+                detector says; None is 0.5.
+            source: name of the image.
         """
-        image = np.asarray(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(
-                f"The image has shape {image.shape} and type {image.dtype}; give (height, width, 3) uint8 RGB."
-            )
-        boxes = check_boxes([[0, 0, image.shape[1], image.shape[0]]] if boxes is None else boxes, image.shape)
+        boxes = check_boxes(boxes, image.shape)
+        if not len(boxes):
+            return nobody(self.skeleton, image=image, source=source)
         matrices = crop_matrices(boxes, self.input_size)
-        found = [(np.zeros((0, self.skeleton.num_joints, 2)), np.zeros((0, self.skeleton.num_joints)))]
+        found = []
         for begin in range(0, len(boxes), self.batch_size):
             chunk = matrices[begin : begin + self.batch_size]
-            crops = tf.stack([augmentation.warp(image, tf.constant(m, tf.float32), self.input_size) for m in chunk])
-            found.append(self.keypoints(crops))
-        points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        if self.calibration is not None:
-            scores = self.calibration(scores)
-        return np.concatenate([to_image(points, matrices), scores[..., None]], axis=-1)
+            found.append(self.keypoints(np.stack([crop(image, matrix, self.input_size) for matrix in chunk])))
+        points, heights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        there = None if self.calibration is None else self.calibration.person_scores(heights)
+        if there is None:
+            there = DEFAULT_PERSON(heights.mean(axis=1))
+        if scores is not None:  # the detector's probability and the heatmaps', as if they were independent
+            there = there * scores / np.maximum(there * scores + (1 - there) * (1 - scores), 1e-12)
+        likely = heights if self.calibration is None else self.calibration(heights)
+        keypoints = np.concatenate([to_image(points, matrices), likely[..., None]], axis=-1)
+        return Pose(keypoints, boxes, there, self.skeleton, image, source)
+
+    def _search(self, image: np.ndarray, source: str) -> Pose:
+        """The one person of an image: in all of it, then around what was found, until that stays."""
+        box = np.array([0, 0, image.shape[1], image.shape[0]], np.float64)
+        best = pose = self.in_boxes(image, box[None], source=source)
+        for _ in range(PASSES - 1):
+            closer = box_of(pose.keypoints[0], image.shape)
+            if closer is None or overlap(box, closer) >= SETTLED:
+                break
+            box, pose = closer, self.in_boxes(image, closer[None], source=source)
+            best = pose if pose.person_scores[0] >= best.person_scores[0] else best
+        return best.above(self.person_threshold)
 
     @property
     def ends_in_keypoints(self) -> bool:
@@ -124,9 +202,7 @@ class Predictor:
         heatmaps = network.predict_on_batch(crops)
         if self.flip_test:
             flipped_heatmaps = network.predict_on_batch(crops[:, :, ::-1])
-            heatmaps = keras.ops.convert_to_numpy(
-                self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices)
-            )
+            heatmaps = np.asarray(self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices))
         return heatmaps
 
     @cached_property
@@ -136,6 +212,8 @@ class Predictor:
             layer.compute_dtype != "float32" for layer in self.model.layers
         ):
             return self.model
+        from keras_mrpose.models import fuse
+
         return fuse.fuse_for_inference(self.model)
 
     def keypoints(self, crops) -> tuple[np.ndarray, np.ndarray]:
@@ -143,16 +221,25 @@ class Predictor:
         if self.ends_in_keypoints:
             found = self.model.predict_on_batch(np.asarray(crops)).astype(np.float64)
             return found[..., :2], found[..., 2]
-        points, scores = (keras.ops.convert_to_numpy(part) for part in self.codec.decode(self.heatmaps(crops)))
-        return points.astype(np.float64) / self.codec.scale(self.input_size), scores.astype(np.float64)
+        heatmaps = self.heatmaps(crops)
+        if isinstance(self.model, ExportedModel) and self._codec is None:
+            about = self.model.codec_config
+            found = np.stack([decoder.DECODERS[about["name"]](maps, about) for maps in heatmaps])
+            return found[..., :2] / about["scale"], found[..., 2]
+        points, scores = (np.asarray(part, np.float64) for part in self.codec.decode(heatmaps))
+        return points / self.codec.scale(self.input_size), scores
 
 
 def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
     """Load the model of a ``.keras`` file, the best one of a run folder, an exported one, or one of the package."""
-    name = DEFAULT if source is None else str(source)
-    if name in PRESETS:
+    path = Path(DEFAULT if source is None else source)
+    if path.suffix == ".tflite" and path.is_file():
+        return ExportedModel(path)
+    from keras_mrpose.models import networks, pretrained
+    from keras_mrpose.models.presets import PRESETS
+
+    if (name := str(path)) in PRESETS:
         return networks.build(PRESETS[name].network, PRESETS[name].backbone, weights=name)
-    path = Path(name)
     if path.is_dir():
         found = [path / name for name in CHECKPOINTS if (path / name).exists()]
         if not found:
@@ -160,8 +247,6 @@ def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
         path = found[0]
     if not path.exists():
         raise InputError(f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run.")
-    if path.suffix == ".tflite":
-        return ExportedModel(path)
     return pretrained.read_keras(path)
 
 
@@ -181,3 +266,107 @@ def check_boxes(boxes, image_shape: tuple[int, ...]) -> np.ndarray:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise InputError(f"The box {box.tolist()} lies outside the image of {width}x{height} pixels.")
     return boxes
+
+
+# --- images and boxes -------------------------------------------------------------------------------------------------
+
+
+def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The crop ``size + (3,)`` float32 0..255 of an image by a matrix: bilinear, black outside the image.
+
+    The same pixels as of the training's pipeline (`data.augmentation.warp`) within rounding, without TensorFlow.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        matrix: ``(2, 3)`` image pixels to crop pixels, upright.
+        size: ``(height, width)`` of the crop.
+    """
+    height, width = size
+    corners = geometry.transform(geometry.inverse(matrix), np.array([[0, 0], [width - 1, height - 1]], np.float64))
+    sides = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(corners[0]).astype(int) - 1, 0, sides - 1)  # the window that the crop sees
+    high = np.clip(np.ceil(corners[1]).astype(int) + 2, low + 1, sides)
+    window = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    moved = np.concatenate([matrix[:, :2], matrix[:, 2:] + matrix[:, :2] @ low[:, None]], axis=1)
+    return cv2.warpAffine(window, moved, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
+
+
+def box_of(keypoints: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray | None:
+    """The box ``(4,)`` of a person around the likely keypoints ``(joints, 3)``; None if those are too few.
+
+    Args:
+        keypoints: x, y in image pixels, score.
+        image_shape: ``(height, width, ...)``; the box ends at the image's border.
+    """
+    points = keypoints[keypoints[:, 2] >= JOINT_THRESHOLD, :2]
+    if len(points) < MIN_JOINTS:
+        return None
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = MARGIN * np.maximum(high - low, (high - low).max() / 4)  # arms and legs in one line have a width, too
+    low = np.clip(low - margin, 0, np.array(image_shape[1::-1]) - 1)
+    high = np.clip(high + margin, low + 1, image_shape[1::-1])
+    return np.concatenate([low, high - low])
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union ``(...)`` of boxes ``(..., 4)`` x, y, w, h."""
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    both = np.prod(np.maximum(high - low, 0), axis=-1)
+    return both / np.maximum(np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - both, 1e-12)
+
+
+def check_image(image) -> np.ndarray:
+    """An image array as ``(h, w, 3)`` uint8 RGB; float values 0..255 are rounded.
+
+    Raises:
+        InputError: another shape or type, or float values outside 0..255 or only up to 1.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype.kind not in "uf" or image.itemsize > 8:
+        raise _no_image(image)
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind != "f":
+        raise _no_image(image)
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 255) or 0 < high <= 1:
+        raise InputError(
+            f"The image has float values from {low:g} to {high:g}; give RGB 0..255 (multiply by 255 what is 0..1)."
+        )
+    return np.rint(image).astype(np.uint8)
+
+
+def _no_image(image: np.ndarray) -> InputError:
+    return InputError(
+        f"The image has shape {image.shape} and type {image.dtype}; give (height, width, 3) uint8 RGB, or float 0..255."
+    )
+
+
+def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What a detector returned, checked: boxes ``(n, 4)`` cut at the image's border, and scores ``(n,)``.
+
+    Args:
+        found: boxes and scores; or one array ``(n, 5)``, the score last, or ``(n, 4)`` without: then 1.
+        image_shape: ``(height, width, ...)``.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    try:
+        if isinstance(found, tuple) and len(found) == 2:
+            boxes, scores = (np.asarray(part, np.float64) for part in found)
+        else:
+            found = np.asarray(found, np.float64)
+            boxes, scores = found[:, :4], found[:, 4] if found.shape[1] == 5 else np.ones(len(found))
+        boxes, scores = boxes.reshape(-1, 4), scores.reshape(-1)
+        if len(boxes) != len(scores) or not ((scores >= 0) & (scores <= 1)).all() or not np.isfinite(boxes).all():
+            raise ValueError(f"{len(boxes)} boxes and {len(scores)} scores, or numbers that cannot be")
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"The detector returned no boxes and scores ({error}); return (people, 4) x, y, w, h and (people,) 0..1."
+        ) from None
+    sides = np.array(image_shape[1::-1])
+    low = np.clip(boxes[:, :2], 0, sides)
+    boxes = np.concatenate([low, np.clip(boxes[:, :2] + boxes[:, 2:], 0, sides) - low], axis=1)
+    kept = (boxes[:, 2:] >= 2).all(axis=1)
+    return boxes[kept], scores[kept]

@@ -15,15 +15,19 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from keras_mrpose.calibration import Calibration
-from keras_mrpose.codecs import CODECS, Codec
-from keras_mrpose.errors import InputError, install_command, lookup, short_message
+from keras_mrpose.errors import InputError, install_command, lookup, require, short_message
+from keras_mrpose.runtime.decoder import DECODERS
 from keras_mrpose.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    from keras_mrpose.codecs import Codec
 
 try:  # an extra: only who exports or runs exported networks needs it
     from ai_edge_litert import schema_py_generated as schema
@@ -33,6 +37,7 @@ except ImportError:
 
 SIDECAR, VERSION = "model.json", 1
 OUTPUTS = ("heatmaps", "keypoints")
+CODEC_FIELDS = {"name", "scale", "sigma", "flip_shift", "published_border"}  # of all codecs
 
 
 def check_installed() -> None:
@@ -213,7 +218,7 @@ class ExportedModel:
     Attributes:
         name: name of the Keras model.
         skeleton: its joints.
-        codec: decodes its heatmaps, or has decoded them inside the network.
+        codec_config: of the codec, as `decoder` takes it: its name, scale and fields.
         output: "heatmaps", or "keypoints" for joints ``(joints, 3)``: x, y in crop pixels, score.
         input_shape: ``(1, height, width, 3)``.
         spec: name, backbone and preprocessing as of a `PoseModel`; None where the sidecar does not say.
@@ -252,12 +257,13 @@ class ExportedModel:
 
     def _describe(self, about: dict, entry: dict) -> tuple[str, tuple]:
         """Set the attributes from the sidecar; returns the file's hash and input and output shapes by the sidecar."""
-        codec = dict(about["codec"])
-        kind = CODECS[lookup("codec", codec.pop("name"), CODECS)]
-        codec.pop("scale", None)  # for readers that have no codecs
+        self.codec_config: dict = about["codec"]
+        lookup("codec", self.codec_config["name"], DECODERS)
+        if unknown := set(self.codec_config) - CODEC_FIELDS:
+            raise TypeError(f"codec got an unexpected keyword argument {min(unknown)!r}")
+        require(self.codec_config["sigma"] > 0, "codec", "sigma", self.codec_config["sigma"], "a positive number")
         self.name: str = about["name"]
         self.skeleton = Skeleton.from_dict(about["skeleton"])
-        self.codec: Codec = kind.from_config(codec)
         calibration = about.get("calibration")
         self.calibration = None if calibration is None else Calibration.from_dict(calibration)
         self.output = lookup("output", entry["output"], OUTPUTS)
@@ -267,6 +273,14 @@ class ExportedModel:
         joints = self.skeleton.num_joints
         made = (*about["heatmaps"]["size"], joints) if self.output == "heatmaps" else (joints, 3)
         return entry["sha256"], ((1, *about["input"]["size"], 3), (1, *made))
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Decodes the heatmaps, or has decoded them inside the network; imports Keras."""
+        from keras_mrpose.codecs import CODECS
+
+        fields = {name: value for name, value in self.codec_config.items() if name not in ("name", "scale")}
+        return CODECS[self.codec_config["name"]].from_config(fields)
 
     def predict_on_batch(self, crops: np.ndarray) -> np.ndarray:
         """Float32 heatmaps ``(n, height / 4, width / 4, joints)``, or joints ``(n, joints, 3)``; runs crop by crop.

@@ -6,6 +6,9 @@ blue and the middle white: colours (Okabe and Ito's) that people of every colour
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
@@ -14,6 +17,12 @@ from keras_mrpose.skeletons import Skeleton, side_of
 
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (250, 250, 250)
 OUTLINE = (25, 25, 25)
+# Of people, where there are several in one image: Okabe and Ito's other colours first, then paler ones.
+PEOPLE = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (250, 250, 250), (160, 220, 160), (220, 180, 250),
+)  # fmt: skip
+FACE = {"nose", "eye", "ear", "mouth", "chin"}  # words of joints whose edges are drawn thin
 SHIFT = 4  # OpenCV draws at 1 / 2^SHIFT of a pixel
 
 
@@ -63,16 +72,76 @@ def draw_skeleton(
     return canvas
 
 
-def _draw_person(canvas, points, drawn, confident, skeleton) -> None:
+def draw_people(
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    skeleton: Skeleton,
+    numbers: Iterable[int],
+    boxes: np.ndarray | None = None,
+    *,
+    threshold: float = 0.2,
+) -> np.ndarray:
+    """Draw people's skeletons as `draw_skeleton` does; several people have a colour and a number each.
+
+    Args:
+        image: ``(height, width, 3)`` uint8 RGB.
+        keypoints: ``(people, joints, 3)`` x, y in image pixels, score.
+        skeleton: names and connects the joints.
+        numbers: ``(people,)`` set colour and label; of a person alone they do not matter.
+        boxes: ``(people, 4)`` x, y, w, h that are drawn too; None draws none.
+        threshold: joints with a lower score are uncertain.
+
+    Returns:
+        A new image like the given one.
+    """
+    image, keypoints = check_image(image), np.asarray(keypoints, float)
+    if len(keypoints) < 2 and boxes is None:
+        return draw_skeleton(image, keypoints, skeleton, threshold=threshold)
+    canvas = image.copy()
+    sides = np.array(image.shape[1::-1])
+    size = max(0.4, max(image.shape[:2]) / 1600)  # of the labels: they can be read in the image as a whole
+    for row, (person, number) in enumerate(zip(keypoints, numbers, strict=True)):
+        colour = PEOPLE[number % len(PEOPLE)]
+        points = person[:, :2]
+        drawn = np.isfinite(person).all(axis=1) & (points >= -0.5).all(axis=1) & (points < sides - 0.5).all(axis=1)
+        if boxes is not None:
+            x, y, w, h = boxes[row]
+            corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+            for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
+                draw_line(canvas, np.array(a, float), np.array(b, float), 2.5 * size, colour)
+        if drawn.any():
+            _draw_person(canvas, points, drawn, person[:, 2] >= threshold, skeleton, colour)
+            if len(keypoints) > 1:
+                top = points[drawn][points[drawn][:, 1].argmin()]
+                _label(canvas, str(number), top - (0, 14 * size), size, colour)
+    return canvas
+
+
+def _label(canvas, text: str, at: np.ndarray, size: float, colour: tuple[int, int, int]) -> None:
+    """A number on a dark ground, its middle at a point, moved into the image."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, max(1, round(2 * size)))
+    half = np.array([width, height]) / 2 + 4 * size
+    middle = np.clip(at, half, np.array(canvas.shape[1::-1]) - half)
+    low, high = np.round(middle - half).astype(int), np.round(middle + half).astype(int)
+    cv2.rectangle(canvas, low.tolist(), high.tolist(), OUTLINE, -1)
+    corner = np.round(middle + np.array([-width, height]) / 2).astype(int).tolist()
+    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, round(2 * size)), cv2.LINE_AA)
+
+
+def _draw_person(canvas, points, drawn, confident, skeleton, colour=None) -> None:
+    """One person; in one colour if it is given, else by left and right."""
     extent = np.ptp(points[drawn], axis=0).max()
     radius = np.clip(extent / 55, 2.0, max(2.0, max(canvas.shape[:2]) / 80))
     ring = max(1.5 * radius, 4.0)  # outer radius; a smaller one has no hole
-    colours = [_side_colour(skeleton, joint) for joint in range(skeleton.num_joints)]
+    colours = [colour or _side_colour(skeleton, joint) for joint in range(skeleton.num_joints)]
     edges = [edge for edge in skeleton.edges if drawn[list(edge)].all()]
     for a, b in sorted(edges, key=lambda edge: confident[list(edge)].all()):  # solid ones lie on top
         # ends at the rim of a ring, which stays hollow
         start, end = _shortened(points[a], points[b], *(0 if confident[j] else ring for j in (a, b)))
-        _draw_edge(canvas, start, end, radius, _side_colour(skeleton, a, b), bool(confident[a] and confident[b]))
+        thick = radius / 2 if _in_face(skeleton, a) and _in_face(skeleton, b) else radius
+        _draw_edge(
+            canvas, start, end, thick, colour or _side_colour(skeleton, a, b), bool(confident[a] and confident[b])
+        )
     outline = max(0.8, radius / 4)
     for joint in sorted(np.flatnonzero(drawn), key=lambda joint: confident[joint]):
         hole = 0.0 if confident[joint] else ring - max(1.2, radius / 2.2)
@@ -85,6 +154,11 @@ def _side_colour(skeleton, *joints) -> tuple[int, int, int]:
     """Colour of a joint or an edge: left or right if it touches that side and not the other."""
     left, right = (any(side_of(skeleton.joints[j]) == side for j in joints) for side in ("left", "right"))
     return MIDDLE if left == right else LEFT if left else RIGHT
+
+
+def _in_face(skeleton: Skeleton, joint: int) -> bool:
+    """Whether a joint's name says that it is part of the face."""
+    return not FACE.isdisjoint(re.split("[^a-z]+", skeleton.joints[joint].lower()))
 
 
 def _shortened(start, end, at_start, at_end):

@@ -7,7 +7,7 @@ import dotted
 import pytest
 from PIL import Image
 
-from keras_mrpose.cli.predict import _model_and_images
+from keras_mrpose.cli.predict import _model_and_sources
 from keras_mrpose.errors import InputError
 from keras_mrpose.predict.predictor import Predictor
 
@@ -48,10 +48,12 @@ def test_fit_and_check(run, network, tmp_path, capfd):
 
 def test_which_of_the_files_is_the_model(tmp_path):
     (tmp_path / "run").mkdir()
-    assert _model_and_images(["photo.jpg"]) == (None, ["photo.jpg"])
-    assert _model_and_images(["a.jpg", "b.png"]) == (None, ["a.jpg", "b.png"])
-    assert _model_and_images(["n.tflite", "b.png"]) == ("n.tflite", ["b.png"])
-    assert _model_and_images([str(tmp_path / "run"), "b.png"]) == (str(tmp_path / "run"), ["b.png"])
-    assert _model_and_images(["saved_models/typo", "b.png"]) == ("saved_models/typo", ["b.png"])
+    assert _model_and_sources([str(tmp_path / "run"), "b.png"]) == (None, [str(tmp_path / "run"), "b.png"])
+    (tmp_path / "run" / "best.keras").touch()
+    assert _model_and_sources(["photo.jpg"]) == (None, ["photo.jpg"])
+    assert _model_and_sources(["a.jpg", "b.png"]) == (None, ["a.jpg", "b.png"])
+    assert _model_and_sources(["n.tflite", "b.png"]) == ("n.tflite", ["b.png"])
+    assert _model_and_sources([str(tmp_path / "run"), "b.png"]) == (str(tmp_path / "run"), ["b.png"])
+    assert _model_and_sources(["saved_models/typo", "b.png"]) == ("saved_models/typo", ["b.png"])
     with pytest.raises(InputError, match=r"n\.keras is a model; give images after it"):
-        _model_and_images(["n.keras"])
+        _model_and_sources(["n.keras"])

@@ -30,13 +30,13 @@ from keras_mrpose.export import (
     Tolerance,
     ToleranceError,
     bundle,
-    decoder,
     export_litert,
     litert,
 )
 from keras_mrpose.export.verify import Reference, reference_case
 from keras_mrpose.geometry import crop_matrices
 from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.runtime import decoder
 from keras_mrpose.runtime import litert as runtime
 from keras_mrpose.skeletons import COCO
 

@@ -146,13 +146,19 @@ def test_batches_change_nothing(network):
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-6)
 
 
-def test_without_a_box_the_picture_is_the_box(network):
-    truth = np.array([[[30.3, 40.6], [80.2, 60.1], [60.7, 110.4]]])
-    picture = dots.picture((150, 110), truth)
-    predictor = Predictor(network)
-    whole = predictor(picture)
-    np.testing.assert_array_equal(whole, predictor(picture, [[0, 0, 110, 150]]))
-    assert np.abs(whole[..., :2] - truth).max() < 3  # of 110 x 150 in a crop of 64 x 96
+def test_without_a_box_one_person_is_looked_for_closer_and_closer(network):
+    """In all of a large image a dot is a fraction of a heatmap pixel; around the three it is found within half of one."""
+    truth = np.array([[[300.3, 240.6], [350.2, 260.1], [330.7, 310.4]]])
+    image = dots.picture((600, 500), truth)
+    predictor = Predictor(network, flip_test=False)
+    whole, found = predictor(image, [[0, 0, 500, 600]]), predictor(image)
+    assert len(found) == 1 and found.person_scores[0] > whole.person_scores[0]
+    cell = 1 / (4 * geometry.scale_of(crop_matrices(found.boxes, SIZE))[0]) * 16
+    assert np.abs(found[..., :2] - truth).max() < np.abs(whole[..., :2] - truth).max()
+    assert np.abs(found[..., :2] - truth).max() < cell / 2
+    x, y, w, h = found.boxes[0]
+    assert x < 300 and y < 240 and x + w > 350 and y + h > 310 and w * h < 500 * 600 / 4
+    assert len(predictor(np.zeros((60, 50, 3), np.uint8))) == 0  # nobody
 
 
 def test_nobody_gives_nobody(network):
@@ -275,13 +281,17 @@ def test_batches_of_none_are_refused(network):
         np.zeros((20, 30), np.uint8),
         np.zeros((20, 30, 4), np.uint8),
         np.zeros((1, 20, 30, 3), np.uint8),
-        np.zeros((20, 30, 3), np.float32),
+        np.full((20, 30, 3), 0.5, np.float32),
+        np.full((20, 30, 3), 256.0),
+        np.full((20, 30, 3), np.nan),
+        np.zeros((20, 30, 3), np.uint16),
         np.zeros((20, 30, 3), bool),
     ],
-    ids=["grey", "alpha", "batch", "float", "bool"],
+    ids=["grey", "alpha", "batch", "0..1", "above 255", "nan", "16 bits", "bool"],
 )
 def test_other_pictures_are_refused(network, image):
-    with pytest.raises(InputError, match=r"The image has shape \(.*; give \(height, width, 3\) uint8 RGB"):
+    words = r"The image has shape \(.*; give \(height, width, 3\) uint8 RGB|float values from .*; give RGB 0\.\.255"
+    with pytest.raises(InputError, match=words):
         Predictor(network)(image)
 
 

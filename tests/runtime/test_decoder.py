@@ -9,8 +9,8 @@ from conftest import ROOT
 
 from keras_mrpose.codecs import CODECS
 from keras_mrpose.data import augmentation
-from keras_mrpose.export import decoder
 from keras_mrpose.geometry import PADDING, crop_matrices, to_image
+from keras_mrpose.runtime import decoder
 
 SIZE = (96, 64)
 
@@ -59,7 +59,7 @@ def test_crop_is_that_of_the_pipeline(box):
 
 def test_it_imports_numpy_and_no_more():
     """It is copied out of the package."""
-    tree = ast.parse((ROOT / "keras_mrpose" / "export" / "decoder.py").read_text())
+    tree = ast.parse((ROOT / "keras_mrpose" / "runtime" / "decoder.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names == {"__future__", "json", "pathlib", "numpy"}

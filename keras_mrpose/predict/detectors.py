@@ -1,0 +1,235 @@
+"""Person detectors: anything that takes an image and gives boxes with scores, and the ones that come as files or names.
+
+A detector for `Predictor` is a function of an image ``(h, w, 3)`` uint8 RGB that returns boxes ``(people, 4)`` x, y, w,
+h in image pixels and scores ``(people,)`` 0..1. `detector` makes one of
+
+- a LiteRT file of a detector: with the four outputs of TensorFlow's detection models (EfficientDet-Lite, SSD), or with
+  all boxes and their scores (NanoDet),
+- ``"keras_hub:dfine_nano_coco"``, or another object detector of KerasHub (the extra ``detect``).
+
+`BoxesFile` has the boxes that another program found.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_mrpose.errors import InputError, install_command, short_message
+from keras_mrpose.predict.predictor import Detector
+from keras_mrpose.runtime.litert import Interpreter, check_installed, silence_native_logs
+
+SCORE_THRESHOLD, NMS_THRESHOLD = 0.3, 0.5
+KERAS_HUB = "keras_hub:"
+
+
+def detector(spec: str | Path, score_threshold: float = SCORE_THRESHOLD) -> Detector:
+    """The detector of a `.tflite` file or of a name such as ``"keras_hub:dfine_nano_coco"``.
+
+    Raises:
+        InputError: no such file or name, or a library that it takes is not installed.
+    """
+    if str(spec).startswith(KERAS_HUB):
+        return KerasHubDetector(str(spec).removeprefix(KERAS_HUB), score_threshold)
+    if Path(spec).suffix == ".tflite":
+        return LiteRTDetector(spec, score_threshold)
+    raise InputError(
+        f"Unknown detector {str(spec)!r}; give a .tflite file of a person detector, {KERAS_HUB}NAME (such as "
+        f"{KERAS_HUB}dfine_nano_coco), or a file of boxes, .json or .csv."
+    )
+
+
+class LiteRTDetector:
+    """A `.tflite` file that finds people.
+
+    The image goes in letterboxed: scaled to fit the network's input, at its upper left, black elsewhere.
+
+    Args:
+        path: with one image ``(1, H, W, 3)`` as input, and outputs of one of two kinds: boxes ``(1, n, 4)`` ymin, xmin,
+            ymax, xmax as shares of the input's sides, classes ``(1, n)``, scores ``(1, n)`` and a count ``(1,)``, in
+            any order; or boxes ``(1, n, 4)`` and scores ``(1, n)`` or ``(1, n, classes)``, of which overlapping ones
+            are suppressed here.
+        score_threshold: boxes of a lower score are left out.
+        person_class: number of the class of people.
+        value_range: what black and white are for a file with a float input, such as ``(-1, 1)``.
+        threads: CPU threads.
+
+    Raises:
+        InputError: a file that is missing, damaged, or of other outputs; or ai-edge-litert is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        score_threshold: float = SCORE_THRESHOLD,
+        person_class: int = 0,
+        value_range: tuple[float, float] = (0.0, 255.0),
+        threads: int = 2,
+    ):
+        check_installed()
+        self.value_range = value_range
+        self.path, self.score_threshold, self.person_class = Path(path), score_threshold, person_class
+        try:
+            content = self.path.read_bytes()
+            with silence_native_logs():
+                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except FileNotFoundError:
+            raise InputError(f"The detector {path} is not there; give a .tflite file.") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"The detector {path} cannot be read ({short_message(error)}).") from None
+        self._content = content  # the interpreter reads from it and does not hold it
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        shapes = [tuple(int(side) for side in tensor["shape"]) for tensor in (*inputs, *outputs)]
+        boxes = [tensor for tensor in outputs if len(tensor["shape"]) == 3 and tensor["shape"][-1] == 4]
+        if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3 or not boxes or len(outputs) not in (2, 4):
+            raise InputError(
+                f"The detector {path} has inputs and outputs of shapes {shapes}; give one from an image (1, H, W, 3) "
+                "to boxes, classes, scores and count, or to boxes and scores."
+            )
+        self._input, self._outputs, self._boxes = inputs[0], outputs, boxes[0]
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes ``(people, 4)`` and scores ``(people,)``, the likeliest first."""
+        height, width = (int(side) for side in self._input["shape"][1:3])
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        self._interpreter.set_tensor(self._input["index"], self._as_input(canvas)[None])
+        self._interpreter.invoke()
+        corners, scores = self._people()
+        corners = corners * np.array([height, width, height, width]) / scale
+        boxes = np.concatenate([corners[:, 1::-1], corners[:, 3:1:-1] - corners[:, 1::-1]], axis=1)
+        kept = (scores >= self.score_threshold) & (boxes[:, 2:] > 0).all(axis=1)
+        return suppress(boxes[kept], np.clip(scores[kept], 0, 1))
+
+    def _as_input(self, canvas: np.ndarray) -> np.ndarray:
+        kind = np.dtype(self._input["dtype"])
+        if kind.kind == "f":
+            low, high = self.value_range
+            return (canvas * ((high - low) / 255) + low).astype(kind)
+        # Quantised inputs take the grey levels themselves, whatever these mean to the network; int8 counts from -128.
+        return (canvas.astype(np.int16) + np.iinfo(kind).min).astype(kind)
+
+    def _value(self, tensor) -> np.ndarray:
+        scale, zero = tensor["quantization"]
+        value = self._interpreter.get_tensor(tensor["index"])[0]
+        return (value.astype(np.float64) - zero) * scale if scale else value.astype(np.float64)
+
+    def _people(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners ``(n, 4)`` as shares of the input's sides, and scores ``(n,)`` of people."""
+        boxes = self._value(self._boxes)
+        others = [self._value(tensor) for tensor in self._outputs if tensor is not self._boxes]
+        if len(others) == 1:
+            scores = others[0]
+            return boxes, scores if scores.ndim == 1 else scores[:, self.person_class]
+        lists = [value for value in others if value.ndim == 1 and len(value) == len(boxes)]
+        # Classes are whole numbers, scores hardly ever all are; of two that are whole, scores do not exceed 1.
+        lists.sort(key=lambda value: (np.array_equal(value, np.rint(value)), value.max(initial=0)))
+        scores, classes = lists[0], lists[1]
+        people = np.rint(classes) == self.person_class
+        return boxes[people], scores[people]
+
+
+class KerasHubDetector:
+    """An object detector of KerasHub, such as D-FINE.
+
+    Args:
+        preset: name or folder, as KerasHub's ``from_preset`` takes it; it must know the class ``person`` by number.
+        score_threshold: boxes of a lower score are left out.
+        person_class: number of the class of people; COCO's is 0.
+        model: the detector itself, instead of one that is loaded.
+
+    Raises:
+        InputError: KerasHub is not installed, or it has no such preset.
+    """
+
+    def __init__(self, preset: str, score_threshold: float = SCORE_THRESHOLD, person_class: int = 0, model=None):
+        if model is None:
+            try:
+                import keras_hub
+            except ImportError:
+                raise InputError(f"The detector {preset} is of KerasHub: {install_command('detect')}.") from None
+            try:
+                model = keras_hub.models.ObjectDetector.from_preset(preset)
+            except Exception as error:  # a name that is unknown, no network, a damaged cache: each raises its own
+                raise InputError(f"KerasHub cannot load the detector {preset!r} ({short_message(error)}).") from error
+        self.model, self.score_threshold, self.person_class = model, score_threshold, person_class
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes ``(people, 4)`` and scores ``(people,)``, the likeliest first."""
+        found = {name: np.asarray(value)[0] for name, value in self.model.predict(image[None], verbose=0).items()}
+        corners, scores = found["boxes"].astype(np.float64), found["confidence"].astype(np.float64)
+        kept = (found["labels"] == self.person_class) & (scores >= self.score_threshold)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        kept &= (boxes[:, 2:] > 0).all(axis=1)
+        return suppress(boxes[kept], scores[kept])
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float = NMS_THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes ``(n, 4)`` x, y, w, h and scores ``(n,)`` without those that overlap a better one by more (IoU)."""
+    if not len(boxes):
+        return np.zeros((0, 4)), np.zeros(0)
+    kept = np.asarray(cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, threshold)).reshape(-1)
+    return boxes[kept], scores[kept]
+
+
+class BoxesFile:
+    """Boxes that another program found, by the image's name.
+
+    Args:
+        path: ``.csv`` with the columns image, x, y, w, h and perhaps score; or ``.json`` in the COCO results format
+            (``image_id``, ``bbox``, ``score``), where an image's id is the number in its name
+            (``000000000785.jpg`` is 785) or stands in a record's ``file_name``.
+
+    Raises:
+        InputError: a file that is missing or not of this kind; the record is named.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self._boxes = Path(path), defaultdict(list)
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                records = list(csv.DictReader(file)) if self.path.suffix.lower() == ".csv" else json.load(file)
+        except FileNotFoundError:
+            raise InputError(f"The file of boxes {path} is not there.") from None
+        except (OSError, ValueError, RecursionError, csv.Error) as error:
+            raise InputError(f"The file of boxes {path} cannot be read ({short_message(error)}).") from None
+        for number, record in enumerate(records if isinstance(records, list) else [records], 1):
+            try:
+                self._add(record)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"{path}: record {number} is no box ({short_message(error)}); give image, x, y, w, h, score, or "
+                    "COCO results."
+                ) from None
+
+    def _add(self, record: dict) -> None:
+        if "bbox" in record:
+            if record.get("category_id", 1) != 1:
+                return
+            name, box = record.get("file_name", record["image_id"]), record["bbox"]
+        else:
+            name, box = record["image"], [record[field] for field in ("x", "y", "w", "h")]
+        values = [float(value) for value in (*box, 1.0 if record.get("score") in (None, "") else record["score"])]
+        if len(values) != 5 or not np.isfinite(values).all():
+            raise ValueError("these are no five finite numbers")
+        self._boxes[_key(str(name))].append(values)
+
+    def of(self, image: str | Path) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes ``(people, 4)`` and scores ``(people,)`` of an image by its name; none if the file has none."""
+        found = np.reshape(self._boxes.get(_key(Path(str(image)).name), ()), (-1, 5))
+        return found[:, :4], found[:, 4]
+
+
+def _key(name: str) -> str:
+    """What an image is found by: its file's name; of one that is a number, such as COCO's, that number."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    stem = name.rpartition(".")[0] or name
+    return str(int(stem)) if stem.isdigit() else name

@@ -1,0 +1,129 @@
+"""What `mrpose predict` is given: files, folders, patterns, URLs, standard input, videos, cameras; read in order."""
+
+from __future__ import annotations
+
+import glob
+import sys
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from keras_mrpose.data.images import read_image
+from keras_mrpose.errors import InputError
+from keras_mrpose.predict.video import SUFFIXES as VIDEO_SUFFIXES
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif",
+)  # fmt: skip
+MAX_BYTES = 100_000_000  # of what a URL may send
+TIMEOUT = 20  # seconds without an answer
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def expand(given: Iterable[str]) -> list[str]:
+    """Images and videos in the order in which they are given.
+
+    Args:
+        given: files; folders, whose images and videos are taken by name; patterns such as ``photos/*.jpg``; URLs; ``-``
+            for an image on standard input; a number for a camera.
+
+    Raises:
+        InputError: a folder or a pattern without an image or a video.
+    """
+    found = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            of_folder = sorted(str(file) for file in path.iterdir() if is_image(file.name) or is_video(file.name))
+            if not of_folder:
+                raise InputError(f"The folder {name} has no images ({' '.join(IMAGE_SUFFIXES)}) and no videos.")
+            found += of_folder
+        elif not path.exists() and glob.has_magic(name):
+            of_pattern = sorted(glob.glob(name, recursive=True))
+            if not of_pattern:
+                raise InputError(f"Nothing is found for the pattern {name}.")
+            found += of_pattern
+        else:
+            found.append(name)
+    return found
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(name: str) -> bool:
+    """Whether a source is a video by the end of its name, or a camera's number."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES or is_camera(name)
+
+
+def is_camera(name: str) -> bool:
+    """Whether a source is the number of a camera; a file of that name goes first."""
+    return name.isdecimal() and not Path(name).exists()
+
+
+def is_url(name: str) -> bool:
+    """Whether a source is fetched by HTTP."""
+    return name.lower().startswith(("http://", "https://"))
+
+
+def read_source(name: str) -> np.ndarray:
+    """The image ``(h, w, 3)`` uint8 RGB of a file, a URL, or standard input (``-``).
+
+    Raises:
+        InputError: it is not there, not an image, damaged, or of more than 100 MB.
+    """
+    if is_url(name):
+        return read_image(BytesIO(_fetch(name)))
+    if name == "-":
+        return read_image(BytesIO(sys.stdin.buffer.read()))
+    return read_image(name)
+
+
+def _fetch(url: str) -> bytes:
+    """What a URL sends."""
+    request = urllib.request.Request(url, headers={"User-Agent": "keras-mrpose"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            content = answer.read(MAX_BYTES + 1)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise InputError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}).") from None
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{url} sends more than {MAX_BYTES // 10**6} MB; fetch it yourself and give the file.")
+    return content
+
+
+def ahead(
+    function: Callable[[Given], Made], items: Iterable[Given], workers: int = 2
+) -> Iterator[tuple[Given, Made | InputError]]:
+    """Each item and what a function makes of it, in order; threads work a few items ahead, whatever their number.
+
+    A user's mistake (`InputError`) is given in the place of a result, so that one does not stop the others.
+    """
+
+    def work(item: Given) -> Made | InputError:
+        try:
+            return function(item)
+        except InputError as mistake:
+            return mistake
+
+    waiting: deque = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
