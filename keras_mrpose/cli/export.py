@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_mrpose.cli.data_options import add_data, require_positive
+from keras_mrpose.cli.saved_models import SAVED
 from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_mrpose.export import ExportReport, Tolerance
+    from keras_mrpose.predict.predictor import Predictor
 
 
 def register_parser(subparsers) -> None:
@@ -18,10 +23,19 @@ def register_parser(subparsers) -> None:
     summary = "Turn a network into LiteRT files for phones; those that differ too much from it are refused."
     sub = subparsers.add_parser("export", help=summary, description=summary)
     sub.set_defaults(handle=handle)
-    sub.add_argument("model", help="run folder or .keras file")
-    add_data(sub)
-    sub.add_argument("--formats", default="float32,float16,int8", metavar="F,F", help="or dynamic, onnx")
-    sub.add_argument("--outputs", default="heatmaps", metavar="T,T", help="heatmaps (default), keypoints")
+    sub.add_argument("model", help="run folder, .keras file, or the name of a network of the package (people)")
+    add_data(sub, required=False)
+    sub.add_argument(
+        "--images", nargs="+", metavar="FILE",
+        help="instead of --data: photos or folders of photos without labels; int8's ranges come from half of them "
+        "(from all, if they are few), and files and network are compared on the others, without a metric",
+    )  # fmt: skip
+    sub.add_argument(
+        "--formats", default="float32,float16,int8", metavar="F,F",
+        help="float32,float16,int8 (default), dynamic, onnx; with heatmaps_ or keypoints_ before it what comes out, "
+        "such as keypoints_int8",
+    )  # fmt: skip
+    sub.add_argument("--outputs", default="heatmaps", metavar="T,T", help="of formats that say nothing else")
     sub.add_argument("--people", type=int, default=1000, metavar="N", help="check on the images of the first N (1000)")
     sub.add_argument(
         "--calibration", default="train", metavar="SPLIT", help="int8: whose people set the ranges (train)"
@@ -41,22 +55,18 @@ def register_parser(subparsers) -> None:
 def handle(args) -> None:
     """Export, and print the table, also that of a refused export."""
     import keras_mrpose
-    from keras_mrpose import data
     from keras_mrpose.export import ToleranceError
 
     model = Path(args.model)
-    out = Path(args.out or (model if model.is_dir() else model.parent) / "export")
+    beside = model if model.is_dir() else model.parent if model.suffix else SAVED / model  # one of the package
+    out = Path(args.out or beside / "export")
     formats, tolerances = _names(args.formats), _tolerances(args.tolerance)
     require_positive("--people", args.people)
-    skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
-    people = data.load(args.data, args.split, skeleton=skeleton, strict=False)
-    people = people.limit(args.people)
-    calibration = None
-    if "int8" in formats:
-        calibration = data.load(args.data, args.calibration, skeleton=skeleton, strict=False)
+    predictor = keras_mrpose.Predictor(args.model, flip_test=False)
+    people, calibration = _subjects(args, predictor, any(name.endswith("int8") for name in formats))
     try:
         report = keras_mrpose.export_litert(
-            model,
+            predictor.model,
             out,
             formats,
             people=people,
@@ -74,6 +84,59 @@ def handle(args) -> None:
         raise
     _print(report)
     print(f"written to {out}; what the columns mean: {out / 'report.md'}")
+
+
+def _subjects(args, predictor: Predictor, with_int8: bool) -> tuple:
+    """What the files are verified on and, for int8, calibrated with: labelled people, or crops of photos."""
+    from keras_mrpose import data
+    from keras_mrpose.export.litert import MIN_CROPS
+
+    if args.data and args.images:
+        raise InputError(
+            "Give --data DIR (labelled people: the table has their metric) or --images (photos), not both."
+        )
+    if not args.data:
+        crops = _crops(args.images, predictor) if args.images else _crops_of_preset(args.model)
+        return (crops, crops) if not with_int8 or len(crops) < 2 * MIN_CROPS else (crops[1::2], crops[::2])
+    people = data.load(args.data, args.split, skeleton=predictor.skeleton, strict=False).limit(args.people)
+    calibration = None
+    if with_int8:
+        calibration = data.load(args.data, args.calibration, skeleton=predictor.skeleton, strict=False)
+    return people, calibration
+
+
+def _crops_of_preset(name: str) -> np.ndarray:
+    """The crops that come with a network of the package."""
+    from keras_mrpose.models import presets
+
+    if name not in presets.PRESETS:
+        raise InputError(
+            f"{name} brings no crops of people; give --data DIR (labelled people: the table has their metric) or "
+            "--images (photos)."
+        )
+    print(f"{name}: calibrated and compared on the crops that come with it; --data measures on labelled people")
+    return presets.read_crops(name)
+
+
+def _crops(given: list[str], predictor: Predictor) -> np.ndarray:
+    """Crops ``(n, height, width, 3)`` of the person in each photo, of all of it where nobody is found."""
+    import numpy as np
+
+    from keras_mrpose.geometry import crop_matrices
+    from keras_mrpose.predict.predictor import crop
+    from keras_mrpose.predict.sources import ahead, expand, is_video, read_source
+
+    crops = []
+    for _, image in ahead(read_source, (name for name in expand(given) if not is_video(name))):
+        if isinstance(image, InputError):
+            print(f"left out: {image}", file=sys.stderr)
+            continue
+        pose = predictor(image)
+        box = pose.boxes[:1] if len(pose) else np.array([[0, 0, image.shape[1], image.shape[0]]], float)
+        crops.append(crop(image, crop_matrices(box, predictor.input_size)[0], predictor.input_size))
+    if len(crops) < 2:
+        raise InputError(f"{', '.join(given)}: {len(crops)} photos can be read; give more.")
+    return np.stack(crops)
 
 
 def _print(report: ExportReport) -> None:

@@ -70,13 +70,13 @@ def export_litert(
         model: made by `keras_mrpose.build`; or its file or run folder.
         folder: new; see the README for what it holds.
         formats: of "float32", "float16" (weights), "dynamic" (int8 weights) and "int8" (everything) for LiteRT, and
-            "onnx" (float32).
+            "onnx" (float32). "keypoints_int8" names an output, too: then a file is made for this pair alone.
         people: what to verify on: labelled people, whose metric is computed before and after; or crops
             ``(n, H, W, 3)``, RGB 0..255, of which only heatmaps and joints are compared.
         calibration: int8's ranges come from these; other people than those. They are augmented as for a training:
             rotated, scaled and mirrored crops cover more of what a phone will see than the same number of still ones,
             and a range that is a little too wide costs less than one that cuts. Or crops, taken as they are.
-        outputs: "heatmaps", "keypoints" (decoded inside), or both.
+        outputs: "heatmaps", "keypoints" (decoded inside), or both; of the formats that name no output.
         input_type: "float32" or "uint8" images, 0..255 in both.
         output_type: of int8's heatmaps: "float32", or "uint8" or "int8" with a scale. All other outputs are float32.
         deconvolution: "depth_to_space" (faster), or "transpose".
@@ -89,7 +89,8 @@ def export_litert(
         InputError: any other mistake; nothing has been written then, either.
     """
     folder, predictor = Path(folder), Predictor(model, flip_test=False)
-    formats, kinds = _chosen("format", formats, FORMATS), _chosen("output", outputs, OUTPUTS)
+    pairs = _pairs(formats, outputs)
+    kinds, formats = (tuple(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
     lookup("input type", input_type, ("float32", "uint8"))
     lookup("output type", output_type, litert.TYPES)
     for name in tolerances or {}:
@@ -98,7 +99,7 @@ def export_litert(
         raise InputError(f"{model} has been exported already; give the Keras model that it was made from.")
     if float_layers and "int8" not in formats:
         raise InputError(f"float_layers is for int8; leave it out for {' and '.join(formats)}.")
-    if output_type != "float32" and ("int8" not in formats or "heatmaps" not in kinds or float_layers):
+    if output_type != "float32" and (("heatmaps", "int8") not in pairs or float_layers):
         raise InputError(
             f"output_type {output_type!r} is for heatmaps of int8 without layers in float; leave it out, or export "
             "those."
@@ -116,7 +117,7 @@ def export_litert(
     reference = Reference(predictor, people, whole=input_type == "uint8")
     allowed = {name: (TOLERANCES | (tolerances or {}))[name] for name in formats}
     files, entries, measured = {}, {}, {}
-    for kind, fmt in product(kinds, formats):
+    for kind, fmt in pairs:
         if fmt == onnx.FORMAT:
             name, conversion = f"{kind}.onnx", onnx.convert(networks[kind])
         else:
@@ -168,6 +169,20 @@ def _report(
         tolerances=allowed,
         worst=tuple(worst),
     )
+
+
+def _pairs(formats: str | Sequence[str], outputs: str | Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Output and format of each file; a format such as "keypoints_int8" says both."""
+    whole = [f"{kind}_{fmt}" for kind, fmt in product(OUTPUTS, FORMATS)]
+    chosen, kinds = _chosen("format", formats, (*FORMATS, *whole)), _chosen("output", outputs, OUTPUTS)
+    pairs = []
+    for kind in (None, *kinds):  # outputs in turn, with all their formats each
+        for name in chosen:
+            if name in whole and kind is None:
+                pairs.append(tuple(name.split("_", 1)))
+            elif name not in whole and kind is not None:
+                pairs.append((kind, name))
+    return tuple(dict.fromkeys(pairs))
 
 
 def _chosen(kind: str, names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:

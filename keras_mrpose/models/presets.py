@@ -16,6 +16,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 from keras_mrpose.errors import InputError, lookup
 
@@ -34,6 +35,7 @@ class Preset:
         data: what it was trained on.
         licence: of the weights and of what they started from.
         card: page of the documentation with numbers, limits and examples.
+        crops: name of a file of JPEG crops of people, to calibrate and verify its exports with.
     """
 
     network: str
@@ -42,6 +44,7 @@ class Preset:
     data: str
     licence: str
     card: str
+    crops: str
 
 
 PRESETS = {
@@ -52,6 +55,7 @@ PRESETS = {
         data="LSP, LSP extended, COCO and MPII: 9,649 people, joints of COCO with neck and head top (body19)",
         licence="MIT; started from the MobileNetV2 of MoveNet Lightning (Apache-2.0)",
         card="docs/model-card.md",
+        crops="people_crops.npz",
     ),
 }
 
@@ -75,6 +79,21 @@ def read_preset(name: str) -> tuple[dict, dict[str, np.ndarray]]:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged or missing; install the package again.") from error
     return about, {key: value.astype(np.float32) for key, value in tensors.items()}
+
+
+def read_crops(name: str) -> np.ndarray:
+    """Crops ``(n, height, width, 3)`` float32 RGB 0..255 that come with a preset, in which people are.
+
+    Raises:
+        InputError: there is no such preset, or its file is damaged.
+    """
+    path = FOLDER / PRESETS[lookup("preset", name, PRESETS)].crops
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            crops = [np.asarray(Image.open(io.BytesIO(file[key].tobytes()))) for key in file.files]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged or missing; install the package again.") from error
+    return np.stack(crops).astype(np.float32)
 
 
 def write_preset(model: keras.Model, path: str | Path) -> None:
