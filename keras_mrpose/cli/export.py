@@ -66,7 +66,7 @@ def handle(args) -> None:
     people, calibration = _subjects(args, predictor, any(name.endswith("int8") for name in formats))
     try:
         report = keras_mrpose.export_litert(
-            predictor.model,
+            model,
             out,
             formats,
             people=people,
