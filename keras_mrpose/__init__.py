@@ -27,9 +27,8 @@ The package, from the bottom up; a module imports only from layers below its own
 - `cli` (the commands of `mrpose`)
 
 Importing the package imports no TensorFlow: the first use of a public name does. Keras loads a saved model only if the
-classes in it are imported, so the package imports all of them at once if Keras (or TensorFlow) is imported already, and
-otherwise at that first use. Both ways `keras.models.load_model` knows them, with ``import keras`` above
-``import keras_mrpose``, or after any public name of this package.
+classes in it are imported, so the package imports all of them as soon as Keras is imported, before or after it, or at
+that first use: `keras.models.load_model` knows them in any order of the two imports.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ from __future__ import annotations
 import importlib
 import sys
 from typing import TYPE_CHECKING
+
+from keras_mrpose.keras_import import OnKerasImport
 
 if TYPE_CHECKING:
     from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
@@ -151,5 +152,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
 
 
-if not {"keras", "tensorflow"}.isdisjoint(sys.modules):
+if "keras" in sys.modules:
     _import_everything()
+else:
+    sys.meta_path.insert(0, OnKerasImport(_import_everything))

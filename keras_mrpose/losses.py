@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mrpose.codecs import Codec, GaussianCodec
+from keras_mrpose.errors import InputError
 
 
 @keras.saving.register_keras_serializable("keras_mrpose")
@@ -21,7 +22,8 @@ class HeatmapMSE(keras.losses.Loss):
     fewer labels, and then counts as 0. `ohkm_topk` equal to the number of joints gives the plain loss.
 
     Args:
-        codec: encodes the target heatmaps; the same object that decodes the network's output.
+        codec: encodes the target heatmaps, as the network's codec decodes them; None takes that of the network that
+            the loss is compiled with (`PoseModel.compile`), and `GaussianCodec()` without one.
         ohkm_topk: how many joints of each person; 0 is all.
 
     Call arguments:
@@ -34,11 +36,18 @@ class HeatmapMSE(keras.losses.Loss):
 
     def __init__(self, codec: Codec | None = None, ohkm_topk: int = 0, name: str = "heatmap_mse", **kwargs):
         super().__init__(name=name, **kwargs)
+        self.codec_given = codec is not None
         self.codec = codec or GaussianCodec()
         self.ohkm_topk = ohkm_topk
 
     def call(self, y_true, y_pred):
         """Loss of each sample, ``(batch,)``."""
+        if len(y_true.shape) != 3 or len(y_pred.shape) != 4 or y_true.shape[1] not in (None, y_pred.shape[-1]):
+            raise InputError(
+                f"The loss {self.name!r} got a target of shape {tuple(y_true.shape)} and heatmaps of shape "
+                f"{tuple(y_pred.shape)}; give (batch, joints, 4) and (batch, height, width, joints), with the "
+                "network's joints in the target."
+            )
         target, weights = self.codec.encode(y_true[..., :2], y_true[..., 2], tuple(y_pred.shape[1:3]))
         error = ops.square(weights[:, None, None, :] * (y_pred - target))
         if not self.ohkm_topk:
@@ -48,7 +57,7 @@ class HeatmapMSE(keras.losses.Loss):
 
     def get_config(self) -> dict:
         """The arguments of this loss."""
-        codec = keras.saving.serialize_keras_object(self.codec)
+        codec = keras.saving.serialize_keras_object(self.codec) if self.codec_given else None
         return {**super().get_config(), "codec": codec, "ohkm_topk": self.ohkm_topk}
 
     @classmethod

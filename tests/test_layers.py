@@ -12,7 +12,7 @@ PACKAGE = "keras_mrpose"
 # what it holds may. `errors` lies below everything: it is the one exception that all of them raise.
 LAYERS = (
     {"errors"},
-    {"skeletons"},
+    {"keras_import", "skeletons"},
     {"calibration", "checkpoints", "codecs", "geometry"},
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},
     {"doctor", "predict", "training"},

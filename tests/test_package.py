@@ -3,10 +3,14 @@
 import ast
 import configparser
 import importlib
+import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
+import keras
+import numpy as np
 import pytest
 import wheel_contents
 from commands import ENVIRONMENT, ROOT
@@ -75,7 +79,8 @@ def test_an_unknown_name():
 def saved(tmp_path_factory):
     """A compiled network: layers, codec, metrics and optimizer are classes of this package."""
     model = keras_mrpose.build("mrheatnet1", "tiny_v1b", (64, 32, 3), codec=keras_mrpose.DarkCodec(1.5))
-    model.compile(Adam(1e-3), "mse", metrics=[keras_mrpose.PCK(model.codec)])
+    model.compile(Adam(1e-3), keras_mrpose.HeatmapMSE(), metrics=[keras_mrpose.PCK(torso=(2, 3))])
+    model.optimizer.build(model.trainable_variables)
     file = tmp_path_factory.mktemp("saved") / "model.keras"
     model.save(file)
     return file
@@ -87,14 +92,83 @@ def saved(tmp_path_factory):
         "import keras, keras_mrpose",  # as sorted imports stand
         "import tensorflow, keras_mrpose, keras",
         "import keras_mrpose\nkeras_mrpose.PCK\nimport keras",
+        "import keras_mrpose\nimport tensorflow, keras",
         "from keras_mrpose import Skeleton\nimport keras",
     ],
 )
 def test_keras_loads_what_was_saved(imports, saved):
-    """After `import keras_mrpose` alone where Keras comes first, else after any public name of it."""
+    """After `import keras_mrpose` alone, before or after Keras, and after any public name of it."""
     code = f"{imports}\nimport sys\nmodel = keras.models.load_model(sys.argv[1])\nprint(model.codec, model.compiled)"
     printed = python(code, saved)
     assert "DarkCodec" in printed and printed.endswith("True"), printed
+
+
+def failing(code, *arguments, **environment):
+    """The last line of what a process of its own complains, and all of it."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1], done.stderr
+
+
+def test_keras_without_the_package_says_what_to_import(saved):
+    """Keras imports no module of ours by itself; its error would quote the whole network, 84 kB."""
+    said, _ = failing("import sys, keras\nkeras.models.load_model(sys.argv[1])", saved)
+    assert "PoseModel (first: from keras_mrpose import build)" in said and len(said) < 200
+
+
+def test_an_h5_file(tmp_path):
+    """Keras' legacy format knows classes by their plain names; loss and metrics come back too."""
+    model = keras_mrpose.build("mrheatnet2", "tiny_v1b", (64, 32, 3), num_joints=3, codec="udp")
+    model.compile("adam", keras_mrpose.HeatmapMSE(), metrics=[keras_mrpose.PCK(torso=(0, 1))])
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5")
+    assert (type(again), again.codec, again.loss.codec) == (type(model), model.codec, model.codec)
+    assert again.skeleton == model.skeleton and again.spec == model.spec
+    for mine, its in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_saving_leaves_the_class(saved, tmp_path):
+    """What is saved is a `PoseModel` again, and also what could not be."""
+    model = keras.models.load_model(saved)
+    kind = type(model)
+    model.save(tmp_path / "again.keras")
+    assert (
+        type(model) is kind is type(keras.models.load_model(tmp_path / "again.keras")) is keras_mrpose.models.PoseModel
+    )
+    with zipfile.ZipFile(saved) as file:
+        assert json.loads(file.read("config.json"))["registered_name"] == "keras_mrpose>PoseModel"
+    with pytest.raises(OSError):
+        model.save(tmp_path / "missing" / "again.keras")
+    assert type(model) is kind
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("nonsense", "KERAS_BACKEND is 'nonsense', which is no backend of Keras"),
+        ("absent", "KERAS_BACKEND is 'absent', but absent is not installed; `pip install absent`"),
+    ],
+)
+@pytest.mark.parametrize("start", ["keras_mrpose.build", "import keras", "from keras_mrpose.codecs import DarkCodec"])
+def test_a_backend_that_is_not_there(start, backend, said):
+    """`absent` stands for a backend whose package is not installed, whatever is installed here."""
+    code = f"import keras_mrpose\nkeras_mrpose.keras_import.BACKENDS += ('absent',)\n{start}"
+    last, everything = failing(code, KERAS_BACKEND=backend)
+    assert last.startswith(f"keras_mrpose.errors.InputError: {said}") and "During handling" not in everything
+
+
+def test_a_backend_of_keras_own_file(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "nonsense"}')
+    last, _ = failing("import keras_mrpose\nkeras_mrpose.build", KERAS_HOME=str(tmp_path), KERAS_BACKEND="")
+    assert f"The backend in {tmp_path / 'keras.json'} is 'nonsense'" in last
+
+
+def test_a_command_on_a_backend_that_is_not_there():
+    last, everything = failing("from keras_mrpose.cli.main import main\nexit(main(['list']))", KERAS_BACKEND="nonsense")
+    assert last.startswith("error: KERAS_BACKEND is 'nonsense'") and "Traceback" not in everything
 
 
 def test_a_predictor_of_its_own_module_loads_it(saved):

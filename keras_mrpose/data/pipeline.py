@@ -21,7 +21,7 @@ from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.images import read_image_tensor, why_unreadable
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
 
 ON_BAD_RECORD = ("stop", "skip")
@@ -88,8 +88,10 @@ def batches(
 
     Without `augmentation`: everybody once, in order, the last batch as it falls. With it: endless epochs, each in an
     order and with an augmentation of its own that depend only on (seed, epoch, person), so that training can go on
-    from any step of any epoch; people that do not fill a batch sit this epoch out (take
-    ``len(people) // batch_size`` steps).
+    from any step of any epoch; people that do not fill a batch sit this epoch out.
+
+    The data set says of itself (`PoseModel.fit` reads it; what `map`, `prefetch` or the like make of it does not):
+    ``codec``; ``reference_length``, what the targets' fourth column is; ``steps_per_epoch``, of endless ones.
 
     Args:
         people: whose image files exist.
@@ -126,6 +128,7 @@ def batches(
     if augmentation is not None:
         order = _order(people, batch_size, crops, seed, first_epoch).skip(first_step * batch_size)
         order = _share(order, batch_size, shard)
+        order = order.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     else:
         people = _filled_up(people, -present % batch_size if whole else 0)
         order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
@@ -135,7 +138,8 @@ def batches(
     reference_length = tf.constant(people.reference_length, tf.float32)
     flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
     sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
-    scale = (codec or GaussianCodec()).scale(input_size)
+    codec = codec or GaussianCodec()
+    scale = codec.scale(input_size)
     read = _reader(people, on_bad_record, skipped)
 
     def sample(epoch, person):
@@ -156,7 +160,18 @@ def batches(
     if len(people) != present:
         weights = tf.fill([size], len(people) / present)
         data = data.map(lambda images, targets: (images, targets, weights))
-    return data.prefetch(AHEAD).with_options(_no_autotuning())
+    data = data.prefetch(AHEAD).with_options(_no_autotuning())
+    data.codec, data.reference_length = codec, _reference_length(people)
+    if augmentation is not None:
+        data.steps_per_epoch = (len(people) if crops is None else sum(crops)) // batch_size
+    return data
+
+
+def _reference_length(people: People) -> str:
+    """What the reference length of people is, in the words of the metrics; empty if there are several sources."""
+    if people.num_sources > 1:
+        return ""
+    return "head size" if protocol_of(people) == "pckh" else "square root of the area"
 
 
 def _no_autotuning() -> tf.data.Options:

@@ -34,15 +34,24 @@ from keras_mrpose.metrics.functional import (
     torso_length,
 )
 
+REFERENCE_LENGTH = "reference_length"
+
 
 class _PoseMetric(keras.metrics.Metric):
     """Base class of the metrics: a codec that decodes the heatmaps, and integer counters.
 
+    Without a codec a metric takes that of the network that it is compiled with (`PoseModel.compile`), and
+    `GaussianCodec()` without one. `divides_by` is what the target's fourth column has to be, empty if it is not read or
+    may be anything.
+
     ``dtype`` is fixed: positions are float32 and counters integers under every precision policy.
     """
 
+    divides_by = ""
+
     def __init__(self, codec, name: str, source: int | None):
         super().__init__(name=name, dtype="float32")
+        self.codec_given = codec is not None
         self.codec = GaussianCodec() if codec is None else codec
         self.source = source
 
@@ -76,7 +85,8 @@ class _PoseMetric(keras.metrics.Metric):
 
     def get_config(self) -> dict:
         """Arguments that recreate this metric."""
-        config = {"codec": keras.saving.serialize_keras_object(self.codec), "name": self.name}
+        codec = keras.saving.serialize_keras_object(self.codec) if self.codec_given else None
+        config = {"codec": codec, "name": self.name}
         return config | ({} if self.source is None else {"source": self.source})
 
     @classmethod
@@ -92,20 +102,24 @@ class PCK(_PoseMetric):
     Source: Tran et al. 2021 (right hip to left shoulder, 0.2); the measure is Yang and Ramanan's.
 
     Args:
-        codec: decodes the heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; None takes the network's.
         threshold: share of the torso.
-        torso: indices of right hip and left shoulder (`Skeleton.torso`): the torso is measured on the target, and
-            people without both joints are left out. None: the torso is the target's fourth column.
+        torso: indices of right hip and left shoulder (`Skeleton.torso`), always to be given: the torso is measured on
+            the target, and people without both joints are left out. ``"reference_length"`` divides by the target's
+            fourth column instead, which is no torso in any of our loaders (COCO's is sqrt(area)).
         exclude: indices of joints that do not count.
         name: the metric's name in logs.
         source: count people of this source only, of targets ``(batch, joints, 5)``; None is everybody.
+
+    Raises:
+        InputError: no torso, or an impossible threshold.
     """
 
     def __init__(
         self,
         codec=None,
         threshold: float = 0.2,
-        torso: tuple[int, int] | None = None,
+        torso: tuple[int, int] | str | None = None,
         exclude: Sequence[int] = (),
         name: str = "pck",
         source: int | None = None,
@@ -113,10 +127,17 @@ class PCK(_PoseMetric):
         super().__init__(codec, name, source)
         if not threshold > 0:
             raise InputError(f"Metric {name!r}: threshold is {threshold}; give a positive share, for example 0.2.")
-        if torso is not None and (len(torso) != 2 or torso[0] == torso[1]):
-            raise InputError(f"Metric {name!r}: torso is {torso}; give the indices of two different joints, or None.")
+        if torso is None:
+            raise InputError(
+                f"Metric {name!r} has no torso to divide by; give torso=skeleton.torso, the indices of right hip and "
+                "left shoulder (a skeleton without them has no PCK)."
+            )
+        if torso != REFERENCE_LENGTH and (isinstance(torso, str) or len(torso) != 2 or torso[0] == torso[1]):
+            raise InputError(
+                f"Metric {name!r}: torso is {torso}; give the indices of two different joints, or {REFERENCE_LENGTH!r}."
+            )
         self.threshold = float(threshold)
-        self.torso = None if torso is None else tuple(torso)
+        self.torso = torso if isinstance(torso, str) else tuple(torso)
         self.exclude = tuple(exclude)
         self.correct = self._counter("correct")
         self.counted = self._counter("counted")
@@ -124,7 +145,7 @@ class PCK(_PoseMetric):
     def update_state(self, target, heatmaps, sample_weight=None):
         """Count a batch: target ``(batch, joints, 4)``, heatmaps ``(batch, height, width, joints)``."""
         points, _, target_points, weights, lengths = self._people(target, heatmaps, sample_weight)
-        if self.torso is not None:
+        if self.torso != REFERENCE_LENGTH:
             lengths = torso_length(target_points, weights, self.torso)
         correct, counted = correct_joints(points, target_points, weights, lengths, self.threshold, self.exclude)
         self.correct.assign_add(count(correct))
@@ -139,6 +160,13 @@ class PCK(_PoseMetric):
         config = {"threshold": self.threshold, "torso": self.torso, "exclude": self.exclude}
         return {**super().get_config(), **config}
 
+    @classmethod
+    def from_config(cls, config: dict):
+        """Metric from what `get_config` returned, or did before a torso had to be given."""
+        if "torso" in config and config["torso"] is None:
+            config = {**config, "torso": REFERENCE_LENGTH}
+        return super().from_config(config)
+
 
 @keras.saving.register_keras_serializable("keras_mrpose")
 class PCKh(PCK):
@@ -148,12 +176,14 @@ class PCKh(PCK):
     ``exclude=()``.
 
     Args:
-        codec: decodes the heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; None takes the network's.
         threshold: share of the head size (0.6 x diagonal of the head box).
         exclude: indices of joints that do not count; the default is MPII's pelvis and thorax.
         name: the metric's name in logs.
         source: as in `PCK`.
     """
+
+    divides_by = "head size"
 
     def __init__(
         self,
@@ -163,7 +193,7 @@ class PCKh(PCK):
         name: str = "pckh",
         source: int | None = None,
     ):
-        super().__init__(codec, threshold, torso=None, exclude=exclude, name=name, source=source)
+        super().__init__(codec, threshold, torso=REFERENCE_LENGTH, exclude=exclude, name=name, source=source)
 
     def get_config(self) -> dict:
         """Arguments that recreate this metric."""
@@ -188,13 +218,15 @@ class OKSAP(_PoseMetric):
 
     Args:
         sigmas: OKS constant of each joint (`Skeleton.sigmas`).
-        codec: decodes the heatmaps; `GaussianCodec()` if None.
+        codec: decodes the heatmaps; None takes the network's.
         bins: the ranking is as fine as 1 / bins; scores outside 0..1 go to the nearest end.
         name: the metric's name in logs.
         source: as in `PCK`.
         exclude: indices of joints that count neither in the similarity nor in a person's score, such as those of the
             network that the data set does not label.
     """
+
+    divides_by = "square root of the area"
 
     def __init__(
         self,

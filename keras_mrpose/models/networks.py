@@ -7,6 +7,7 @@ is all that a prediction needs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,13 @@ from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError, lookup
-from keras_mrpose.models import heads, pretrained
+from keras_mrpose.models import agreement, heads, pretrained
 from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone
+from keras_mrpose.models.fuse import DepthToSpace
+from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.skeletons import Skeleton
 
+_LOG = logging.getLogger(__name__)
 INPUT_MULTIPLE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
 
 NETWORKS: dict[str, Callable] = {
@@ -40,9 +44,11 @@ PUBLISHED_NAMES = {
 }
 
 
-@keras.saving.register_keras_serializable("keras_mrpose")
 class PoseModel(keras.Model):
     """A Functional model from images (batch, H, W, 3) to heatmaps (batch, H/4, W/4, joints), made by `build`.
+
+    `compile`, `fit` and `evaluate` are those of Keras, and notice what does not fit together (see
+    `keras_mrpose.models.agreement`).
 
     Args:
         inputs: the image, symbolic.
@@ -76,6 +82,66 @@ class PoseModel(keras.Model):
         """A copy of the arguments that `build` made this model with."""
         return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
 
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        """Compile as Keras does; losses and metrics of this package without a codec get the network's.
+
+        Raises:
+            InputError: one has another codec.
+        """
+        agreement.give_codec(self.codec, [loss, metrics, weighted_metrics])
+        self._compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+
+    def _compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs
+    ):
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        self._lengths = agreement.lengths_of([metrics, weighted_metrics])
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile with what `get_compile_config` returned; files of old may have another codec, and are warned of."""
+        config = keras.saving.deserialize_keras_object(config)
+        try:
+            self.compile(**config)
+        except InputError as mismatch:
+            _LOG.warning("%s", mismatch)
+            self._compile(**config)
+        if self.optimizer:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Train as Keras does; data of `data.pipeline.batches` without end say how many steps an epoch has.
+
+        Raises:
+            InputError: data of another size, of other joints or for another codec, or without end and length.
+        """
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            data = validation if isinstance(validation, tuple | list) else (validation,)
+            self._meet(kwargs, "validation_steps", *data[:2])
+        self._meet(kwargs, "steps_per_epoch", x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Loss and metrics as Keras counts them; raises what `fit` does."""
+        self._meet(kwargs, "steps", x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _meet(self, kwargs: dict, argument: str, data, target=None) -> None:
+        """Check data, and set the number of steps where they have no end."""
+        agreement.check_data(self, self.codec, getattr(self, "_lengths", {}), data, target)
+        if kwargs.get(argument) is None and (steps := agreement.steps_of(data, argument)):
+            kwargs[argument] = steps
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs) -> None:
+        """Save as Keras does: a `.keras` file (or an `.h5`, which Keras calls legacy)."""
+        kind = type(self)
+        if kind is PoseModel and str(filepath).endswith(".keras"):
+            self.__class__ = _PoseModelInFile
+        try:
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+        finally:
+            self.__class__ = kind
+
     def get_config(self) -> dict:
         """Config of the graph as a plain Functional model, with skeleton, codec, spec and calibration."""
         graph = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
@@ -90,7 +156,8 @@ class PoseModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> PoseModel:
         """The model of a config, with random weights."""
-        graph = keras.Model.from_config(config["graph"], custom_objects=custom_objects)
+        own_layers = {"BatchNorm": BatchNorm, "DepthToSpace": DepthToSpace}  # which an `.h5` has by these names
+        graph = keras.Model.from_config(config["graph"], custom_objects={**own_layers, **(custom_objects or {})})
         return cls(
             graph.input,
             graph.output,
@@ -101,6 +168,20 @@ class PoseModel(keras.Model):
             name=graph.name,
             trainable=graph.trainable,
         )
+
+
+class _PoseModelInFile(PoseModel):
+    """`PoseModel` while it is saved: Keras writes class and module beside the registered name, by which it loads it.
+
+    Without our classes it can only quote them: it imports no modules but those of its own packages (since 3.11). For
+    another package's class its error has the whole config, 84 kB; for one that its own module lacks, only the name.
+    """
+
+
+_PoseModelInFile.__module__, _PoseModelInFile.__name__ = "keras", "PoseModel (first: from keras_mrpose import build)"
+keras.saving.register_keras_serializable("keras_mrpose", "PoseModel")(_PoseModelInFile)
+keras.saving.register_keras_serializable("keras_mrpose", "PoseModel")(PoseModel)  # the last is what Keras makes
+keras.saving.get_custom_objects()["PoseModel"] = PoseModel  # an `.h5` has no other name
 
 
 def list_models() -> list[str]:

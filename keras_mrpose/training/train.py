@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_mrpose import codecs, skeletons
 from keras_mrpose.data import mixture, pipeline
 from keras_mrpose.data.mixture import Source
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.data.pipeline import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
@@ -140,7 +140,7 @@ def train(
                 callbacks=[
                     BatchNormGuard(preview, averaged),
                     StopOnNaN(BadBatch(folder, people, augmented, states), (resume_state.epoch, resume_state.step)),
-                    *_recording_callbacks(folder, resume_state.history, model, preview, experiment, validate),
+                    *_recording_callbacks(folder, resume_state.history, model, preview, experiment, people, validate),
                     ListSkipped(folder, skipped),
                     save_state,
                     TimeLimit(time_limit, group),
@@ -202,13 +202,14 @@ def metrics(
 ) -> list[keras.metrics.Metric]:
     """Validation metrics; the first one selects ``best.keras``, or of several sources their weighted mean.
 
-    A target's reference length is the head size in MPII, for PCKh, and sqrt(area) in the others, for OKS.
+    A target's reference length is the head size in MPII, for PCKh, and sqrt(area) in the others, for OKS. Without
+    people it goes by the skeleton.
     """
     if sources:
         return [_metric_of(index, skeleton, codec, sources, people) for index in _validated(sources)]
     torso = [PCK(codec, threshold=0.2, torso=skeleton.torso, name="pck")] if skeleton.torso else []
-    if skeleton == MPII:
-        return [PCKh(codec, name="pckh"), *torso]
+    if skeleton == MPII if people is None else protocol_of(people) == "pckh":
+        return [PCKh(codec, exclude=_pelvis_and_thorax(skeleton), name="pckh"), *torso]
     similarity = [OKSAP(skeleton.sigmas, codec=codec, name="oks_ap")]
     return torso + similarity if skeleton == LSP else similarity + torso
 
@@ -226,12 +227,16 @@ def _metric_of(index: int, skeleton: Skeleton, codec, sources: tuple[Source, ...
     source = sources[index]
     name, kwargs = _metric_name(source), {"codec": codec, "source": index if len(sources) > 1 else None}
     if source.protocol == "pckh":
-        excluded = [joint for joint, own in enumerate(skeleton.joints) if own in ("pelvis", "thorax")]
-        return PCKh(**kwargs, exclude=excluded, name=name)
+        return PCKh(**kwargs, exclude=_pelvis_and_thorax(skeleton), name=name)
     if source.protocol == "pck":
         return PCK(**kwargs, threshold=0.2, torso=skeleton.torso, name=name)
     labelled = (people.keypoints[people.source_index == index, :, 2] > 0).any(axis=0)
     return OKSAP(skeleton.sigmas, **kwargs, exclude=np.flatnonzero(~labelled).tolist(), name=name)
+
+
+def _pelvis_and_thorax(skeleton: Skeleton) -> list[int]:
+    """The joints that are not part of the published PCKh."""
+    return [joint for joint, own in enumerate(skeleton.joints) if own in ("pelvis", "thorax")]
 
 
 def _crops_of_epoch(experiment: Experiment, people: People) -> tuple[int, ...] | None:
@@ -332,7 +337,7 @@ def _translate_errors(run: Path, states: States, tables: tuple[People, ...], on_
 
 
 def _recording_callbacks(
-    run: Path, history: dict, model: keras.Model, preview: tf.data.Dataset, experiment: Experiment,
+    run: Path, history: dict, model: keras.Model, preview: tf.data.Dataset, experiment: Experiment, people: People,
     validate: ValidateAveraged,
 ) -> list[keras.callbacks.Callback]:  # fmt: skip
     """The callbacks that validate and record an epoch, in their order."""
@@ -341,7 +346,7 @@ def _recording_callbacks(
         weights = {f"val_{_metric_name(sources[index])}": sources[index].weight for index in _validated(sources)}
         monitor, score = SourceScore.NAME, [SourceScore(weights)]
     else:
-        monitor = f"val_{metrics(model.skeleton, model.codec)[0].name}"
+        monitor = f"val_{metrics(model.skeleton, model.codec, people=people)[0].name}"
     return [
         Throughput(experiment.recipe.batch_size),
         *score,

@@ -332,7 +332,7 @@ def test_a_metric_of_one_source_counts_it_alone():
     codec = GaussianCodec(1.0)
     maps, _ = codec.encode(shifted.astype(np.float32), np.ones((2, 4), np.float32), (32, 32))
     for source, value in ((0, 1.0), (1, 0.25), (None, 0.625)):
-        metric = metrics.PCK(codec, threshold=0.2, source=source)
+        metric = metrics.PCK(codec, threshold=0.2, torso="reference_length", source=source)
         metric.update_state(target, maps)
         assert float(metric.result()) == pytest.approx(value), source
         again = metrics.PCK.from_config(metric.get_config())

@@ -23,6 +23,7 @@ from keras_mrpose.losses import HeatmapMSE
 SIZE = (32, 24)  # heatmaps, height and width
 JOINTS = 17
 TORSO = skeletons.COCO.torso
+COLUMN = "reference_length"  # the target's fourth column
 SIGMAS = skeletons.COCO.sigmas
 CODEC = GaussianCodec()
 
@@ -124,7 +125,7 @@ def pck(*arguments, threshold=0.2, exclude=(), axis=None):
 
 
 def all_metrics():
-    return metrics.PCK(threshold=0.25), metrics.PCK(torso=TORSO), metrics.PCKh(), metrics.OKSAP(SIGMAS)
+    return metrics.PCK(threshold=0.25, torso=COLUMN), metrics.PCK(torso=TORSO), metrics.PCKh(), metrics.OKSAP(SIGMAS)
 
 
 # --- pure functions
@@ -240,10 +241,10 @@ def test_average_precision_does_not_depend_on_empty_bins():
 # --- Keras metrics
 
 
-@pytest.mark.parametrize("threshold, torso, exclude", [(0.2, TORSO, ()), (0.25, None, ()), (0.1, TORSO, (3, 4))])
+@pytest.mark.parametrize("threshold, torso, exclude", [(0.2, TORSO, ()), (0.25, COLUMN, ()), (0.1, TORSO, (3, 4))])
 def test_pck_equals_reference(threshold, torso, exclude):
     target, heatmaps = people(60)
-    correct, counted = reference_correct(target, heatmaps, threshold, torso, exclude)
+    correct, counted = reference_correct(target, heatmaps, threshold, None if torso == COLUMN else torso, exclude)
     metric = metrics.PCK(threshold=threshold, torso=torso, exclude=exclude)
     assert 0.05 < correct.sum() / counted.sum() < 0.95
     assert float(metric(target, heatmaps)) == pytest.approx(correct.sum() / counted.sum(), rel=1e-6)
@@ -337,7 +338,7 @@ def test_counts_stay_exact_beyond_float32():
     target, heatmaps = people(2)
     target[..., 2] = 0
     target[0, 0] = (5, 5, 1, 1e9)  # one labelled joint, whatever is predicted is near enough
-    pck, ap = metrics.PCK(), metrics.OKSAP(SIGMAS, bins=8)
+    pck, ap = metrics.PCK(torso=COLUMN), metrics.OKSAP(SIGMAS, bins=8)
     for variable in (pck.correct, pck.counted, ap.detections):
         variable.assign(variable + 2**24)
     pck.update_state(target, heatmaps)
@@ -370,15 +371,23 @@ def test_config_round_trip():
         assert [v.shape for v in again.variables] == [v.shape for v in metric.variables]
 
 
+def test_a_pck_without_torso_in_a_file_of_old():
+    """It divided by the target's fourth column, and is loaded as one that does so by name."""
+    old = {**metrics.PCK(CODEC, torso=TORSO).get_config(), "torso": None}
+    assert metrics.PCK.from_config(old).get_config()["torso"] == COLUMN
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         (lambda: metrics.PCK(threshold=0), "threshold is 0"),
         (lambda: metrics.PCK(torso=(3, 3)), "two different joints"),
+        (lambda: metrics.PCK(torso="ab"), "two different joints"),
+        (lambda: metrics.PCK(CODEC), r"'pck' has no torso to divide by; give torso=skeleton\.torso"),
         (lambda: metrics.OKSAP((0.1, 0.0)), "positive one for each joint"),
         (lambda: metrics.OKSAP((0.1, 0.2))(*people(2)), "2 sigmas for 17 joints"),
-        (lambda: metrics.PCK()(people(2)[0], people(2)[1][..., :5]), "17 joints and 5 heatmaps"),
-        (lambda: metrics.PCK()(people(2)[0][..., :3], people(2)[1]), r"\(2, 17, 3\)"),
+        (lambda: metrics.PCK(torso=TORSO)(people(2)[0], people(2)[1][..., :5]), "17 joints and 5 heatmaps"),
+        (lambda: metrics.PCK(torso=TORSO)(people(2)[0][..., :3], people(2)[1]), r"\(2, 17, 3\)"),
     ],
 )
 def test_mistakes_are_told(make, message):

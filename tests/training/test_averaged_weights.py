@@ -56,7 +56,7 @@ def same(some, others):
 def built(recipe, seed=0):
     """A network whose weights and average are both odd numbers."""
     experiment = dataclasses.replace(EXPERIMENT, recipe=recipe)
-    model = train.build(experiment, SimpleNamespace(skeleton=COCO), STEPS)
+    model = train.build(experiment, SimpleNamespace(skeleton=COCO, protocol="ap"), STEPS)
     rng = np.random.default_rng(seed)
     for variable in (*model.trainable_variables, *averages(model)):
         variable.assign(rng.normal(size=variable.shape) * 10.0 ** rng.integers(-20, 20, variable.shape))
@@ -142,7 +142,9 @@ def network(mirrored=False):
     """`nested`, all of whose variables are numbers of size 1; the average has other ones than the weights."""
     rng = np.random.default_rng(2)
     with devices("mirrored" if mirrored else "none", 4).scope():
-        model = train.build(dataclasses.replace(EXPERIMENT, recipe=RECIPE), SimpleNamespace(skeleton=COCO), STEPS)
+        model = train.build(
+            dataclasses.replace(EXPERIMENT, recipe=RECIPE), SimpleNamespace(skeleton=COCO, protocol="ap"), STEPS
+        )
     for variable in (*model.trainable_variables, *averages(model), *model.non_trainable_variables):
         variable.assign(rng.normal(1.0, 0.3, variable.shape))
     return model

@@ -89,7 +89,7 @@ def built(name, frozen=False, **recipe):
     experiment = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(RECIPE, **recipe))
     keras.utils.set_random_seed(0)
     with devices(name, BATCH).scope():
-        model = train.build(experiment, SimpleNamespace(skeleton=COCO), 1)
+        model = train.build(experiment, SimpleNamespace(skeleton=COCO, protocol="ap"), 1)
         for layer in model.layers:
             layer.trainable = not (frozen and isinstance(layer, BatchNorm))
     return model

@@ -311,7 +311,7 @@ def test_going_on_needs_a_state(half, people, validation, tmp_path):
 def run_files(tmp_path):
     """The callback in a run with scores 0.3 and 0.5 behind it."""
     history = {name: [0.3, 0.5] for name in ("val_pck", "loss", "learning_rate")}
-    model = train.build(EXPERIMENT, SimpleNamespace(skeleton=LSP), STEPS)
+    model = train.build(EXPERIMENT, SimpleNamespace(skeleton=LSP, protocol="pck"), STEPS)
     callback = RunFiles(tmp_path, history, "val_pck", AveragedWeights(model, list))
     callback.set_model(model)
     return callback
@@ -352,7 +352,7 @@ def test_build_keeps_the_precision_to_itself(precision):
     experiment = dataclasses.replace(
         EXPERIMENT, skeleton="lsp", recipe=dataclasses.replace(EXPERIMENT.recipe, precision=precision)
     )
-    model = train.build(experiment, SimpleNamespace(skeleton=LSP), STEPS)
+    model = train.build(experiment, SimpleNamespace(skeleton=LSP, protocol="pck"), STEPS)
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.dtype_policy.name for layer in model.layers if "conv" in layer.name} == {precision, "float32"}
     assert isinstance(model.loss, HeatmapMSE) and model.loss.codec == model.codec == GaussianCodec(1.5)
@@ -366,7 +366,9 @@ def test_precision_is_restored_when_building_fails(monkeypatch):
     monkeypatch.setattr(train.networks, "build", refuse)
     recipe = dataclasses.replace(EXPERIMENT.recipe, precision="mixed_bfloat16")
     with pytest.raises(InputError, match="no such network"):
-        train.build(dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO), STEPS)
+        train.build(
+            dataclasses.replace(EXPERIMENT, recipe=recipe), SimpleNamespace(skeleton=COCO, protocol="ap"), STEPS
+        )
     assert keras.config.dtype_policy().name == "float32"
 
 
