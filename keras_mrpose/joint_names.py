@@ -7,7 +7,7 @@ read, the clearest first, each in the names that are no pair yet:
 - an abbreviation that stands alone (``hip_l``, ``LHip``, ``li hip``);
 - a word or a letter that is written together with the rest (``kneeleft``, ``lhip``, ``lf_paw``, ``RASI``).
 
-The last two count only where both sides exist: by themselves, ``rear``, ``lip`` and ``root`` say no side.
+The last two make a pair where both sides exist: by themselves, ``rear``, ``lip`` and ``root`` say no side.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def flip_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
 def one_sided(joints: Sequence[str]) -> tuple[str, ...]:
     """Joints whose name says a side, where the other side is missing.
 
-    A word always says one; an abbreviation if it does so in other names; what is written together with the rest if it
-    does so in other names and stands beside a part of the body (`BODY`).
+    A word always says one, a letter beside a part of the body (`BODY`) too; an abbreviation if it does so in other
+    names.
     """
     pairs = _pairs(joints)
     kinds = {pair.kind for pair in pairs.values()}
@@ -133,7 +133,7 @@ def one_sided(joints: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         name
         for joint, name in enumerate(joints)
-        if joint not in pairs and (_clear(name) or _sided_as_others(name, kinds, rows))
+        if joint not in pairs and (_clear(name) or _is_half(name, kinds, rows))
     )
 
 
@@ -169,19 +169,20 @@ def _clear(name: str) -> bool:
     return reading.side is not None and any(row in WORDS for row, _ in reading.marks)
 
 
-def _sided_as_others(name: str, kinds: set[int], rows: set[tuple[str, str]]) -> bool:
-    """Whether a name without a partner has a mark of the rows, of a kind that makes pairs of others."""
-    for kind in kinds:
-        for reading in _READINGS[kind](name):
-            if reading.side is None or not rows.issuperset(row for row, _ in reading.marks):
+def _is_half(name: str, kinds: set[int], rows: set[tuple[str, str]]) -> bool:
+    """Whether a name without a partner has a mark that makes pairs of others, or l or r beside a part of the body."""
+    for kind, read in enumerate(_READINGS):
+        for reading in read(name):
+            usual = kind in kinds and rows.issuperset(row for row, _ in reading.marks)
+            letter = kind != _LAST_LETTER and all(row in (*WORDS, LETTERS) for row, _ in reading.marks)
+            if reading.side is None or not (usual or letter) or re.search(rf"{SIDE}\d", reading.rest):  # L5, a vertebra
                 continue
-            if kind <= _ALONE:  # L5 is a vertebra
-                if max(map(len, reading.words), default=0) > 1 and not re.search(rf"{SIDE}\d", reading.rest):
+            if kind <= _ALONE:
+                if BODY.intersection(reading.words) or (usual and max(map(len, reading.words), default=0) > 1):
                     return True
-            else:
-                beside = re.search(rf"[^\W\d_]+(?={SIDE})|(?<={SIDE})[^\W\d_]+", reading.rest)
-                word = beside[0].lower() if beside else ""
-                if word in BODY or (len(word) == 1 and BODY.intersection(reading.words)):  # lhand, lf_paw
+            elif beside := re.search(rf"[^\W\d_]+(?={SIDE})|(?<={SIDE})[^\W\d_]+", reading.rest):
+                word = beside[0].lower()
+                if word in BODY or (usual and len(word) == 1 and BODY.intersection(reading.words)):  # lhand, lf_paw
                     return True
     return False
 
@@ -198,7 +199,8 @@ def _pairs(joints: Sequence[str]) -> dict[int, Pair]:
                 for joint, partner, reading in _matches(open_, same)
                 if not _in_a_row(reading, names)
             }
-            found |= pairs if kind != _LAST_LETTER or _is_usual(pairs, names) else {}
+            if kind != _LAST_LETTER or _is_usual(pairs, names):
+                found |= {joint: pair for joint, pair in pairs.items() if pairs[pair.partner].partner == joint}
     return found
 
 
@@ -250,7 +252,7 @@ def _vocabulary(rows) -> dict[str, tuple[tuple[str, str], int]]:
 
 
 _WORDS, _SHORT = _vocabulary(WORDS), _vocabulary(WORDS + ABBREVIATIONS)
-_CLEAR = _vocabulary((*WORDS, LETTERS))
+_CLEAR, _ENGLISH, _L_AND_R = _vocabulary((*WORDS, LETTERS)), _vocabulary((ENGLISH,)), _vocabulary((LETTERS,))
 
 
 def _whole(name: str, vocabulary: dict) -> Reading:
@@ -286,7 +288,7 @@ def _parts(name: str) -> Iterator[tuple[int, int]]:
 
 def _letter(name: str, at_end: bool) -> list[Reading]:
     """What the name may be with an l or r that begins, or ends, one of its parts; a name that is clear is not that."""
-    readings = [] if _clear(name) else _together(name, _vocabulary((LETTERS,)), at_end)
+    readings = [] if _clear(name) else _together(name, _L_AND_R, at_end)
     return [
         reading
         for reading in readings
@@ -298,7 +300,7 @@ def _alone(name: str) -> Reading:
     """A name by itself: words and single letters, or an English word at its beginning (leftfoot)."""
     name = unicodedata.normalize("NFC", name)
     whole = _whole(name, _CLEAR)
-    first = [] if whole.marks else _together(name, _vocabulary((ENGLISH,)), at_end=False)
+    first = [] if whole.marks else _together(name, _ENGLISH, at_end=False)
     return first[0] if first else whole
 
 
