@@ -70,7 +70,7 @@ LEFT_OVER = {
     "l_eye right_eye": "l_eye right_eye",  # a pair is spelled alike
     "left_hip right_hip lshoulder LKnee r_foot": "lshoulder LKnee r_foot",
     "left_hip right_hip finger_d re_arm L5": "",
-    "lpaw_lnail rpaw_lnail lpaw_rnail": "rpaw_lnail",  # a joint has one partner
+    "lpaw_lnail rpaw_lnail lpaw_rnail": "lpaw_rnail",  # a joint has one partner
     "left_eye right_ear": "left_eye right_ear",
     "handLeft nose": "handLeft",
     "lefthand nose": "lefthand",
