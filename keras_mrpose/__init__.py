@@ -16,7 +16,7 @@ The conventions, everywhere:
 
 The package, from the bottom up; a module imports only from layers below its own:
 
-- L0 `errors`, `skeletons` (joint names, pairs, edges)
+- L0 `errors`, `joint_names` (left and right in them), `skeletons` (joints, pairs, edges)
 - L1 `geometry` (box -> crop matrix -> points, and back), `codecs` (points <-> heatmaps), `checkpoints` (other
   people's files)
 - L2 `data` (loaders, augmentation, `tf.data`), `synthetic` (drawn people), `models` (backbones, heads, the five

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from keras_mrpose.errors import InputError, short_message
+from keras_mrpose.joint_names import LOWER_BODY, UPPER_BODY, canonical_names, flip_pairs_of, one_sided, sides_and_rests
+from keras_mrpose.joint_names import canonical as canonical  # also to be had from here
+from keras_mrpose.joint_names import side_of as side_of
 
 # Of a joint that nobody has measured: the middle of COCO's, from 0.025 (eyes) to 0.107 (hips), as ratios go.
 DEFAULT_SIGMA = 0.05
 
 # Fields of saved models, as earlier versions called them.
 OLD_NAMES = {"swap_pairs": "flip_pairs", "limbs": "edges"}
-
-# Words of joint names that say which half of the body they belong to.
-UPPER_BODY = {"nose", "eye", "ear", "mouth", "head", "neck", "thorax", "shoulder", "elbow", "wrist", "hand"}
-LOWER_BODY = {"pelvis", "hip", "hips", "knee", "ankle", "heel", "toe", "foot"}
 
 
 @dataclass(frozen=True)
@@ -31,37 +29,45 @@ class Skeleton:
     Args:
         name: short name, for example ``"coco"``.
         joints: joint names in the order of the data set. "left" and "right" are the person's own.
-        flip_pairs: index pairs that change places when an image is mirrored.
+        flip_pairs: index pairs that change places when an image is mirrored, ``()`` if each joint stays itself; None:
+            those that the names say (`joint_names.flip_pairs_of`).
         edges: index pairs that a drawing connects.
         sigmas: per joint, the OKS constant of the COCO protocol (standard deviation of human labels as a
             fraction of the square root of the person's area); by default `DEFAULT_SIGMA` for each.
         torso: indices of the two joints whose distance PCK divides by; by default ``right_hip`` and ``left_shoulder``
             where there are such joints, else None: then there is no PCK.
+        pairs_from_names: whether the pairs are those that the names say, and nobody has given them: then images are
+            mirrored only if the names leave no side alone (`check_mirroring`). Set where `flip_pairs` is None.
     """
 
     name: str
     joints: tuple[str, ...]
-    flip_pairs: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = None
     edges: tuple[tuple[int, int], ...] = ()
     sigmas: tuple[float, ...] = ()
     torso: tuple[int, int] | None = None
+    pairs_from_names: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.joints)
         object.__setattr__(self, "joints", tuple(self.joints))
         object.__setattr__(self, "sigmas", tuple(self.sigmas) or (DEFAULT_SIGMA,) * count)
-        for field in ("flip_pairs", "edges"):
-            object.__setattr__(self, field, tuple(tuple(pair) for pair in getattr(self, field)))
-        if self.torso is None and {"right_hip", "left_shoulder"} <= set(self.joints):
-            object.__setattr__(self, "torso", (self.joints.index("right_hip"), self.joints.index("left_shoulder")))
+        if self.flip_pairs is None:
+            object.__setattr__(self, "flip_pairs", flip_pairs_of(self.joints))
+            object.__setattr__(self, "pairs_from_names", True)
+        for name in ("flip_pairs", "edges"):
+            object.__setattr__(self, name, tuple(tuple(pair) for pair in getattr(self, name)))
+        names = canonical_names(self.joints)
+        if self.torso is None and {"right_hip", "left_shoulder"} <= set(names):
+            object.__setattr__(self, "torso", (names.index("right_hip"), names.index("left_shoulder")))
         if self.torso is not None:
             object.__setattr__(self, "torso", tuple(self.torso))
         pairs = {"flip_pairs": self.flip_pairs, "edges": self.edges, "torso": (self.torso,) if self.torso else ()}
-        for field, those in pairs.items():
+        for name, those in pairs.items():
             for pair in those:
                 if len(pair) != 2 or not all(isinstance(i, int) and 0 <= i < count for i in pair):
                     raise InputError(
-                        f"Skeleton {self.name!r}: {field} has {pair}; give pairs of joint indices below {count}."
+                        f"Skeleton {self.name!r}: {name} has {pair}; give pairs of joint indices below {count}."
                     )
         if len(set(self.joints)) != count:
             raise InputError(f"Skeleton {self.name!r} has a joint name twice in {self.joints}; give each its own.")
@@ -88,13 +94,50 @@ class Skeleton:
             order[left], order[right] = right, left
         return tuple(order)
 
+    @cached_property
+    def sides(self) -> tuple[str | None, ...]:
+        """For each joint ``"left"`` or ``"right"``, as the names say; None if it is neither."""
+        return tuple(side for side, _ in sides_and_rests(self.joints))
+
     @property
     def upper_body(self) -> tuple[int, ...]:
         """Indices of the joints above the hips, the others are below; empty if a name does not say where it belongs."""
-        words = [set(map(str.lower, re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name))) for name in self.joints]
+        words = [set(rest.split("_")) for _, rest in sides_and_rests(self.joints)]
         if not all(word & (UPPER_BODY | LOWER_BODY) for word in words):
             return ()
         return tuple(joint for joint, word in enumerate(words) if not word & LOWER_BODY)
+
+    @property
+    def one_sided(self) -> tuple[str, ...]:
+        """Joints whose name says a side and that have no partner, unless the pairs were given."""
+        return one_sided(self.joints) if self.pairs_from_names else ()
+
+    def mirrored(self) -> str:
+        """What changes places in a mirrored image, in one line: ``left_eye/right_eye; unchanged: nose``."""
+        pairs = ", ".join(f"{self.joints[a]}/{self.joints[b]}" for a, b in self.flip_pairs)
+        unchanged = ", ".join(self.joints[joint] for joint, other in enumerate(self.flip_indices) if joint == other)
+        return "; ".join(filter(None, (pairs, unchanged and f"unchanged: {unchanged}")))
+
+    def check_mirroring(self, what: str, instead: str) -> None:
+        """Raise an `InputError` unless it is known what each joint becomes in a mirrored image.
+
+        It is if the pairs were given (`flip_pairs`, also none at all), or if the names have pairs and no side is left
+        over.
+
+        Args:
+            what: that mirrors; the message begins with it.
+            instead: the argument that does without.
+        """
+        if not self.pairs_from_names or (self.flip_pairs and not self.one_sided):
+            return
+        some = ", ".join(self.joints[:3]) + ", ..." * (self.num_joints > 3)
+        alone = ", ".join(self.one_sided)
+        problem = f"has no other side for {alone}" if alone else f"says of no joint which is left or right ({some})"
+        raise InputError(
+            f"{what} exchanges left and right, but the skeleton {self.name!r} {problem}; name joints as in left_hip "
+            'and right_hip, or list the pairs in a skeleton file ("flip_pairs", [] if no joint changes places), or do '
+            f"without: {instead}."
+        )
 
     def to_dict(self) -> dict:
         """Strings, numbers and tuples (lists in JSON), for files and saved models."""
@@ -102,8 +145,15 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, values: dict) -> Skeleton:
-        """The inverse of `to_dict`, also after a way through JSON; field names of earlier versions are accepted."""
-        return cls(**{OLD_NAMES.get(name, name): value for name, value in values.items()})
+        """The inverse of `to_dict`, also after a way through JSON.
+
+        Field names of earlier versions are accepted. These did not say where pairs came from: none at all may also be
+        names that were not understood, and are read anew.
+        """
+        values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+        if "pairs_from_names" not in values and not values.get("flip_pairs"):
+            values["flip_pairs"] = None
+        return cls(**values)
 
 
 COCO = Skeleton(
@@ -199,7 +249,8 @@ def load(path: str | Path) -> Skeleton:
 
     Args:
         path: only ``name`` and ``joints`` must be in it. ``edges`` are what drawings connect, none by default;
-            ``flip_pairs`` change places in a mirrored image, by default found from the names (`flip_pairs_of`);
+            ``flip_pairs`` change places in a mirrored image, by default found from the names
+            (`joint_names.flip_pairs_of`), [] says that no joint changes;
             ``sigmas`` are one for each joint, by default `DEFAULT_SIGMA`; ``torso`` is what PCK divides by, see
             `Skeleton`. ``limbs`` and ``swap`` are accepted for ``edges`` and ``flip_pairs``.
 
@@ -250,7 +301,7 @@ def _from_names(
     if flip_pairs is not None:
         pairs = indices(flip_pairs, "flip_pairs")
     else:
-        pairs = flip_pairs_of(joints) if swap is None else indices(swap, "swap")
+        pairs = None if swap is None else indices(swap, "swap")
     return Skeleton(
         name=name,
         joints=joints,
@@ -260,37 +311,6 @@ def _from_names(
         torso=None if torso is None else indices([torso], "torso")[0],
     )
 
-
-# Left and right in a joint name: a whole word, the beginning of one (leftfoot), or a capital after a small letter
-# (footLeft, footL); l and r alone only (l_foot, foot_l, LFoot).
-SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
-OTHER_SIDE = SIDES | {right: left for left, right in SIDES.items()}
-_SIDE = re.compile(
-    r"(?<![A-Za-z])(?:left|right|Left|Right|LEFT|RIGHT|[lrLR](?![A-Za-z])|[lrLR](?=[A-Z][a-z]))"
-    r"|(?<=[a-z])(?:Left|Right|[LR](?![a-z]))"
-)
-
-
-def side_of(joint: str) -> str | None:
-    """``"left"`` or ``"right"``, as the joint's name says; None if it says neither or both."""
-    sides = {word.lower()[0] for word in _SIDE.findall(joint)}
-    return {"l": "left", "r": "right"}[sides.pop()] if len(sides) == 1 else None
-
-
-def flip_pairs_of(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Index pairs of joints whose names differ in left and right only."""
-    flipped = [_SIDE.sub(lambda word: OTHER_SIDE[word[0]], joint) for joint in joints]
-    return tuple((i, joints.index(name)) for i, name in enumerate(flipped) if name in joints[i + 1 :])
-
-
-# Spellings of one joint, as `canonical` leaves them.
-ALIASES = {
-    "top_head": "head_top",
-    "head_tip": "head_top",
-    "headtop": "head_top",
-    "top_of_head": "head_top",
-    "crown": "head_top",
-}
 
 # Joints that sound alike and are labelled at other places of the body: never taken for each other.
 NOT_THE_SAME = {
@@ -305,37 +325,28 @@ NOT_THE_SAME = {
 }
 
 
-def canonical(joint: str) -> str:
-    """A joint's name in one spelling: ``LShoulder``, ``shoulder.l``, ``Left Shoulder`` are ``left_shoulder``."""
-    side = side_of(joint)
-    rest = _SIDE.sub(" ", joint) if side else joint
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", rest)
-    name = "_".join(map(str.lower, words)) if joint.isascii() else rest.strip().lower()
-    return f"{side}_{name}" if side else ALIASES.get(name, name)
-
-
 def joint_map(source: Skeleton, target: Skeleton) -> tuple[int, ...]:
     """For each joint of the target the index of the same joint in the source, -1 if the source has none.
 
-    Joints are the same if they have the same name (`canonical`): then all data sets known here label the same place.
-    `NOT_THE_SAME` lists those that do not.
+    Joints are the same if they have the same name (`canonical_names`): then all data sets known here label the same
+    place. `NOT_THE_SAME` lists those that do not.
 
     Raises:
         InputError: two joints of one skeleton have the same name in one spelling.
     """
     if source.joints == target.joints:
         return tuple(range(target.num_joints))
-    places = {}
-    for skeleton in (source, target):
-        places[skeleton] = {}
-        for index, joint in enumerate(skeleton.joints):
-            other = places[skeleton].setdefault(canonical(joint), index)
+    wanted, places = canonical_names(target.joints), {}
+    for skeleton in (target, source):
+        places = {}
+        for index, name in enumerate(canonical_names(skeleton.joints)):
+            other = places.setdefault(name, index)
             if other != index:
                 raise InputError(
-                    f"Skeleton {skeleton.name!r} has {skeleton.joints[other]!r} and {joint!r}, which are one name in "
-                    "two spellings; rename one of them."
+                    f"Skeleton {skeleton.name!r} has {skeleton.joints[other]!r} and {skeleton.joints[index]!r}, which "
+                    "are one name in two spellings; rename one of them."
                 )
-    return tuple(places[source].get(canonical(joint), -1) for joint in target.joints)
+    return tuple(places.get(name, -1) for name in wanted)
 
 
 def for_joint_count(num_joints: int) -> Skeleton:

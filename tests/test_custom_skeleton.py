@@ -1,6 +1,7 @@
 """A user's own joints: a small file and a COCO-format json go all the way to a phone, by the command line alone."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation import coco
 from keras_mrpose.skeletons import COCO, Skeleton
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.training.config import Experiment
+from keras_mrpose.training.config import Experiment, Recipe
 
 # Nine joints of the drawn people, under other names and in another order.
 DRAWN = {
@@ -143,6 +144,94 @@ def test_mirrored_crops_change_the_right_pairs(work, puppet):
     seen = still[..., 2] > 0
     np.testing.assert_allclose(mirrored[seen][:, 0], 64 / 4 - still[seen][:, 0], atol=1e-4)
     np.testing.assert_allclose(mirrored[seen][:, 1], still[seen][:, 1], atol=1e-4)
+
+
+def renamed(work, folder, names):
+    """The drawn people in a folder of their own, their joints renamed by a function."""
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (folder / split).symlink_to(work / "drawn" / split)
+        name = f"annotations/person_keypoints_{split}.json"
+        content = json.loads((work / "drawn" / name).read_text())
+        content["categories"][0]["keypoints"] = [names(joint) for joint in COCO.joints]
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def without_sides(joint):
+    return f"point_{COCO.joints.index(joint)}"
+
+
+def one_side_left(joint):
+    return {"right_wrist": "glove"}.get(joint, joint)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda name: name.replace("left_", "l").replace("right_", "r"),
+        lambda name: name.replace("left_", "Links").replace("right_", "rechts-"),
+        lambda name: "_".join(reversed(name.title().split("_"))),
+    ],
+    ids=["lhip", "LinksHip", "Hip_Left"],
+)
+def test_other_spellings_are_mirrored_as_coco(spelled, work, tmp_path):
+    """Labels of mirrored crops are those of the same people under COCO's own names, whose pairs are published."""
+    people = data.load(renamed(work, tmp_path / "own", spelled), "train")
+    assert people.skeleton.joints != COCO.joints and people.skeleton.flip_indices == COCO.flip_indices
+    always = Augmentation(scale=0.0, rotation_probability=0.0, flip_probability=1.0)
+    own, coco_names = (
+        next(iter(pipeline.batches(table, (96, 64), len(people), augmentation=always)))[1].numpy()
+        for table in (people, data.load(work / "drawn", "train"))
+    )
+    np.testing.assert_array_equal(own, coco_names)
+
+
+@pytest.mark.parametrize(("names", "problem"), [(without_sides, "says of no joint"), (one_side_left, "left_wrist;")])
+def test_unknown_sides_are_not_mirrored(names, problem, run, work, tmp_path, capfd):
+    """Neither in training nor in a flip test, which say what to do; the doctor says so before."""
+    folder = renamed(work, tmp_path / "own", names)
+    people = data.load(folder, "train")
+    batches = partial(pipeline.batches, people, (96, 64), 4)
+    with pytest.raises(InputError, match=f"^Augmentation by mirroring exchanges .*{problem}.*: flip_probability=0"):
+        batches(augmentation=Augmentation())
+    batches(augmentation=Augmentation(flip_probability=0))
+    given = Skeleton("given", people.skeleton.joints, ())
+    pipeline.batches(data.load(folder, "train", skeleton=given), (96, 64), 4, augmentation=Augmentation())
+
+    command = ("train", "coco-simplebaseline", "--data", folder, *SMALL, "--run", tmp_path / "run")
+    assert call(run, *command) == 2
+    assert problem in (said := capfd.readouterr().err) and "without: --augment flip_probability=0." in said
+    assert not (tmp_path / "run").exists()
+
+    network = keras_mrpose.build("simplebaseline", "tiny_v1b", (96, 64, 3), skeleton=people.skeleton)
+    network.save(tmp_path / "own.keras")
+    assert call(run, "evaluate", tmp_path / "own.keras", "--data", folder) == 2
+    assert "A flip test exchanges" in (said := capfd.readouterr().err) and "without: --no-flip." in said
+    assert keras_mrpose.Predictor(tmp_path / "own.keras", flip_test=False).skeleton == people.skeleton
+    keras_mrpose.build("simplebaseline", "tiny_v1b", (96, 64, 3), skeleton=given).save(tmp_path / "given.keras")
+    assert keras_mrpose.Predictor(tmp_path / "given.keras").flip_test
+
+    assert call(run, "doctor", "--data", folder, "--no-images") == 1
+    kind = "no left and right" if names is without_sides else "one-sided joint"
+    assert f"{kind}:" in capfd.readouterr().out
+
+
+def test_pairs_are_shown(run, work, tmp_path, caplog, capfd):
+    """By the doctor and at the start of a training, in one line."""
+    own = renamed(work, tmp_path / "own", lambda name: name.replace("left_", "l").replace("right_", "r"))
+    line = "leye/reye, lear/rear, lshoulder/rshoulder, lelbow/relbow, lwrist/rwrist, lhip/rhip, lknee/rknee, "
+    line += "lankle/rankle; unchanged: nose"
+    assert call(run, "doctor", "--data", own, "--no-images") == 0
+    assert f"mirrored in person: {line}\n" in capfd.readouterr().out
+    people = data.load(own, "train")
+    with caplog.at_level("INFO", "keras_mrpose"), pytest.raises(InputError, match="ohkm_topk"):
+        recipe = Recipe(epochs=1, batch_size=4, ohkm_topk=18)  # refused after the pipeline, before the network
+        experiment = Experiment(
+            "own", backbone="tiny_v1b", input_size=(96, 64), skeleton=people.skeleton, recipe=recipe
+        )
+        keras_mrpose.train(experiment, people, people, tmp_path / "run")
+    assert f"mirrored: {line}" in caplog.messages
 
 
 # --- the sigmas ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ PACKAGE = "keras_mrpose"
 # From the bottom up. The modules of one layer do not import each other; a folder (data/, models/) is one entry, and
 # what it holds may. `errors` lies below everything: it is the one exception that all of them raise.
 LAYERS = (
-    {"errors"},
+    {"errors", "joint_names"},
     {"keras_import", "skeletons"},
     {"calibration", "checkpoints", "codecs", "geometry"},
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},

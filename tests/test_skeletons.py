@@ -1,5 +1,6 @@
 """Skeletons: the data sets' own orders, pairs and constants; what cannot be a skeleton is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -114,6 +115,26 @@ def test_impossible_skeletons_are_refused(wrong, message):
     with pytest.raises(InputError, match=message) as caught:
         Skeleton(**{"name": "mine", "joints": ("a", "b", "c"), **wrong})
     assert "'mine'" in str(caught.value)
+
+
+def test_who_said_the_pairs_is_saved():
+    """Names did, or somebody: equal skeletons, of which the first may not be mirrored if the names say too little."""
+    joints = ("a", "left_b", "c")
+    for pairs, named in ((None, True), ((), False), (((0, 2),), False)):
+        there = Skeleton("mine", joints, pairs)
+        back = Skeleton.from_dict(json.loads(json.dumps(there.to_dict())))
+        assert back == there and back.pairs_from_names == there.pairs_from_names == named
+        assert dataclasses.replace(there, name="other").pairs_from_names == named
+    assert Skeleton("mine", joints) == Skeleton("mine", joints, ())
+
+
+def test_earlier_versions_did_not_say_whence_pairs_are():
+    """Without pairs the names may not have been understood; with some, somebody has made sure of them."""
+    old = {"name": "mine", "joints": ["lhip", "rhip", "lfin"], "edges": [], "sigmas": [0.1] * 3, "torso": None}
+    unread = Skeleton.from_dict({**old, "flip_pairs": []})
+    assert unread.flip_pairs == ((0, 1),) and unread.pairs_from_names and unread.one_sided == ("lfin",)
+    given = Skeleton.from_dict({**old, "swap_pairs": [[0, 2]]})
+    assert given.flip_pairs == ((0, 2),) and not given.pairs_from_names and given.one_sided == ()
 
 
 # --- a user's own -------------------------------------------------------------------------------------------------

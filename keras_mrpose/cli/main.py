@@ -41,6 +41,7 @@ OPTIONS = {
     "overwrite=True": "--overwrite",
     "map_joints=True": "--map-joints",
     "flip_test=False": "--no-flip",
+    "flip_probability=0": "--augment flip_probability=0",
 }
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
 

@@ -13,7 +13,7 @@ from keras_mrpose.data import json_stream
 from keras_mrpose.data.issues import Issue, Report, float_array, raise_issue
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import COCO, Skeleton, flip_pairs_of
+from keras_mrpose.skeletons import COCO, Skeleton
 
 PERSON = 1  # category_id
 SPLITS = {"train": "train2017", "val": "val2017"}
@@ -494,7 +494,7 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, stric
     try:
         edges = [(a - 1, b - 1) for a, b in edges]
         name = category.get("name")
-        return Skeleton(name if isinstance(name, str) else "own", joints, flip_pairs_of(joints), edges)
+        return Skeleton(name if isinstance(name, str) else "own", joints, edges=edges)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{source}: category {PERSON} has keypoints or a skeleton that cannot be ({error}); fix it, or give a "

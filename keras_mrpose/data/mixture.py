@@ -20,7 +20,8 @@ from keras_mrpose import skeletons
 from keras_mrpose.data import load
 from keras_mrpose.data.people import People, concatenate
 from keras_mrpose.errors import InputError, require, short_message
-from keras_mrpose.skeletons import Skeleton, canonical
+from keras_mrpose.joint_names import sides_and_rests
+from keras_mrpose.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
@@ -195,17 +196,19 @@ def _on_joints(name: str, own: Skeleton, target: Skeleton) -> str:
     """A sentence: the joints of the target skeleton that a source labels, its own that have no place there, and why."""
     to_target, to_own = skeletons.joint_map(own, target), skeletons.joint_map(target, own)
     without = [joint for joint, index in zip(target.joints, to_target, strict=True) if index < 0]
-    unused = [joint for joint, index in zip(own.joints, to_own, strict=True) if index < 0]
-    known = {
-        joint: skeletons.NOT_THE_SAME.get(canonical(joint).removeprefix("left_").removeprefix("right_"))
-        for joint in unused
+    unused = {
+        joint: rest
+        for joint, (_, rest), index in zip(own.joints, sides_and_rests(own.joints), to_own, strict=True)
+        if index < 0
     }
     sentence = f"{name}: labels {target.num_joints - len(without)} of {target.num_joints} joints"
     if without:
         sentence += f", not {', '.join(without)}"
     if unused:
         sentence += f"; its {', '.join(unused)} are not used"
-        reasons = list(dict.fromkeys(filter(None, known.values())))
+        reasons = dict.fromkeys(
+            skeletons.NOT_THE_SAME[rest] for rest in unused.values() if rest in skeletons.NOT_THE_SAME
+        )
         sentence += f" ({'; '.join(reasons)})" if reasons else ""
     return sentence
 

@@ -123,6 +123,8 @@ def batches(
         raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
     if len(people) == 0:
         raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
+    if augmentation is not None and augmentation.flip_probability:
+        people.skeleton.check_mirroring("Augmentation by mirroring", "flip_probability=0")
     present, count = len(people), shard[1]
     whole = whole or count > 1
     if augmentation is not None:

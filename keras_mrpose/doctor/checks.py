@@ -17,7 +17,8 @@ from keras_mrpose.doctor import left_right
 from keras_mrpose.doctor.findings import DoctorReport, Finding, IssueCollector
 from keras_mrpose.doctor.records import PersonRecord, Split, read_splits
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton, flip_pairs_of
+from keras_mrpose.joint_names import flip_pairs_of, side_of
+from keras_mrpose.skeletons import Skeleton
 
 SLACK = 2.0  # pixels that annotations of good data sets reach beyond a border by rounding
 
@@ -54,13 +55,13 @@ def examine(
     if not issues.errors():  # what passes here, training accepts
         _load_strictly(folder, splits, skeleton, issues)
     counts = {split.name: len(split.people) for split in splits}
-    return DoctorReport(
-        str(folder), counts, sum(seen.digest is not None for seen in inspected.values()), issues.findings()
-    )
+    images_read = sum(seen.digest is not None for seen in inspected.values())
+    mirrored = {split.skeleton.name: split.skeleton.mirrored() for split in splits}
+    return DoctorReport(str(folder), counts, images_read, issues.findings(), mirrored)
 
 
 def check_skeleton(skeleton: Skeleton) -> tuple[Finding, ...]:
-    """Problems of a custom skeleton: sigmas outside 0 to 1, left/right pairs that contradict the names."""
+    """Problems of a custom skeleton: sigmas outside 0 to 1, left/right pairs missing or against the names."""
     issues = IssueCollector()
     _check_skeleton(skeleton, issues)
     return issues.findings()
@@ -71,7 +72,12 @@ def _check_skeleton(skeleton: Skeleton, issues: IssueCollector) -> None:
     for joint, sigma in zip(skeleton.joints, skeleton.sigmas, strict=True):
         if not 0 < sigma < 1:
             issues.add("sigmas", where, joint, "sigmas", sigma)
-    expected = {frozenset(pair) for pair in flip_pairs_of(skeleton.joints)}
+    for joint in skeleton.one_sided:
+        issues.add("one-sided joint", where, joint, "flip_pairs", "no other side")
+    if skeleton.pairs_from_names and not (skeleton.flip_pairs or skeleton.one_sided):
+        issues.add("no left and right", where, "-", "flip_pairs", ", ".join(skeleton.joints))
+    pairs = [pair for pair in flip_pairs_of(skeleton.joints) if all(side_of(skeleton.joints[i]) for i in pair)]
+    expected = {frozenset(pair) for pair in pairs}
     given = {frozenset(pair) for pair in skeleton.flip_pairs}
     named = {joint for pair in expected for joint in pair}
     for pair in sorted(map(sorted, expected - given)):

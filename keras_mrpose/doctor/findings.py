@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from keras_mrpose.data.issues import Issue
 
@@ -49,6 +49,8 @@ KINDS = {
         Kind("image in train and val", ERROR, "Validation shows what was learnt by heart; take it out of one."),
         Kind("sigmas", ERROR, "A skeleton needs one sigma between 0 and 1 for each joint; fix them."),
         Kind("swap pairs", ERROR, "What left and right change into in a mirrored image is wrong; fix the pairs."),
+        Kind("one-sided joint", ERROR, "The other side is missing, so nothing may be mirrored; rename or list pairs."),
+        Kind("no left and right", ERROR, "No name says a side, so nothing may be mirrored; rename or list pairs."),
         Kind("rotated by EXIF", WARNING, "Viewers turn this image, training does not: see whether the joints fit."),
         Kind("colours", WARNING, "Not plain RGB or gray (CMYK, transparency, 16 bit): convert it, colours may be off."),
         Kind("image twice", WARNING, "Two images of a split are the same file; remove one with its records."),
@@ -92,12 +94,14 @@ class DoctorReport:
         splits: name -> number of records that could be checked.
         images: that were read.
         findings: worst first.
+        mirrored: skeleton -> its left/right pairs, in words (`Skeleton.mirrored`).
     """
 
     folder: str
     splits: dict[str, int]
     images: int
     findings: tuple[Finding, ...]
+    mirrored: dict[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_mrpose.joint_names import canonical_names
 from keras_mrpose.skeletons import Skeleton
 
 OPPOSED = -0.6  # cosine
@@ -43,11 +44,11 @@ def suspects(keypoints: np.ndarray, skeleton: Skeleton) -> dict[str, np.ndarray]
 
 
 class _Body:
-    """Joints by their names: ``(people, 2)`` points, and who has all that were asked for."""
+    """Joints by their names, however spelled: ``(people, 2)`` points, and who has all that were asked for."""
 
     def __init__(self, keypoints: np.ndarray, skeleton: Skeleton):
         self.points, self.flags = keypoints[..., :2], keypoints[..., 2]
-        self.rows = {name: row for row, name in enumerate(skeleton.joints)}
+        self.rows = {name: row for row, name in enumerate(canonical_names(skeleton.joints))}
 
     def sides(self, *names: str, least: int = 1) -> tuple[np.ndarray, ...]:
         """Left and right of each name, and who has all of them with this flag; nobody if the skeleton lacks one."""

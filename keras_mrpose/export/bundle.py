@@ -153,6 +153,8 @@ def calibration_crops(predictor: Predictor, source: People | np.ndarray | None) 
             f"{source.source} has {len(source)} people to calibrate int8 with; give at least {litert.MIN_CROPS}, "
             "better hundreds."
         )
+    pixels_only = replace(source.skeleton, pairs_from_names=False)  # whose joints may be of an unknown side
+    source = replace(source, skeleton=pixels_only)
     return cropped(source, predictor.input_size, CALIBRATION, augmentation=Augmentation())
 
 

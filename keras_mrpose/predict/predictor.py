@@ -66,7 +66,8 @@ class Predictor:
 
     Raises:
         InputError: no such file, a file that is not a model of this library, a codec that cannot decode its heatmaps,
-            or a flip test of a network that has none.
+            or a flip test of a network that has none, or whose joints are not known to be left or right
+            (`Skeleton.check_mirroring`).
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Predictor:
             )
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give a number of at least 1.")
+        if flip_test:
+            self.skeleton.check_mirroring("A flip test", "flip_test=False")
         self.flip_test, self.batch_size = flip_test, batch_size
         self.detector, self.person_threshold = detector, person_threshold
         self.calibration = getattr(self.model, "calibration", None)

@@ -82,8 +82,8 @@ def train(
         The history: name -> one value per epoch.
 
     Raises:
-        InputError: an unknown codec, a run folder in use, people of another skeleton, an unreadable image, a file that
-            cannot be written, or a loss that is NaN.
+        InputError: an unknown codec, a run folder in use, people of another skeleton, mirroring of joints that are not
+            known to be left or right, an unreadable image, a file that cannot be written, or a loss that is NaN.
         Stopped: SIGINT (Ctrl-C) or SIGTERM came, and the state is saved.
     """
     run, recipe, group = Path(run), experiment.recipe, process_group or ProcessGroup()
@@ -108,6 +108,8 @@ def train(
     first = {"first_epoch": resume_state.epoch, "first_step": resume_state.step}
     augmented = {**pipeline_options, "augmentation": experiment.augmentation, "seed": recipe.seed, "crops": crops}
     data = pipeline.batches(people, **augmented, **first, shard=group.shard)
+    if experiment.augmentation.flip_probability and group.is_main:
+        _LOG.info("mirrored: %s", people.skeleton.mirrored())
     val_data, preview = _validation_data(validation, pipeline_options, group, distribution)
 
     keras.utils.set_random_seed(recipe.seed)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.skeletons import Skeleton, side_of
+from keras_mrpose.skeletons import Skeleton
 
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (250, 250, 250)
 OUTLINE = (25, 25, 25)
@@ -152,7 +152,7 @@ def _draw_person(canvas, points, drawn, confident, skeleton, colour=None) -> Non
 
 def _side_colour(skeleton, *joints) -> tuple[int, int, int]:
     """Colour of a joint or an edge: left or right if it touches that side and not the other."""
-    left, right = (any(side_of(skeleton.joints[j]) == side for j in joints) for side in ("left", "right"))
+    left, right = (any(skeleton.sides[j] == side for j in joints) for side in ("left", "right"))
     return MIDDLE if left == right else LEFT if left else RIGHT
 
 

@@ -559,6 +559,8 @@ def test_a_person_turned_is_a_person(drawn):
         np.testing.assert_array_equal(those, left_right.suspects(turned, COCO)[cue])
     nameless = Skeleton("nameless", tuple(f"joint_{i}" for i in range(17)))
     assert share(wrong, COCO) > 0 and share(wrong, nameless) == 0
+    short = Skeleton("short", [name.replace("left_", "l").replace("right_", "R") for name in COCO.joints])
+    assert share(wrong, short) == share(wrong, COCO)
 
 
 # --- real data ----------------------------------------------------------------------------------------------------
@@ -601,6 +603,10 @@ HAND = {
         ({"flip_pairs": ()}, {"swap pairs": 1}),  # left_tip and right_tip are no pair
         ({"flip_pairs": ((0, 1),)}, {"swap pairs": 2}),
         ({"joints": ("one", "two", "three")}, {}),  # names that tell nothing
+        ({"joints": ("one", "two", "three"), "flip_pairs": None}, {"no left and right": 1}),
+        ({"joints": ("left_one", "left_two", "right_two"), "flip_pairs": None}, {"one-sided joint": 1}),
+        ({"joints": ("left_one", "left_two", "right_two")}, {}),  # given: the first has no other side
+        ({"joints": ("tip", "lear", "rear"), "flip_pairs": ()}, {}),  # letters are no proof
     ],
 )
 def test_skeletons(change, found):

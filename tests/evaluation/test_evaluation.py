@@ -239,7 +239,7 @@ def test_other_joints_are_refused(people, predictor):
 
 
 def test_people_without_a_torso_are_refused(people, predictor):
-    plain = Skeleton("plain", ("red", "green", "blue"))
+    plain = Skeleton("plain", ("red", "green", "blue"), flip_pairs=())
     other = Predictor(dots.network(skeleton=plain))
     with pytest.raises(InputError, match="Skeleton plain has no right hip and left shoulder"):
         evaluate(other, changed(people, skeleton=plain))

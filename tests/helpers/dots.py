@@ -8,7 +8,7 @@ from keras_mrpose.models import networks
 from keras_mrpose.skeletons import Skeleton
 
 # No pairs: a colour stays what it is in a mirror. PCK's torso goes from the red dot to the green one.
-DOTS = Skeleton("dots", ("right_hip", "left_shoulder", "nose"), edges=((0, 1), (1, 2)))
+DOTS = Skeleton("dots", ("right_hip", "left_shoulder", "nose"), (), edges=((0, 1), (1, 2)))
 PUBLISHED = GaussianCodec(1.0)
 SIGMA = 4.0  # of a dot, in image pixels
 
