@@ -22,18 +22,20 @@ from keras_mrpose.runtime.litert import LiteRTModel, check_installed
 
 _LOG = logging.getLogger(__name__)
 PRECISIONS = ("float32", "int8")
+STATISTICS = ("moving_mean", "moving_variance")  # of batch norms, which nothing learns
 REPETITIONS = 30  # turns of all networks
 AT_LEAST = 0.05  # seconds of a turn: several calls of a fast network
 
 
 def sizes(model: keras.Model) -> dict[str, int]:
-    """Trainable parameters, those of frozen layers too, and multiply-accumulate operations of the fused network.
+    """Parameters, without the statistics of batch norms, and multiply-accumulate operations of the fused network.
 
     Args:
-        model: made by `build`; all of its layers are trainable afterwards.
+        model: made by `build`. Its frozen layers count, too: loaded from a file, Keras no longer calls their weights
+            trainable, whatever is set.
     """
-    model.trainable = True
-    parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    learned = [variable for variable in model.weights if variable.name not in STATISTICS]
+    parameters = sum(int(np.prod(variable.shape)) for variable in learned)
     return {"parameters": parameters, "macs": count_macs(fuse_for_inference(model))}
 
 

@@ -16,8 +16,9 @@ from keras_mrpose.evaluation.evaluate import Result, check, evaluate
 from keras_mrpose.evaluation.provenance import of_data
 from keras_mrpose.models import list_models
 from keras_mrpose.predict.predictor import Predictor
-from keras_mrpose.training.checkpointing import Stopped
+from keras_mrpose.training.checkpointing import Interruption, Stopped
 from keras_mrpose.training.config import Experiment
+from keras_mrpose.training.distributed import ProcessGroup
 from keras_mrpose.training.run_dir import CONFIG, LAST
 from keras_mrpose.training.train import train
 
@@ -118,7 +119,7 @@ def run_study(
         tests: name -> people to measure on.
         protocol: to measure by; None is each data set's own.
         flip_test: whether to measure with the flip test.
-        options: of `training.train`, but for ``resume`` and ``overwrite``.
+        options: of `training.train`, but for ``resume``, ``overwrite`` and ``process_group``.
 
     Yields:
         How many seeds are done with all networks, after each.
@@ -132,10 +133,13 @@ def run_study(
         for network in study.networks:
             run = study.run(network, seed)
             _LOG.info("%s, seed %d (of %d), run folder %s", network, seed, study.seeds, run)
+            process, training = _Process(), study.training(network, seed)
             try:
-                train(study.training(network, seed), people, validation, run, resume=True, **options)
+                train(training, people, validation, run, resume=True, process_group=process, **options)
             except Stopped as stop:
                 raise Stopped(f"stopped in {run}, which is saved: the same command goes on", stop.signal) from None
+            if process.caught.requested():
+                raise Stopped(f"stopped after {run}: the same command goes on", process.caught.signal)
             for name, table in tests.items():
                 _measure(run, study.result(network, seed, name), table, protocol, flip_test)
             gc.collect()  # a network is a cycle of references
@@ -148,6 +152,18 @@ def results(study: Study, tests: Mapping[str, People], seeds: int) -> dict[str, 
         name: [[Result.load(study.result(network, seed, name)) for seed in range(seeds)] for network in study.networks]
         for name in tests
     }
+
+
+class _Process(ProcessGroup):
+    """This process; knows of a signal that a training caught and finished all the same, in its last moments."""
+
+    def __init__(self):
+        super().__init__()
+        self.caught = Interruption()
+
+    def interruption(self) -> Interruption:
+        """What catches the signals of a training."""
+        return self.caught
 
 
 def _measure(run: Path, file: Path, people: People, protocol: str | None, flip_test: bool) -> None:

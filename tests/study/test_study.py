@@ -1,6 +1,7 @@
 """A study with ready predictions in the place of trained networks: order, resume, refusals, report."""
 
 import json
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -152,6 +153,21 @@ def test_a_stop_says_that_the_same_command_goes_on(study, others, people, log, m
     with pytest.raises(Stopped, match="simplebaseline-0, which is saved: the same command goes on") as stop:
         run(study, others, {"all": people}, protocol="pck")
     assert stop.value.signal == 15
+
+
+def test_a_stop_in_the_last_moments_of_a_training_stops_the_study(study, others, people, log, monkeypatch):
+    """The training is finished then, and says nothing of the signal."""
+    finish = trainings.train
+
+    def train(*arguments, process_group, **options):
+        with process_group.interruption():
+            signal.raise_signal(signal.SIGTERM)
+        finish(*arguments, **options)
+
+    monkeypatch.setattr(trainings, "train", train)
+    with pytest.raises(Stopped, match=r"after .*simplebaseline-0: the same command goes on") as stop:
+        run(study, others, {"all": people})
+    assert stop.value.signal == signal.SIGTERM and log == [("train", "simplebaseline-0")]
 
 
 @pytest.mark.parametrize(
