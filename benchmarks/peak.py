@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 import tensorflow as tf
 from timing import seconds
+
+from keras_mrpose.models.macs import count_macs
 
 
 def measure_peak(precision: str, side: int, repetitions: int = 5) -> float:
@@ -18,18 +18,5 @@ def measure_peak(precision: str, side: int, repetitions: int = 5) -> float:
 
 
 def flop(model: keras.Model) -> int:
-    """Floating point operations of one image's forward pass: two for each multiplication of the convolutions.
-
-    A transposed convolution multiplies every input pixel with the whole kernel, also where the border is cut off.
-    """
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            total += flop(layer)
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
-            total += 2 * math.prod(layer.input.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            total += 2 * math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.Dense):
-            total += 2 * math.prod(layer.kernel.shape)
-    return total
+    """Floating point operations of one image's forward pass: two for each multiplication."""
+    return 2 * count_macs(model)

@@ -24,6 +24,7 @@ The package, from the bottom up; a module imports only from layers below its own
 - L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder), `doctor` (checks a data folder)
 - L4 `evaluation` (exact numbers that say how they were made), `paper` (its tables and experiments)
 - L5 `export` (files for phones, each verified against the Keras model)
+- L6 `study` (networks trained alike, compared with error bars)
 - `cli` (the commands of `mrpose`)
 
 Importing the package imports no TensorFlow: the first use of a public name does. Keras loads a saved model only if the

@@ -18,6 +18,7 @@ LAYERS = (
     {"doctor", "predict", "training"},
     {"evaluation", "paper"},
     {"export"},
+    {"study"},
     {"__init__"},
     {"cli"},
     {"__main__"},

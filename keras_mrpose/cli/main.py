@@ -24,6 +24,7 @@ from keras_mrpose.cli import (
     list_,
     predict,
     results,
+    study,
     synthesize,
     train,
     upper_bound,
@@ -32,8 +33,8 @@ from keras_mrpose.cli.saved_models import SAVED
 from keras_mrpose.errors import InputError, install_command
 
 COMMANDS = (
-    demo, doctor, train, evaluate, evaluate_results, compare, results, upper_bound, calibrate, predict, export, import_,
-    synthesize, list_,
+    demo, doctor, train, study, evaluate, evaluate_results, compare, results, upper_bound, calibrate, predict, export,
+    import_, synthesize, list_,
 )  # fmt: skip
 # What the library's messages speak of, and what it is called here.
 OPTIONS = {

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 from keras_mrpose.cli import data_options
 from keras_mrpose.cli.data_options import require_positive
 from keras_mrpose.cli.saved_models import SAVED, run_folder
 from keras_mrpose.errors import InputError, lookup
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from keras_mrpose.data.people import People
+    from keras_mrpose.training.config import Experiment
 
 
 def register_parser(subparsers) -> None:
@@ -15,6 +22,18 @@ def register_parser(subparsers) -> None:
     summary = "Train an experiment on a data set; the run folder gets checkpoints, history and TensorBoard logs."
     sub = subparsers.add_parser("train", help=summary, description=summary)
     sub.set_defaults(handle=handle)
+    sub.add_argument("--run", type=run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
+    sub.add_argument("--resume", action="store_true", help="go on where the run was left, or start it")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
+    sub.add_argument("--time-limit", type=float, metavar="MINUTES", help="the epoch running then is the last")
+    machines = sub.add_argument_group("several machines (with KERAS_BACKEND=jax; see README)")
+    machines.add_argument("--hosts", metavar="A:PORT,B:PORT", help="all, the same on each, as all other options")
+    machines.add_argument("--host-index", type=int, metavar="I", help="which of them this is, from 0")
+    add_training(sub).add_argument("--seed", type=int)
+
+
+def add_training(sub: ArgumentParser):
+    """What is trained, on whom and how: the options that `study` has, too; returns the group of changes."""
     sub.add_argument("experiment", help="a name from `mrpose list`, such as lsp-mrfeanet2")
     sub.add_argument(
         "--data", required=True, action="append", metavar="DIR",
@@ -29,14 +48,10 @@ def register_parser(subparsers) -> None:
         help="of several data sets: this one's part of the crops of an epoch, 0..1 (default: by numbers of people)",
     )  # fmt: skip
     sub.add_argument("--crops-per-epoch", type=int, metavar="N", help="of several data sets (default: all people)")
-    sub.add_argument("--run", type=run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
-    sub.add_argument("--resume", action="store_true", help="go on where the run was left, or start it")
-    sub.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
     recipe = sub.add_mutually_exclusive_group()
     recipe.add_argument("--recipe", help="published (default: the experiment's own) or modern, see `mrpose list`")
     recipe.add_argument("--quick", action="store_true", help="a short one for small data on a CPU: 20 epochs, cosine")
     sub.add_argument("--people", type=int, metavar="N", help="use only the first N people")
-    sub.add_argument("--time-limit", type=float, metavar="MINUTES", help="the epoch running then is the last")
     sub.add_argument(
         "--save-every", type=float, metavar="MINUTES", default=10.0,
         help="save the state so often within an epoch, too (default 10)",
@@ -44,9 +59,6 @@ def register_parser(subparsers) -> None:
     sub.add_argument(
         "--on-bad-record", choices=("stop", "skip"), default="stop", help="where an image cannot be read (stop)"
     )
-    machines = sub.add_argument_group("several machines (with KERAS_BACKEND=jax; see README)")
-    machines.add_argument("--hosts", metavar="A:PORT,B:PORT", help="all, the same on each, as all other options")
-    machines.add_argument("--host-index", type=int, metavar="I", help="which of them this is, from 0")
     sub.add_argument("--strategy", default="auto", help="none, mirrored (all GPUs) or auto (default)")
     change = sub.add_argument_group("changes to the experiment")
     change.add_argument("--backbone", help="another backbone, see `mrpose list`")
@@ -82,15 +94,13 @@ def register_parser(subparsers) -> None:
     change.add_argument(
         "--sync-batch-norm", action="store_true", default=None, help="statistics over the people of all devices"
     )
-    change.add_argument("--seed", type=int)
+    return change
 
 
-def handle(args) -> None:
-    """Train, and say where the curves are and how to get numbers."""
-    import keras_mrpose
+def load(args) -> tuple[Experiment, People, People]:
+    """What the options of `add_training` say: the experiment, the people to train on and those to validate on."""
     from keras_mrpose import skeletons
     from keras_mrpose.paper import experiments
-    from keras_mrpose.training import distributed
 
     experiment = experiments.EXPERIMENTS[lookup("experiment", args.experiment, experiments.EXPERIMENTS)]
     if args.quick:
@@ -105,7 +115,6 @@ def handle(args) -> None:
     others = _given(args, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **others)
     experiment = replace(experiment, augmentation=_augmentation(experiment.augmentation, args.augment))
-    run = args.run or SAVED / experiment.name
     strict = args.on_bad_record == "stop"  # else images may be missing, too
     people, validation, changed = data_options.load(args, strict)
     people, validation = (_first(table, args.people) for table in (people, validation))
@@ -114,6 +123,16 @@ def handle(args) -> None:
     if not experiment.sources and own not in skeletons.SKELETONS.values():  # no named experiment can be for it
         experiment = replace(experiment, skeleton=own)
         print(f"skeleton {own.name}: {', '.join(own.joints)}")
+    return experiment, people, validation
+
+
+def handle(args) -> None:
+    """Train, and say where the curves are and how to get numbers."""
+    import keras_mrpose
+    from keras_mrpose.training import distributed
+
+    experiment, people, validation = load(args)
+    run = args.run or SAVED / experiment.name
     print(f"{experiment.name}: {len(people)} people to train on, {len(validation)} to validate on, run folder {run}")
     with distributed.join(args.hosts, args.host_index) as process_group:
         keras_mrpose.train(
@@ -135,7 +154,7 @@ def handle(args) -> None:
 
 def _given(args, *names) -> dict:
     """The options among `names` that were given."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
 def _augmentation(augmentation, given: list[str]):

@@ -190,6 +190,23 @@ class ProtocolResult:
     value_of_draw: Callable[[np.ndarray], float]
 
 
+@dataclass(frozen=True, eq=False)
+class ShareOfDraw:
+    """Share of right joints, people counted as often as drawn: `ProtocolResult.value_of_draw` of PCK and PCKh.
+
+    Args:
+        hits: ``(people,)`` right joints of each.
+        labels: ``(people,)`` joints of each that count.
+    """
+
+    hits: np.ndarray
+    labels: np.ndarray
+
+    def __call__(self, counts: np.ndarray) -> float:
+        """The value of a draw, ``(people,)`` how often each of them is in it."""
+        return float(counts @ self.hits / max(1, counts @ self.labels))
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way to measure a data set.
@@ -331,12 +348,11 @@ def _pck(predictions: Predictions, truth: People, settings: Settings) -> Protoco
     )
 
 
-def _share_of_draw(keypoints, joints, labelled, tolerance) -> Callable[[np.ndarray], float]:
-    """Share of right joints, people counted as often as drawn; a tolerance of 0 or NaN does not count."""
+def _share_of_draw(keypoints, joints, labelled, tolerance) -> ShareOfDraw:
+    """Share of right joints; a tolerance of 0 or NaN does not count."""
     counted = labelled & (tolerance > 0)
     right = counted & (np.linalg.norm(keypoints[..., :2] - joints, axis=-1) <= tolerance)
-    hits, labels = right.sum(axis=1), counted.sum(axis=1)
-    return lambda counts: float(counts @ hits / max(1, counts @ labels))
+    return ShareOfDraw(right.sum(axis=1), counted.sum(axis=1))
 
 
 DECODE_SETTINGS = ("codec", "flip_test", "flip_shift")

@@ -3,7 +3,7 @@
 - `networks`: the five, and `build`; `heads` and `backbones` are their two halves.
 - `normalization`: batch norm as in the published training.
 - `pretrained`: weights files into a backbone or a whole network; `presets`: those that come with the package.
-- `fuse`: a trained network rewritten for fast prediction.
+- `fuse`: a trained network rewritten for fast prediction; `macs`: how many multiplications a network takes.
 """
 
 from keras_mrpose.checkpoints.state_dicts import load_state_dict, save_state_dict

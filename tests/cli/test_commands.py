@@ -31,6 +31,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "train",
+    "study",
     "evaluate",
     "evaluate-results",
     "compare",
