@@ -71,9 +71,8 @@ def main() -> None:
             halves.append(draw_skeleton(tile, drawn[None], people.skeleton, threshold=0.3, visibility=visibility))
         columns.append(np.vstack(halves))
         about = images[people.image_ids[people.image_index[person]]]
-        print(
-            f"- [{about['flickr_url']}]({about['flickr_url']}), {LICENCES[about['license']]}, OKS {similarity[person]:.2f}"
-        )
+        url, licence = about["flickr_url"], LICENCES[about["license"]]
+        print(f"- [{url}]({url}), {licence}, OKS {similarity[person]:.2f}")
     Image.fromarray(np.hstack(columns)).save(args.out, quality=85)
 
 
