@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data, require_positive
+from keras_mrpose.cli.data_options import add_data, require_positive, split_of
 from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def handle(args) -> None:
     formats, tolerances = _names(args.formats), _tolerances(args.tolerance)
     require_positive("--people", args.people)
     skeleton = keras_mrpose.Predictor(model, flip_test=False).skeleton
-    people = data.load(args.data, args.split, skeleton=skeleton, strict=False)
+    people = data.load(args.data, split_of(args, model), skeleton=skeleton, strict=False)
     people = people.limit(args.people)
     calibration = None
     if "int8" in formats:

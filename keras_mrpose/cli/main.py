@@ -41,6 +41,8 @@ OPTIONS = {
     "overwrite=True": "--overwrite",
     "map_joints=True": "--map-joints",
     "flip_test=False": "--no-flip",
+    "val_share=0.1": "--val-share 0.1",
+    "skeleton=FILE": "--skeleton FILE",
 }
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
 

@@ -28,6 +28,13 @@ def register_parser(subparsers) -> None:
         "--share", action="append", default=[], metavar="NAME=X",
         help="of several data sets: this one's part of the crops of an epoch, 0..1 (default: by numbers of people)",
     )  # fmt: skip
+    sub.add_argument("--train-split", metavar="NAME", help="train (default), or another split of the folder")
+    sub.add_argument("--val-split", metavar="NAME", help="val (default), or another split of the folder")
+    sub.add_argument(
+        "--val-share", type=float, metavar="X",
+        help="hold out this share of the training images for validation, such as 0.1, drawn by --val-seed",
+    )  # fmt: skip
+    sub.add_argument("--val-seed", type=int, default=0, metavar="N", help="draw others (default 0)")
     sub.add_argument("--crops-per-epoch", type=int, metavar="N", help="of several data sets (default: all people)")
     sub.add_argument("--run", type=run_folder, metavar="NAME", help="run folder (default: the experiment's name)")
     sub.add_argument("--resume", action="store_true", help="go on where the run was left, or start it")
@@ -89,6 +96,8 @@ def handle(args) -> None:
     """Train, and say where the curves are and how to get numbers."""
     import keras_mrpose
     from keras_mrpose import skeletons
+    from keras_mrpose.data.people import protocol_of
+    from keras_mrpose.evaluation import evaluate
     from keras_mrpose.paper import experiments
     from keras_mrpose.training import distributed
 
@@ -110,6 +119,8 @@ def handle(args) -> None:
     people, validation, changed = data_options.load(args, strict)
     people, validation = (_first(table, args.people) for table in (people, validation))
     experiment = replace(experiment, **changed)
+    if not experiment.sources:
+        evaluate.check(protocol_of(validation), validation)  # what it refuses after hours, it refuses now
     own = people.skeleton
     if not experiment.sources and own not in skeletons.SKELETONS.values():  # no named experiment can be for it
         experiment = replace(experiment, skeleton=own)
