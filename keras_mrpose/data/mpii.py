@@ -300,8 +300,8 @@ def parse_release(content: dict, source: str, folder: str | Path, split: str = "
     """
     if split not in RELEASE_SPLITS:
         raise InputError(
-            f"{source} has no split {split!r}; give one of {', '.join(RELEASE_SPLITS)}, use the published MPII JSON, "
-            f"which has train and val, or {HOLD_OUT}."
+            f"{source} has no split {split!r}; give one of {', '.join(RELEASE_SPLITS)}, or use the published MPII "
+            f"JSON, which has train and val; or {HOLD_OUT}."
         )
     paths, numbers, kept, left_out = [], [], [], Counter()
     for number, annotation, apart in _training_images(content, source):

@@ -160,4 +160,5 @@ def _load_strictly(folder: Path, splits: list[Split], skeleton: Skeleton | None,
             people = data.read(folder, split.name, require_images=False, skeleton=skeleton)
             evaluate.check(protocol_of(people), people)
         except InputError as error:
-            issues.add("refused", split.file, "-", "-", str(error))
+            why = str(error).removeprefix(split.file).lstrip(": ")
+            issues.add("refused", split.file, "-", "-", why)
