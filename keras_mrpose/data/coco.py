@@ -411,13 +411,13 @@ class AnnotationColumns:
 
     def with_keypoints(self) -> Counter:
         """How many records of each category have keypoints."""
-        return Counter(np.array(self.categories)[np.array(self.labelled) != 0].tolist())
+        return Counter(np.asarray(self.categories)[np.asarray(self.labelled) != 0].tolist())
 
     def report_wrong(self, category: int, joints: int) -> None:
         """Report what is wrong with the records of a category, other numbers of joints too."""
         for issue in self._issues[category]:
             self.report(issue)
-        for row in np.flatnonzero(np.array(self.categories) == category).tolist():
+        for row in np.flatnonzero(np.asarray(self.categories) == category).tolist():
             length, record = self.lengths[row], f"annotation {self.ids[row]}"
             if length != 3 * joints and self.labelled[row]:
                 kind, value = self._wrong.get(row, ("joint count", f"{length} numbers, not {3 * joints}"))
@@ -505,8 +505,8 @@ def read_records(
     if used and category not in used:
         remarks.append(f"The records with keypoints have the category_id {min(used)}, but people are {category}.")
         report(Issue("category", source, "annotations", "category_id", f"{min(used)}, but people are {category}"))
-    of_people = np.array(annotations.categories) == category
-    lengths = np.array(annotations.lengths)
+    of_people = np.asarray(annotations.categories) == category
+    lengths = np.asarray(annotations.lengths)
     try:
         joints = skeleton_of(categories, source, skeleton, strict, category)
         if joints is COCO and skeleton is None and used and not _names_joints(categories, category):
@@ -535,14 +535,14 @@ def _select(
 ) -> Records:  # fmt: skip
     """Who counts, of the records that are right, and why others do not."""
     report, source = annotations.report, annotations.source
-    ids, labelled = np.array(annotations.ids, np.int64), np.array(annotations.labelled)
-    of_people, lengths = np.array(annotations.categories) == category, np.array(annotations.lengths)
+    ids, labelled = np.asarray(annotations.ids, np.int64), np.asarray(annotations.labelled)
+    of_people, lengths = np.asarray(annotations.categories) == category, np.asarray(annotations.lengths)
     numbers = labelled != 0  # whose numbers there are
     length, boxes = 3 * skeleton.num_joints, np.reshape(annotations.boxes, (-1, 4))
     whole = of_people & numbers & (lengths == length) & (rows >= 0)
     whole[numbers] &= np.isfinite(boxes).all(axis=1)
     of_whole = whole[numbers]
-    keypoints = np.array(annotations.keypoints)
+    keypoints = np.asarray(annotations.keypoints)
     if not of_whole.all():
         keypoints = keypoints[np.repeat(of_whole, lengths[numbers])]
     keypoints, boxes = keypoints.reshape(-1, skeleton.num_joints, 3), boxes[of_whole]
@@ -557,7 +557,7 @@ def _select(
     for row in wrong_counts:
         value = f"{declared[row]}, labelled {counted[row]}"
         report(Issue("joint number", source, f"annotation {ids_of[row]}", "num_keypoints", value))
-    areas = np.array(annotations.areas)[of_whole]
+    areas = np.asarray(annotations.areas)[of_whole]
     without_area = np.flatnonzero(np.isnan(areas))
     with np.errstate(over="ignore"):  # the table refuses what is not finite
         areas[without_area] = np.maximum(boxes[without_area, 2:], 1).prod(axis=1)
@@ -589,7 +589,7 @@ def _select(
         category=category,
         all_ids=annotations.all_ids,
         ids=ids_of,
-        places=np.array(annotations.places)[whole],
+        places=np.asarray(annotations.places)[whole],
         rows=rows_of,
         boxes=boxes,
         areas=areas,

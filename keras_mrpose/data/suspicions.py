@@ -48,9 +48,10 @@ def suspicions(boxes: np.ndarray, keypoints: np.ndarray, sizes: np.ndarray) -> l
     """
     if not len(boxes):
         return []
-    labelled = keypoints[..., 2:] > 0
-    low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
-    high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
+    labelled = keypoints[..., 2] > 0
+    axes = (keypoints[..., 0], keypoints[..., 1])  # one at a time, since there are hundreds of thousands
+    low = np.stack([np.where(labelled, axis, np.inf).min(axis=1) for axis in axes], axis=1)
+    high = np.stack([np.where(labelled, axis, -np.inf).max(axis=1) for axis in axes], axis=1)
     with np.errstate(all="ignore"):  # numbers may be huge
         if scale := _scale(boxes, low, high, sizes):
             return scale

@@ -11,6 +11,7 @@ from keras_mrpose.data import coco
 from keras_mrpose.data.people import concatenate
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.coco import average_precision, results_json
+from keras_mrpose.evaluation.provenance import of_data
 from keras_mrpose.skeletons import COCO
 
 CATEGORY = {"id": 1, "name": "person", "keypoints": list(COCO.joints)}
@@ -117,6 +118,13 @@ def test_the_account_is_printed_once_and_kept_in_every_part(tmp_path, caplog):
     caplog.clear()
     data.read(tmp_path, "train", require_images=False)
     assert not caplog.records
+
+
+def test_the_account_is_in_a_result(tmp_path):
+    file = folder(tmp_path, person(1), person(2, iscrowd=1), person(3, area=0))
+    found = of_data(coco.load(tmp_path, require_images=False))
+    assert found["left_out"] == {"crowd": 1} and found["people"] == 2
+    assert found["remarks"][0].startswith(f"annotations/{file.name}: 1 of 2 areas")
 
 
 def test_files_put_together_have_both_accounts(tmp_path):
