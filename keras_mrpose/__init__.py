@@ -21,9 +21,9 @@ The package, from the bottom up; a module imports only from layers below its own
   people's files)
 - L2 `data` (loaders, augmentation, `tf.data`), `synthetic` (drawn people), `models` (backbones, heads, the five
   networks), `losses`, `metrics`, `nms`, `optimizers`, `runtime` (exported files as networks), `visualization`
-- L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder), `doctor` (checks a data folder)
+- L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder)
 - L4 `evaluation` (exact numbers that say how they were made), `paper` (its tables and experiments)
-- L5 `export` (files for phones, each verified against the Keras model)
+- L5 `export` (files for phones, each verified against the Keras model), `doctor` (checks a data folder)
 - L6 `study` (networks trained alike, compared with error bars)
 - `cli` (the commands of `mrpose`)
 

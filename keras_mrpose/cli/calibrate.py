@@ -19,7 +19,7 @@ def register_parser(subparsers) -> None:
         "--data", required=True, action="append", metavar="DIR",
         help="data set folder (val split), or of several data sets NAME=DIR for each or a mixture.json (their val)",
     )  # fmt: skip
-    sub.add_argument("--split", default="val", help="of a single data set: val (default), or a slice such as val[:200]")
+    sub.add_argument("--split", help="of a single data set: what the run was validated on (default), or val[:200]")
     sub.add_argument("--check", action="store_true", help="print how well it fits these people; write nothing")
     sub.add_argument("--json", metavar="FILE", help="write the check here, too")
     sub.add_argument("--plot", metavar="FILE", help="draw the check as a reliability diagram: PNG, SVG or PDF")
@@ -79,7 +79,7 @@ def _tables(args) -> dict:
 
     mixture = data_options.mixture_of(args.data)
     if mixture is None:
-        return {str(args.data[0]): data.load(args.data[0], args.split)}
+        return {str(args.data[0]): data.load(args.data[0], data_options.split_of(args, args.model))}
     places = zip(mixture.sources, mixture.folders, strict=True)
     found = {source.name: data.load(folder.data, folder.val) for source, folder in places if folder.val is not None}
     if not found:

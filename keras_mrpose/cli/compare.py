@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data
+from keras_mrpose.cli.data_options import add_data, split_of
 from keras_mrpose.cli.results import result_name, short_value
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def handle(args) -> None:
         console.print("--data DIR, the folder with the annotations, shows what each difference costs.")
     else:
         skeleton = first.protocol["data"].get("skeleton")  # which only one's own has there
-        truth = data.load(args.data, args.split, False, skeleton and Skeleton.from_dict(skeleton))
+        truth = data.load(args.data, split_of(args, args.first), False, skeleton and Skeleton.from_dict(skeleton))
         truth = truth.of_images(first.predictions.images)
         changes = comparison.changes(first, second, truth)
         console.print(_costs(changes, first, second) if changes else "None of it can be evaluated again.")

@@ -16,13 +16,33 @@ if TYPE_CHECKING:
     from keras_mrpose.data.people import People
     from keras_mrpose.skeletons import Skeleton
 
+SPLIT_FIELDS = ("train_split", "val_split")  # of an `Experiment`
 SKELETON = "body19"  # of a network for several data sets, if nobody says another
 
 
 def add_data(parser: ArgumentParser, required: bool = True) -> None:
     """`--data` of one data set, and `--split`."""
     parser.add_argument("--data", required=required, metavar="DIR", help="data set folder (LSP, MPII, or COCO format)")
-    parser.add_argument("--split", default="val", help="train, val (default), or another name that the folder has")
+    parser.add_argument(
+        "--split", metavar="NAME",
+        help="train, val or another split of the folder (default: what a run was validated on, else val)",
+    )  # fmt: skip
+
+
+def split_of(args, network: str | Path | None = None) -> str:
+    """The split of ``--split``; without it what the run of a network was validated on (its config says), else val."""
+    from keras_mrpose.training.config import Experiment
+    from keras_mrpose.training.run_dir import CONFIG
+
+    if args.split or network is None:
+        return args.split or "val"
+    folder = Path(network) if Path(network).is_dir() else Path(network).parent
+    if not (folder / CONFIG).is_file():
+        return "val"
+    split = Experiment.load(folder / CONFIG).val_split
+    if split != "val":
+        print(f"split {split}, as {folder / CONFIG} says")
+    return split
 
 
 def add_skeleton(parser: ArgumentParser) -> None:
@@ -61,14 +81,29 @@ def load(args, require_images: bool) -> tuple[People, People, dict]:
         if args.share or args.crops_per_epoch is not None:
             raise InputError("--share and --crops-per-epoch are for several data sets; give --data NAME=DIR for each.")
         given = _skeleton(args.skeleton)
-        tables = [data.load(args.data[0], split, require_images, given) for split in ("train", "val")]
-        return *tables, {"skeleton": given} if given else {}
+        splits = splits_of(args) or ("train", "val")
+        tables = data.load_splits(args.data[0], splits, require_images, given)
+        return *tables, ({"skeleton": given} if given else {}) | dict(zip(SPLIT_FIELDS, splits, strict=True))
     mixed = _with_options(mixed, args)
     joined = mixture.join(mixed, mixed.skeleton, require_images)
     for sentence in joined.joints:
         print(sentence)
     changed = {"skeleton": mixed.skeleton, "sources": joined.sources, "crops_per_epoch": mixed.crops_per_epoch}
+    changed |= dict(zip(SPLIT_FIELDS, splits_of(args) or (), strict=False))
     return joined.people, joined.validation, changed
+
+
+def splits_of(args) -> tuple[str, str] | None:
+    """The splits to train and to validate on that the options name; None if they name none."""
+    from keras_mrpose import data
+
+    if args.val_share is not None and args.val_split:
+        raise InputError("--val-share holds out a share of the training images; leave --val-split out, or --val-share.")
+    if args.val_share is None and args.val_seed:
+        raise InputError("--val-seed draws the images that --val-share holds out; give --val-share, such as 0.1.")
+    if args.val_share is not None:
+        return data.held_out(args.train_split or "train", args.val_share, args.val_seed)
+    return (args.train_split or "train", args.val_split or "val") if args.train_split or args.val_split else None
 
 
 def mixture_of(given: list[str]) -> Mixture | None:
@@ -109,9 +144,17 @@ def _with_options(mixed: Mixture, args) -> Mixture:
             raise InputError(f"--share is {text!r}; give NAME=X, such as coco=0.3.") from None
     if unknown := set(shares) - {source.name for source in mixed.sources}:
         raise InputError(f"--share names {min(unknown)!r}, which is none of the data sets.")
+    folders, splits = mixed.folders, splits_of(args)
+    if splits and args.data[0].endswith(".json") and len(args.data) == 1:
+        raise InputError(
+            f"{args.data[0]} names the splits; change train and val there, as in {splits[0]}, {splits[1]}."
+        )
+    if splits:
+        folders = tuple(replace(folder, train=splits[0], val=splits[1]) for folder in folders)
     sources = tuple(replace(source, share=shares.get(source.name, source.share)) for source in mixed.sources)
     return replace(
         mixed,
+        folders=folders,
         sources=sources,
         skeleton=_skeleton(args.skeleton) or mixed.skeleton or skeletons.get(SKELETON),
         crops_per_epoch=mixed.crops_per_epoch if args.crops_per_epoch is None else args.crops_per_epoch,

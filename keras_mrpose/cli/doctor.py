@@ -67,6 +67,10 @@ def _print(report: DoctorReport) -> None:
     console.print(f"{report.folder}: {splits}; {report.images} images", soft_wrap=True)
     for name, pairs in report.mirrored.items():
         console.print(f"mirrored in {name}: {pairs}", soft_wrap=True, markup=False, highlight=False)
+    for name, reasons in report.left_out.items():
+        if reasons:
+            said = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            console.print(f"left out in {name}: {said}", soft_wrap=True, highlight=False)
     if report.findings:
         lines = [(one.kind.severity, str(one.count), one.kind.key, one.kind.meaning) for one in report.findings]
         console.print(tables.plain("Findings", ("", "#", "what", "meaning"), lines, folds=3))

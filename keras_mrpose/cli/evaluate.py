@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data, limit
+from keras_mrpose.cli.data_options import add_data, limit, split_of
 from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def handle(args) -> None:
         raise InputError(f"--out is {args.out}; give a file name that ends in .json.")
     if args.boxes == ANNOTATED and (args.images_with_boxes or args.box_threshold is not None):
         raise InputError("--images-with-boxes and --box-threshold are for a detector's boxes; give --boxes FILE.")
+    args.split = split_of(args, model)
     predictor = keras_mrpose.Predictor(model, flip_test=not args.no_flip, codec=args.codec)
     name = f"person_keypoints_{args.split}_results.json" if args.format_only else "result.json"
     forms = f"{model.stem}." if model.suffix == ".tflite" else ""  # several exported networks share a folder
@@ -122,10 +123,11 @@ def _annotated(args, skeleton: Skeleton, require_images: bool = True) -> People:
 
 
 def _detected(args, skeleton: Skeleton) -> People:
+    from keras_mrpose import data
     from keras_mrpose.data import coco as coco_data
 
-    threshold = args.box_threshold or 0.0
-    return coco_data.load_detections(args.boxes, args.data, args.split, threshold, skeleton=skeleton, strict=False)
+    split, threshold = data.whole_split(args.split), args.box_threshold or 0.0
+    return coco_data.load_detections(args.boxes, args.data, split, threshold, skeleton=skeleton, strict=False)
 
 
 def _write_results(predictor: Predictor, args, out: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_mrpose.cli.data_options import add_data, add_skeleton, skeleton_file
+from keras_mrpose.cli.data_options import add_data, add_skeleton, skeleton_file, split_of
 from keras_mrpose.errors import InputError
 
 
@@ -32,13 +32,13 @@ def handle(args) -> None:
     if file.suffix == ".mat":
         if not args.data:
             raise InputError(f"{file} holds predictions for MPII; give --data DIR with annot/gt_valid.mat.")
-        split = {"val": "valid"}.get(args.split, args.split)
+        split = {"val": "valid"}.get(split_of(args), args.split)
         truth = mpii.read_truth(Path(args.data) / "annot" / f"gt_{split}.mat")
         Console().print(tables.pckh_table(mpii.pckh(mpii.read_predictions(file), truth).to_dict()))
         return
     if not (args.annotations or args.data):
         raise InputError(f"{file} needs COCO annotations to be evaluated; give --annotations FILE, or --data DIR.")
-    annotations = args.annotations or coco_data.annotation_file(args.data, args.split)
+    annotations = args.annotations or coco_data.annotation_file(args.data, split_of(args))
     results = json_stream.read(file, "give results in COCO's format")
     skeleton = coco_data.skeleton_in(annotations, skeleton_file(args))
     truth = coco_data.ground_truth(annotations, skeleton)

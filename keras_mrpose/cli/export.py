@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data, require_positive
+from keras_mrpose.cli.data_options import add_data, require_positive, split_of
 from keras_mrpose.cli.saved_models import SAVED
 from keras_mrpose.errors import InputError
 
@@ -98,7 +98,8 @@ def _subjects(args, predictor: Predictor, with_int8: bool) -> tuple:
     if not args.data:
         crops = _crops(args.images, predictor) if args.images else _crops_of_preset(args.model)
         return (crops, crops) if not with_int8 or len(crops) < 2 * MIN_CROPS else (crops[1::2], crops[::2])
-    people = data.load(args.data, args.split, skeleton=predictor.skeleton, strict=False).limit(args.people)
+    people = data.load(args.data, split_of(args, Path(args.model)), skeleton=predictor.skeleton, strict=False)
+    people = people.limit(args.people)
     calibration = None
     if with_int8:
         calibration = data.load(args.data, args.calibration, skeleton=predictor.skeleton, strict=False)

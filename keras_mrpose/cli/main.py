@@ -43,6 +43,8 @@ OPTIONS = {
     "map_joints=True": "--map-joints",
     "flip_test=False": "--no-flip",
     "flip_probability=0": "--augment flip_probability=0",
+    "val_share=0.1": "--val-share 0.1",
+    "skeleton=FILE": "--skeleton FILE",
 }
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
 

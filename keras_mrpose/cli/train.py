@@ -47,6 +47,13 @@ def add_training(sub: ArgumentParser):
         "--share", action="append", default=[], metavar="NAME=X",
         help="of several data sets: this one's part of the crops of an epoch, 0..1 (default: by numbers of people)",
     )  # fmt: skip
+    sub.add_argument("--train-split", metavar="NAME", help="train (default), or another split of the folder")
+    sub.add_argument("--val-split", metavar="NAME", help="val (default), or another split of the folder")
+    sub.add_argument(
+        "--val-share", type=float, metavar="X",
+        help="hold out this share of the training images for validation, such as 0.1, drawn by --val-seed",
+    )  # fmt: skip
+    sub.add_argument("--val-seed", type=int, default=0, metavar="N", help="draw others (default 0)")
     sub.add_argument("--crops-per-epoch", type=int, metavar="N", help="of several data sets (default: all people)")
     recipe = sub.add_mutually_exclusive_group()
     recipe.add_argument("--recipe", help="published (default: the experiment's own) or modern, see `mrpose list`")
@@ -100,6 +107,8 @@ def add_training(sub: ArgumentParser):
 def load(args) -> tuple[Experiment, People, People]:
     """What the options of `add_training` say: the experiment, the people to train on and those to validate on."""
     from keras_mrpose import skeletons
+    from keras_mrpose.data.people import protocol_of
+    from keras_mrpose.evaluation import evaluate
     from keras_mrpose.paper import experiments
 
     experiment = experiments.EXPERIMENTS[lookup("experiment", args.experiment, experiments.EXPERIMENTS)]
@@ -119,6 +128,8 @@ def load(args) -> tuple[Experiment, People, People]:
     people, validation, changed = data_options.load(args, strict)
     people, validation = (_first(table, args.people) for table in (people, validation))
     experiment = replace(experiment, **changed)
+    if not experiment.sources:
+        evaluate.check(protocol_of(validation), validation)  # what it refuses after hours, it refuses now
     own = people.skeleton
     if not experiment.sources and own not in skeletons.SKELETONS.values():  # no named experiment can be for it
         experiment = replace(experiment, skeleton=own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_mrpose.cli.data_options import add_data, add_skeleton, limit, skeleton_file
+from keras_mrpose.cli.data_options import add_data, add_skeleton, limit, skeleton_file, split_of
 from keras_mrpose.errors import InputError
 
 
@@ -29,7 +29,7 @@ def handle(args) -> None:
 
     if not args.noise >= 0:
         raise InputError(f"--noise is {args.noise}; give a number of at least 0, such as 0.1.")
-    people = limit(data.load(args.data, args.split, False, skeleton_file(args)), args.people)
+    people = limit(data.load(args.data, split_of(args), False, skeleton_file(args)), args.people)
     protocol = args.protocol or protocol_of(people)
     check(protocol, people)
     ways = ({}, {"flip_test": True}, {"noise": args.noise}, {"flip_test": True, "noise": args.noise})

@@ -1,22 +1,36 @@
-"""COCO keypoints: ``annotations/person_keypoints_*.json`` beside the image folders, and boxes of a person detector."""
+"""COCO keypoints and everything in their format: annotation files (`layout` finds them), and boxes of a detector.
+
+`read_records` decides, once for loader, doctor and evaluation, who counts and why others do not.
+"""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_mrpose.data import json_stream
+from keras_mrpose.data import json_stream, layout
 from keras_mrpose.data.issues import Issue, Report, float_array, raise_issue
 from keras_mrpose.data.people import People
+from keras_mrpose.data.suspicions import Suspicion, suspicions
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, Skeleton
 
-PERSON = 1  # category_id
-SPLITS = {"train": "train2017", "val": "val2017"}
+PERSON = 1  # COCO's category_id of people, and that of all results
+PERSON_NAMES = ("person", "people", "human")
+NAMED_JOINTS = '"categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", ...]}]'
+# Why records are left out.
+CATEGORY, CROWD, NO_KEYPOINTS, NO_LABEL = (
+    "of another category",
+    "crowd",
+    "without keypoints",
+    "without a labelled joint",
+)
+SMALL, OUTSIDE = "box smaller than 2 px", "box outside the image"
 
 
 def load(
@@ -26,13 +40,14 @@ def load(
     skeleton: Skeleton | None = None,
     strict: bool = True,
 ) -> People:
-    """People with keypoint annotations of a COCO folder (`parse` says which).
+    """People with keypoint annotations of a folder in COCO's format (`parse` says which).
 
     The file is read piece by piece: next to the table itself, this needs little memory.
 
     Args:
-        root: holds ``annotations/person_keypoints_SPLIT.json`` and the images in ``SPLIT/`` or ``images/SPLIT/``.
-        split: ``"train"``, ``"val"`` (of 2017), or the split's full name.
+        root: holds ``annotations/person_keypoints_SPLIT.json`` and the images in ``SPLIT/`` or ``images/SPLIT/``, or
+            what annotation tools write (`layout`).
+        split: ``"train"``, ``"val"`` (of 2017 or without a year), or the split's full name.
         require_images: False does without the image files, where the annotations alone are needed.
         skeleton: of the people, see `skeleton_of`, like strict; None takes the file's.
         strict: a file that names other joints is an error.
@@ -40,8 +55,9 @@ def load(
     Raises:
         InputError: a missing or unreadable file, or an annotation with a wrong field, each named.
     """
-    file, folder = split_paths(Path(root), SPLITS.get(split, split), "person_keypoints")
-    people = parse(json_stream.iter_fields(file, _advice(file)), str(file), folder, skeleton, strict)
+    name, file = layout.split_file(root, split)
+    fields = json_stream.iter_fields(file, "" if file.exists() else layout.missing_split(root, file))
+    people = parse(fields, str(file), layout.image_folders(root, name, file), skeleton, strict)
     return people.require_images() if require_images else people
 
 
@@ -69,61 +85,67 @@ def load_detections(
     Raises:
         InputError: a missing or unreadable file, or a record with a wrong field, each named.
     """
-    split = SPLITS.get(split, split)
-    file, folder = split_paths(Path(root), split, "image_info" if split.startswith("test") else "person_keypoints")
+    name, file = layout.split_file(root, split)
+    listed = Path(root, "annotations", f"image_info_{split}.json")
+    if split.startswith("test") and (listed.exists() or not file.exists()):
+        file = listed
     images = _read(file, lists=("images",))
     skeleton = skeleton_of(images.get("categories"), str(file), skeleton, strict)
+    folders = layout.image_folders(root, name, file)
     boxes = json_stream.read(Path(boxes_file), "give the file of a person detector's boxes")
-    people = parse_detections(boxes, str(boxes_file), images["images"], str(file), folder, score_threshold, skeleton)
+    people = parse_detections(boxes, str(boxes_file), images["images"], str(file), folders, score_threshold, skeleton)
     return people.require_images() if require_images else people
 
 
 def parse(
     content: dict | Iterable[tuple[str, object]],
     source: str,
-    folder: str | Path,
+    folder: str | Path | Sequence[Path],
     skeleton: Skeleton | None = None,
     strict: bool = True,
 ) -> People:
     """People of a COCO annotation file, selected and cleaned as the published loader does; reads no image.
 
-    Crowds and people without a keypoint are left out. A box is cut at the image's border and measured from pixel
-    centre to pixel centre (one less than annotated); one that has no size left cannot be cropped and is left out
-    (where one side only is zero, the other still sets the crop). A joint's ``v`` stays 0, 1 or 2.
+    Records of other categories (`person_category`), crowds and people without a labelled joint are left out. A box is
+    cut at the image's border and measured from pixel centre to pixel centre (one less than annotated); one that has no
+    size left cannot be cropped and is left out (where one side only is zero, the other still sets the crop). A joint's
+    ``v`` stays 0, 1 or 2.
+
+    The published loader also leaves out people whose area is 0, as annotation tools write it. Here they, and those
+    without an area, get the area of their box, for AP too. COCO has no such people.
 
     Args:
         content: of the file, with lists ``images`` and ``annotations``; or its fields, see `json_stream.iter_fields`.
         source: the file's name, for messages.
-        folder: where the images are.
+        folder: where the images are; of several the first that has them (`layout.image_paths`).
         skeleton: as in `load`, like strict.
         strict: as in `load`.
 
     Returns:
-        The people in the order of the images, and inside an image in the order of the annotations.
+        The people in the order of the images, and inside an image in the order of the annotations. `left_out` counts
+        all other records, `remarks` says what is odd about the file.
 
     Raises:
         InputError: a field that is missing or wrong; names the file, the annotation and the field.
     """
     records = read_records(content, source, skeleton, strict)
-    images, annotations, skeleton = records.images, records.annotations, records.skeleton
-    counts = np.array(annotations.counts, bool)
-    rows, ids = np.array(records.rows, np.int64)[counts], np.array(annotations.ids, np.int64)[counts]
-    boxes, has_size = _clean(np.reshape(annotations.boxes, (-1, 4)), np.reshape(images.sizes, (-1, 2))[rows])
-    kept = np.argsort(rows, kind="stable")
-    kept = kept[has_size[kept]]
-    areas = np.array(annotations.areas)[kept]
+    kept = np.argsort(records.rows, kind="stable")
+    kept = kept[records.kept[kept]]
+    areas = records.areas[kept]
     return People(
         source=source,
-        skeleton=skeleton,
-        image_paths=images.paths(folder),
-        image_ids=images.ids,
-        image_index=rows[kept],
-        ids=ids[kept],
-        boxes=boxes[kept],
-        keypoints=np.reshape(annotations.keypoints, (-1, skeleton.num_joints, 3))[kept],
+        skeleton=records.skeleton,
+        image_paths=records.images.paths(folder),
+        image_ids=records.images.ids,
+        image_index=records.rows[kept],
+        ids=records.ids[kept],
+        boxes=records.clean_boxes[kept],
+        keypoints=records.keypoints[kept],
         reference_length=np.sqrt(areas),
         areas=areas,
         protocol="ap",
+        left_out=records.left_out,
+        remarks=records.remarks,
     )
 
 
@@ -132,7 +154,7 @@ def parse_detections(
     source: str,
     images: list[dict],
     images_source: str,
-    folder: str | Path,
+    folder: str | Path | Sequence[Path],
     score_threshold: float = 0.0,
     skeleton: Skeleton = COCO,
 ) -> People:
@@ -159,12 +181,16 @@ def parse_detections(
     if not isinstance(content, list):
         raise InputError(f"{source} holds no list; give a person detector's boxes in the COCO results format.")
     listed = ImageColumns(images, images_source)
-    kept = []
+    kept, left_out = [], Counter()
     for place, record in enumerate(content):
         name = f"record {place}"
         require_fields(record, {"image_id": int, "category_id": int}, source, name)
         (score,) = read_floats(record, "score", 1, source, name)
-        if record["category_id"] == PERSON and score >= score_threshold:
+        if record["category_id"] != PERSON:
+            left_out[CATEGORY] += 1
+        elif score < score_threshold:
+            left_out[f"score below {score_threshold:g}"] += 1
+        else:
             box = read_floats(record, "bbox", 4, source, name)
             row = listed.row(record["image_id"], source, name, f"the images of {images_source}")
             kept.append((row, place, box, score))
@@ -182,11 +208,16 @@ def parse_detections(
         areas=[w * h for _, _, w, h in boxes],
         scores=scores,
         protocol="ap",
+        left_out=dict(left_out),
     )
 
 
 def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Sequence[int] = ()) -> dict:
-    """All annotations of people in a file, unchanged, for pycocotools.
+    """All annotations of people in a file, for pycocotools; those that `load` leaves out are ignored there.
+
+    The records of COCO itself stay as they are. Of others ``num_keypoints`` is counted, an area that is missing or not
+    positive is the box's (`parse`), and all are numbered anew where an id is not positive, which pycocotools takes for
+    "matched with nobody", or not unique.
 
     Args:
         file: as in `annotation_file`.
@@ -197,30 +228,32 @@ def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Seq
         ``images``, ``annotations`` (crowds and people without a keypoint too) and ``categories`` of a COCO data set.
 
     Raises:
-        InputError: what pycocotools would fail on or silently get wrong, named with file and annotation.
+        InputError: what `parse` refuses, named with file and annotation.
     """
     content = _read(Path(file))
-    joints = skeleton_of(content.get("categories"), str(file), skeleton).num_joints
-    source = str(file)
-    images = ImageColumns(content["images"], source)
-    people = {}
+    records = read_records(content, str(file), skeleton)
+    row_of = {place: row for row, place in enumerate(records.places.tolist()) if records.kept[row]}
+    people = []
     for place, annotation in enumerate(content["annotations"]):
-        name = _record_name("annotation", annotation, place)
-        require_fields(annotation, {"id": int, "image_id": int, "category_id": int}, source, name)
-        if annotation["category_id"] != PERSON:
-            continue
-        require_fields(annotation, {"iscrowd": int, "num_keypoints": int}, source, name)
-        images.row(annotation["image_id"], source, name)
-        for field, count in (("keypoints", joints * 3), ("bbox", 4), ("area", 1)):
-            read_floats(annotation, field, count, source, name)
-        if annotation["id"] <= 0 or annotation["id"] in people:  # pycocotools takes 0 for "matched with nobody"
-            raise InputError(
-                f"{source}: {name} has an id that is not positive or not its own; give each annotation another."
-            )
-        people[annotation["id"]] = _without(dict(annotation), hidden)
+        if annotation["category_id"] == records.category:
+            person = {**annotation, "category_id": PERSON, "iscrowd": int(bool(annotation.get("iscrowd")))}
+            if place in row_of:
+                row = row_of[place]
+                keypoints = records.keypoints[row]
+                if len(hidden):
+                    keypoints = keypoints.copy()
+                    keypoints[hidden] = 0
+                person |= {"keypoints": keypoints.ravel().tolist(), "bbox": records.boxes[row].tolist()}
+                person |= {"num_keypoints": int((keypoints[:, 2] > 0).sum()), "area": float(records.areas[row])}
+            else:
+                person = _ignored(person, records.skeleton.num_joints)
+            people.append(person)
+    ids = [person["id"] for person in people]
+    if ids and (min(ids) <= 0 or len(set(ids)) < len(ids)):
+        people = [{**person, "id": number} for number, person in enumerate(people, 1)]
     return {
         "images": content["images"],
-        "annotations": list(people.values()),
+        "annotations": people,
         "categories": [{"id": PERSON, "name": "person"}],
     }
 
@@ -228,23 +261,22 @@ def ground_truth(file: str | Path, skeleton: Skeleton | None = None, hidden: Seq
 def annotated_boxes(file: str | Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Size ``(2,)`` width, height and boxes ``(n, 4)`` of everybody, crowds too, of each image of a file, by its id."""
     content = _read(Path(file))
-    boxes = {}
+    person, boxes = person_category(content.get("categories"), str(file)), {}
     for annotation in content["annotations"]:
-        if annotation.get("category_id") == PERSON and (box := float_array(annotation.get("bbox"))[0]) is not None:
+        if annotation.get("category_id") == person and (box := float_array(annotation.get("bbox"))[0]) is not None:
             boxes.setdefault(annotation.get("image_id"), []).append(box)
     images = ImageColumns(content["images"], str(file))
     sizes = zip(images.ids, np.array(images.sizes, np.float64), strict=True)
     return {number: (size, np.reshape(boxes.get(number, ()), (-1, 4))) for number, size in sizes}
 
 
-def _without(annotation: dict, hidden: Sequence[int]) -> dict:
-    """The annotation without the labels of some joints."""
-    if not len(hidden):
-        return annotation
-    keypoints = np.reshape(annotation["keypoints"], (-1, 3))
-    keypoints[hidden] = 0
-    counted = int((keypoints[:, 2] > 0).sum())
-    return {**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": counted}
+def _ignored(person: dict, joints: int) -> dict:
+    """A record that pycocotools ignores, with all that it reads: 0 where there is no number."""
+    values = {label: float_array(person.get(label))[0] for label in ("keypoints", "bbox", "area")}
+    for label, count in (("keypoints", 3 * joints), ("bbox", 4), ("area", 1)):
+        if values[label] is None or values[label].size != count:
+            person[label] = 0.0 if count == 1 else [0.0] * count
+    return person if person["iscrowd"] and "num_keypoints" in person else {**person, "num_keypoints": 0}
 
 
 def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
@@ -254,14 +286,7 @@ def skeleton_in(file: str | Path, skeleton: Skeleton | None = None) -> Skeleton:
 
 def annotation_file(root: str | Path, split: str = "val") -> Path:
     """The annotation file of a split in a COCO folder."""
-    return split_paths(Path(root), SPLITS.get(split, split), "person_keypoints")[0]
-
-
-def split_paths(root: Path, split: str, prefix: str) -> tuple[Path, Path]:
-    """The annotation file of a split, and the folder of its images."""
-    images = split.replace("test-dev", "test")  # a part of the test images
-    folder = next((f for f in (root / images, root / "images" / images) if f.is_dir()), root / images)
-    return root / "annotations" / f"{prefix}_{split}.json", folder
+    return layout.split_file(root, split)[1]
 
 
 def _clean(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,15 +299,11 @@ def _clean(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _read(file: Path, lists: tuple[str, ...] = ("images", "annotations")) -> dict:
     """An annotation file that has these lists."""
-    content = json_stream.read(file, _advice(file))
+    content = json_stream.read(file, f"a COCO folder has annotations/{file.name} and its images beside that folder")
     for label in lists:
         if not isinstance(content, dict) or not isinstance(content.get(label), list):
             raise _no_list(file, label)
     return content
-
-
-def _advice(file: Path) -> str:
-    return f"a COCO folder has annotations/{file.name} and its images beside that folder"
 
 
 def _no_list(source: str | Path, label: str) -> InputError:
@@ -325,90 +346,137 @@ class ImageColumns:
             report(Issue("unknown image", source, record, "image_id", str(image_id), message))
         return row
 
-    def paths(self, folder: str | Path) -> list[str]:
-        """The images' files in a folder."""
-        return [str(Path(folder, name)) for name in self.names]
+    def paths(self, folder: str | Path | Sequence[Path]) -> list[str]:
+        """The images' files in a folder, or in the first of several that has them."""
+        return layout.image_paths(folder, self.names)
 
 
 class AnnotationColumns:
-    """The annotated people of a file, without crowds: in flat arrays, since there are hundreds of thousands.
+    """The records of people in a file, crowds left out: in flat arrays, since there are hundreds of thousands.
+
+    Which category is that of people is known only when all of them are read; so what is wrong with a record is reported
+    by `report_wrong`, but for ids.
 
     Args:
         source: the file's name, for messages.
         report: gets what is wrong; wrong numbers become NaN if it returns.
-        keep_all: keep the numbers of everybody; else of those only who have an area and a keypoint.
 
     Attributes:
-        ids, image_ids: of all people.
-        counts: whether the arrays below have the numbers of each of them.
-        boxes, areas, keypoints: four, one and three for each joint.
-        lengths: how many numbers the keypoints of each of all people have, 0 if they are no finite numbers.
-        declared: ``num_keypoints`` of each of all people, None if the file does not say.
-        all_ids: of all annotations with `keep_all`, of crowds and other categories too.
+        all_ids: of all annotations, of crowds and other categories too.
+        ids, image_ids, categories, places: of all records but crowds; the place is that in the file.
+        lengths: how many numbers their keypoints are, 0 if there are none or they are no finite numbers.
+        labelled: how many joints are, -1 if that cannot be said.
+        declared: their ``num_keypoints``, None if the file does not say.
+        boxes, areas, keypoints: of those who may have a labelled joint: four, one and `lengths` numbers each; an area
+            that is missing or not positive is NaN.
+        crowds: how many each category has.
     """
 
-    def __init__(self, source: str, report: Report = raise_issue, keep_all: bool = False):
-        self.source, self.report, self.keep_all = source, report, keep_all
-        self.ids, self.image_ids, self.counts, self.declared, self.all_ids = [], [], [], [], []
-        self.boxes, self.areas, self.keypoints, self.lengths = array("d"), array("d"), array("d"), array("q")
+    def __init__(self, source: str, report: Report = raise_issue):
+        self.source, self.report = source, report
+        self.all_ids, self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q"), array("q")
+        self.places, self.lengths, self.labelled, self.declared = array("q"), array("q"), array("q"), []
+        self.boxes, self.areas, self.keypoints = array("d"), array("d"), array("d")
+        self.crowds = Counter()
+        self._issues: dict[int, list[Issue]] = defaultdict(list)
         self._wrong: dict[int, tuple[str, str]] = {}  # row -> kind of issue and value of keypoints that are no numbers
         self._examples: dict[int, str] = {}  # length -> how a message begins about the first keypoints of this length
 
     def add(self, annotation, place: int) -> None:
         """Check an annotation, and keep what is needed of it."""
         name = _record_name("annotation", annotation, place)
-        fields = {"id": int, "image_id": int, "category_id": int, "iscrowd": int}
-        if not require_fields(annotation, fields, self.source, name, self.report):
+        if not require_fields(annotation, dict.fromkeys(IDS, int), self.source, name, self.report):
             return
-        if self.keep_all:
-            self.all_ids.append(annotation["id"])
-        if annotation["category_id"] != PERSON or annotation["iscrowd"]:
+        category = annotation["category_id"]
+        self.all_ids.append(annotation["id"])
+        if annotation.get("iscrowd"):
+            self.crowds[category] += 1
             return
-        keypoints, kind, value = float_array(annotation.get("keypoints"))
+        given = annotation.get("keypoints")
+        keypoints, kind, value = (np.zeros(0), "", "") if given in (None, []) else float_array(given)
+        labelled = -1
         if keypoints is None:
             self._wrong[len(self.ids)] = kind, value
             keypoints = np.zeros(0)
+        elif keypoints.size % 3 == 0:
+            labelled = int((keypoints.ravel()[2::3] > 0).sum())
         if keypoints.size not in self._examples:
-            self._examples[keypoints.size] = f"has keypoints {annotation.get('keypoints')!r:.80}"
-        box = read_floats(annotation, "bbox", 4, self.source, name, self.report)
-        area = read_floats(annotation, "area", 1, self.source, name, self.report)
-        box = np.full(4, np.nan) if box is None else box
-        area = np.nan if area is None else area.item()
-        counts = self.keep_all or bool(area > 0 and keypoints.size and keypoints.max() > 0)
+            self._examples[keypoints.size] = f"has keypoints {given!r:.80}"
         self.ids.append(annotation["id"])
         self.image_ids.append(annotation["image_id"])
-        self.counts.append(counts)
-        self.declared.append(annotation.get("num_keypoints"))
+        self.categories.append(category)
+        self.places.append(place)
         self.lengths.append(keypoints.size)
-        if counts:
-            self.boxes.frombytes(box.tobytes())
-            self.areas.append(area)
+        self.labelled.append(labelled)
+        self.declared.append(annotation.get("num_keypoints"))
+        if labelled:
+            box = read_floats(annotation, "bbox", 4, self.source, name, self._later(category))
+            area, _, _ = float_array(annotation.get("area"))
+            self.boxes.frombytes((np.full(4, np.nan) if box is None else box).tobytes())
+            self.areas.append(area.item() if area is not None and area.size == 1 and area > 0 else np.nan)
             self.keypoints.frombytes(keypoints.tobytes())
 
-    def require_joints(self, count: int) -> None:
-        """Report the annotations with another number of joints."""
-        for row, length in enumerate(self.lengths):
-            if length != 3 * count:
-                kind, value = self._wrong.get(row, ("joint count", f"{length} numbers, not {3 * count}"))
-                record = f"annotation {self.ids[row]}"
-                message = f"{self.source}: {record} {self._examples[length]}, expected {_wanted(count)}."
+    def _later(self, category: int) -> Report:
+        """Keeps what is wrong until the category of people is known; the first is enough where that raises."""
+        issues = self._issues[category]
+        return lambda issue: issues.append(issue) if self.report is not raise_issue or not issues else None
+
+    def with_keypoints(self) -> Counter:
+        """How many records of each category have keypoints."""
+        return Counter(np.asarray(self.categories)[np.asarray(self.labelled) != 0].tolist())
+
+    def report_wrong(self, category: int, joints: int) -> None:
+        """Report what is wrong with the records of a category, other numbers of joints too."""
+        for issue in self._issues[category]:
+            self.report(issue)
+        for row in np.flatnonzero(np.asarray(self.categories) == category).tolist():
+            length, record = self.lengths[row], f"annotation {self.ids[row]}"
+            if length != 3 * joints and self.labelled[row]:
+                kind, value = self._wrong.get(row, ("joint count", f"{length} numbers, not {3 * joints}"))
+                message = f"{self.source}: {record} {self._examples[length]}, expected {_wanted(joints)}."
                 self.report(Issue(kind, self.source, record, "keypoints", value, message))
+
+
+IDS = ("id", "image_id", "category_id")
 
 
 @dataclass
 class Records:
-    """What is in an annotation file.
+    """What is in an annotation file, and who counts.
 
     Attributes:
-        images, annotations: checked.
-        rows: of each of the annotations' people, the row of the image; -1 if the file does not list it.
+        images: that the file lists.
         skeleton: the joints.
+        category: that of people.
+        all_ids: of all annotations.
+        ids: ``(people,)`` of all who have a labelled joint and whose record is right, as are all columns below.
+        places: where each one's record is in the file.
+        rows: of each one's image.
+        boxes: ``(people, 4)`` x, y, w, h as annotated.
+        areas: annotated, or the box's where that is missing or not positive.
+        keypoints: ``(people, joints, 3)``.
+        clean_boxes: the part inside the image, see `parse`.
+        kept: ``(people,)`` whether that has a size; who has is trained and measured.
+        left_out: reason -> how many other records.
+        suspicions: of the file as a whole.
+        remarks: a sentence about each of them, and what else is odd about the file.
     """
 
     images: ImageColumns
-    annotations: AnnotationColumns
-    rows: list[int]
     skeleton: Skeleton
+    category: int
+    all_ids: Sequence[int]
+    ids: np.ndarray
+    places: np.ndarray
+    rows: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    keypoints: np.ndarray
+    clean_boxes: np.ndarray
+    kept: np.ndarray
+    left_out: dict[str, int]
+    suspicions: list[Suspicion]
+    remarks: tuple[str, ...]
 
 
 def read_records(
@@ -417,17 +485,16 @@ def read_records(
     skeleton: Skeleton | None = None,
     strict: bool = True,
     report: Report = raise_issue,
-    keep_all: bool = False,
 ) -> Records:
-    """Images and people of an annotation file, each record checked.
+    """Images and people of an annotation file, each record checked; who counts, and why others do not.
 
     Args:
         content: as in `parse`, like source, skeleton and strict.
-        report: gets what is wrong with a record.
-        keep_all: see `AnnotationColumns`.
+        report: gets what is wrong with a record, and what is odd.
 
     Raises:
-        InputError: a file without a list of images and of annotations; and whatever `report` raises.
+        InputError: a file without a list of images and of annotations, with several categories that could be people, or
+            without the names of joints that are not COCO's 17; and whatever `report` raises.
     """
     images, annotations, categories = None, None, None
     for label, value in content.items() if isinstance(content, dict) else content:
@@ -436,7 +503,7 @@ def read_records(
         if label == "images":
             images = ImageColumns(value, source, report)
         elif label == "annotations":
-            annotations = AnnotationColumns(source, report, keep_all)
+            annotations = AnnotationColumns(source, report)
             for place, annotation in enumerate(value):
                 annotations.add(annotation, place)
         elif label == "categories":
@@ -444,44 +511,182 @@ def read_records(
     for label, found in (("images", images), ("annotations", annotations)):
         if found is None:
             raise _no_list(source, label)
+    used = annotations.with_keypoints()
+    category = person_category(categories, source, used)
+    remarks = []
+    if used and category not in used:
+        remarks.append(f"The records with keypoints have the category_id {min(used)}, but people are {category}.")
+        report(Issue("category", source, "annotations", "category_id", f"{min(used)}, but people are {category}"))
+    of_people = np.asarray(annotations.categories) == category
+    lengths = np.asarray(annotations.lengths)
     try:
-        found = skeleton_of(categories, source, skeleton, strict)
+        joints = skeleton_of(categories, source, skeleton, strict, category)
+        if joints is COCO and skeleton is None and used and not _names_joints(categories, category):
+            _require_17(lengths[of_people & (lengths > 0)], source)
+            remarks.append("The file names no joints; COCO's 17 are taken.")
+            report(Issue("joint names", source, "categories", "keypoints", "none; COCO's 17 are taken"))
     except InputError as error:
         value = str(error).removeprefix(source)
         report(Issue("joint count", source, "categories", "keypoints", value, str(error)))
-        found = skeleton or COCO
-    rows = [
-        images.row(image_id, source, f"annotation {number}", report=report)
-        for number, image_id in zip(annotations.ids, annotations.image_ids, strict=True)
-    ]
-    annotations.require_joints(found.num_joints)
-    return Records(images, annotations, rows, found)
+        joints = skeleton or COCO
+    else:
+        annotations.report_wrong(category, joints.num_joints)
+    rows = np.array(
+        [
+            images.row(image_id, source, f"annotation {number}", report=report) if mine else -1
+            for number, image_id, mine in zip(annotations.ids, annotations.image_ids, of_people.tolist(), strict=True)
+        ],
+        np.int64,
+    )
+    return _select(images, annotations, rows, joints, category, remarks)
 
 
-def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, strict: bool = True) -> Skeleton:
+def _select(
+    images: ImageColumns, annotations: AnnotationColumns, rows: np.ndarray, skeleton: Skeleton, category: int,
+    remarks: list[str],
+) -> Records:  # fmt: skip
+    """Who counts, of the records that are right, and why others do not."""
+    report, source = annotations.report, annotations.source
+    ids, labelled = np.asarray(annotations.ids, np.int64), np.asarray(annotations.labelled)
+    of_people, lengths = np.asarray(annotations.categories) == category, np.asarray(annotations.lengths)
+    numbers = labelled != 0  # whose numbers there are
+    length, boxes = 3 * skeleton.num_joints, np.reshape(annotations.boxes, (-1, 4))
+    whole = of_people & numbers & (lengths == length) & (rows >= 0)
+    whole[numbers] &= np.isfinite(boxes).all(axis=1)
+    of_whole = whole[numbers]
+    keypoints = np.asarray(annotations.keypoints)
+    if not of_whole.all():
+        keypoints = keypoints[np.repeat(of_whole, lengths[numbers])]
+    keypoints, boxes = keypoints.reshape(-1, skeleton.num_joints, 3), boxes[of_whole]
+    ids_of, rows_of, sizes = ids[whole], rows[whole], np.reshape(images.sizes, (-1, 2))[rows[whole]]
+
+    for row in np.flatnonzero(of_people & ~numbers):
+        value = "no labelled joint" if lengths[row] else "missing"
+        report(Issue("unlabelled person", source, f"annotation {ids[row]}", "keypoints", value))
+    counted = labelled[whole]
+    declared = [number for number, is_whole in zip(annotations.declared, whole, strict=True) if is_whole]
+    wrong_counts = [row for row, number in enumerate(declared) if number not in (None, counted[row])]
+    for row in wrong_counts:
+        value = f"{declared[row]}, labelled {counted[row]}"
+        report(Issue("joint number", source, f"annotation {ids_of[row]}", "num_keypoints", value))
+    areas = np.asarray(annotations.areas)[of_whole]
+    without_area = np.flatnonzero(np.isnan(areas))
+    with np.errstate(over="ignore"):  # the table refuses what is not finite
+        areas[without_area] = np.maximum(boxes[without_area, 2:], 1).prod(axis=1)
+        clean_boxes, kept = _clean(boxes, sizes)
+    for row in without_area:
+        report(Issue("zero area", source, f"annotation {ids_of[row]}", "area", f"the box's {areas[row]:g} is taken"))
+    outside = (clean_boxes[:, 2:] < 0).any(axis=1)
+    for row in np.flatnonzero(~kept & ~outside & (boxes[:, 2:] > 0).all(axis=1)):
+        report(Issue("small box", source, f"annotation {ids_of[row]}", "bbox", str(boxes[row].tolist())))
+    whole_file = suspicions(boxes, keypoints, sizes)
+    remarks = [*remarks, *map(str, whole_file)]
+    if len(without_area):
+        remarks.append(f"{len(without_area)} of {len(areas)} areas are missing or not positive; the box's is taken.")
+    if wrong_counts:
+        remarks.append(
+            f"{len(wrong_counts)} of {len(declared)} num_keypoints are not the number of labelled joints, which counts."
+        )
+    reasons = {
+        CATEGORY: (~of_people).sum() + annotations.crowds.total() - annotations.crowds[category],
+        CROWD: annotations.crowds[category],
+        NO_KEYPOINTS: (of_people & ~numbers & (lengths == 0)).sum(),
+        NO_LABEL: (of_people & ~numbers & (lengths > 0)).sum(),
+        SMALL: (~kept & ~outside).sum(),
+        OUTSIDE: (~kept & outside).sum(),
+    }
+    return Records(
+        images=images,
+        skeleton=skeleton,
+        category=category,
+        all_ids=annotations.all_ids,
+        ids=ids_of,
+        places=np.asarray(annotations.places)[whole],
+        rows=rows_of,
+        boxes=boxes,
+        areas=areas,
+        keypoints=keypoints,
+        clean_boxes=clean_boxes,
+        kept=kept,
+        left_out={reason: int(count) for reason, count in reasons.items() if count},
+        suspicions=whole_file,
+        remarks=tuple(f"{source}: {remark}" for remark in remarks),
+    )
+
+
+def person_category(categories, source: str, used: Collection[int] = ()) -> int:
+    """The category of people: the only one, of any id; of several the one that has keypoints, or is named ``person``.
+
+    Args:
+        categories: the file's list; None if it has none.
+        source: the file's name, for messages.
+        used: categories of records with keypoints.
+
+    Raises:
+        InputError: several categories that could be.
+    """
+    listed = _categories(categories)
+    named = [number for number, category in listed.items() if category.get("keypoints")]
+    possible = named or list(listed) or sorted(used)
+    if len(possible) > 1:
+        possible = [number for number in possible if number in used] or possible
+    names = {number: str(listed.get(number, {}).get("name", number)) for number in possible}
+    for wanted in PERSON_NAMES if len(possible) > 1 else ():
+        if so_named := [number for number in possible if names[number].lower() == wanted]:
+            possible = so_named[:1]
+            break
+    if not possible or (len(possible) > 1 and PERSON in possible and not listed):
+        return PERSON
+    if len(possible) > 1:
+        raise InputError(
+            f"{source}: the categories {', '.join(names.values())} have keypoints, but a network finds one kind; name "
+            "the one to be used person, or leave the records of the others out."
+        )
+    return possible[0]
+
+
+def _categories(categories) -> dict[int, dict]:
+    """The categories of a file by their ids."""
+    return {each["id"]: each for each in categories or () if isinstance(each, dict) and type(each.get("id")) is int}
+
+
+def _names_joints(categories, category: int) -> bool:
+    return bool(_categories(categories).get(category, {}).get("keypoints"))
+
+
+def _require_17(lengths: np.ndarray, source: str) -> None:
+    """Refuse a file that names no joints and has others than COCO's: all people the same number."""
+    if len(lengths) and lengths[0] != 3 * COCO.num_joints and (lengths == lengths[0]).all() and lengths[0] % 3 == 0:
+        raise InputError(
+            f"{source}: its people have {lengths[0] // 3} joints, which are not named; give a skeleton file "
+            f"(skeleton=FILE), or name them in the annotation file: {NAMED_JOINTS}."
+        )
+
+
+def skeleton_of(
+    categories, source: str, skeleton: Skeleton | None = None, strict: bool = True, person: int | None = None
+) -> Skeleton:
     """Joints of a COCO-format file.
 
     Args:
-        categories: the file's list; that of people (id 1) may name ``keypoints``, and edges as ``skeleton``, which
-            counts joints from 1.
+        categories: the file's list; that of people may name ``keypoints``, and edges as ``skeleton``, which counts
+            joints from 1.
         source: the file's name, for messages.
         skeleton: which it should be; None takes COCO's where the file names these joints or none, else the file's own,
             with left/right pairs found from the names, and the default sigmas.
         strict: False: it is that of a file that names no joints only; a file that names others keeps its own.
+        person: id of the category of people; None is as `person_category` says.
 
     Raises:
         InputError: a file that names other joints than the skeleton, or joints or edges that cannot be.
     """
-    categories = [category for category in categories or () if isinstance(category, dict)]
-    category = next((each for each in categories if each.get("id") == PERSON), {})
-    named = [each.get("id") for each in categories if each.get("keypoints")]
-    if named and PERSON not in named:
-        raise InputError(f"{source}: category {named[0]!r} has the keypoints; give people the category_id {PERSON}.")
+    person = person_category(categories, source) if person is None else person
+    category = _categories(categories).get(person, {})
     joints = category.get("keypoints")
-    if joints is None:
+    if joints is None or joints == []:
         return skeleton or COCO
-    if not isinstance(joints, list) or not joints or not all(isinstance(joint, str) for joint in joints):
-        raise InputError(f"{source}: category {PERSON} has keypoints {joints!r:.80}, expected a list of names.")
+    if not isinstance(joints, list) or not all(isinstance(joint, str) for joint in joints):
+        raise InputError(f"{source}: category {person} has keypoints {joints!r:.80}, expected a list of names.")
     for wanted in (skeleton, COCO):
         if wanted and tuple(joints) == wanted.joints and (wanted is skeleton or skeleton is None or not strict):
             return wanted
@@ -497,7 +702,7 @@ def skeleton_of(categories, source: str, skeleton: Skeleton | None = None, stric
         return Skeleton(name if isinstance(name, str) else "own", joints, edges=edges)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{source}: category {PERSON} has keypoints or a skeleton that cannot be ({error}); fix it, or give a "
+            f"{source}: category {person} has keypoints or a skeleton that cannot be ({error}); fix it, or give a "
             "skeleton file."
         ) from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
@@ -21,7 +20,8 @@ class Issue:
         record: the record in it, such as ``"annotation 12"``.
         field: of the record.
         value: what stands there, in short.
-        message: the whole sentence, for an `InputError`.
+        message: the whole sentence, for an `InputError`; empty where the loader goes on in any case: without the
+            record, or with a number of its own.
     """
 
     kind: str
@@ -29,15 +29,16 @@ class Issue:
     record: str
     field: str
     value: str
-    message: str
+    message: str = ""
 
 
 Report = Callable[[Issue], None]  # may return: then the loader goes on without the record
 
 
-def raise_issue(issue: Issue) -> NoReturn:
-    """An `InputError` with the issue's message: the default `Report` of all loaders."""
-    raise InputError(issue.message)
+def raise_issue(issue: Issue) -> None:
+    """An `InputError` with the issue's message, if it has one: the default `Report` of all loaders."""
+    if issue.message:
+        raise InputError(issue.message)
 
 
 def float_array(values) -> tuple[np.ndarray | None, str, str]:

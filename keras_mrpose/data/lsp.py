@@ -13,13 +13,15 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import LSP
 
 SPLITS = ("train", "val")
+NO_LABEL = "without a labelled joint"  # why people are left out
 
 
 def load(folder: str | Path, split: str | None = None, require_images: bool = True) -> People:
     """People of an LSP folder.
 
     LSP has neither boxes nor areas. The box is the bounding box of the labelled joints; the area, which only OKS asks
-    for, is 0.53 times the box's, the usual stand-in where there are no segments.
+    for, is 0.53 times the box's, the usual stand-in where there are no segments. People without a labelled joint are
+    left out.
 
     Args:
         folder: holds ``joints.mat`` and ``images/``, either as in the extended set (joints ``(14, 3, people)`` with
@@ -30,7 +32,7 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
         require_images: False does without the image files, where the annotations alone are needed.
 
     Raises:
-        InputError: a missing or unreadable file, a wrong shape, an unknown split, or a person without labelled joints.
+        InputError: a missing or unreadable file, a wrong shape, or an unknown split.
     """
     folder = Path(folder)
     file = folder / "joints.mat"
@@ -41,9 +43,9 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
     keypoints = keypoints_of(joints[rows.start : rows.stop], original)
     labelled = keypoints[..., 2:] > 0
     numbers = np.arange(rows.start, rows.stop) + 1
-    if not labelled.any(axis=1).all():
-        number = numbers[np.argmin(labelled.any(axis=(1, 2)))]
-        raise InputError(f"{file}: person {number} has no labelled joint; remove the record or label it.")
+    kept = labelled.any(axis=(1, 2))
+    left_out = {NO_LABEL: int((~kept).sum())} if not kept.all() else {}
+    keypoints, labelled, numbers = keypoints[kept], labelled[kept], numbers[kept]
     low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
     high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
     boxes = np.concatenate([low, high - low], axis=-1)
@@ -62,6 +64,7 @@ def load(folder: str | Path, split: str | None = None, require_images: bool = Tr
         reference_length=np.sqrt(areas),
         areas=areas,
         protocol="pck",
+        left_out=left_out,
     )
     return people.require_images() if require_images else people
 

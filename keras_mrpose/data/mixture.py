@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose import skeletons
-from keras_mrpose.data import load
+from keras_mrpose.data import load_splits
 from keras_mrpose.data.people import People, concatenate
 from keras_mrpose.errors import InputError, require, short_message
 from keras_mrpose.joint_names import sides_and_rests
@@ -179,8 +179,9 @@ def join(mixture: Mixture, skeleton: Skeleton, require_images: bool = True) -> J
     train, val, sources, joints = [], [], [], []
     for folder, source in zip(mixture.folders, mixture.sources, strict=True):
         try:
-            table = load(folder.data, folder.train, require_images)
-            val_people = table.take(slice(0)) if folder.val is None else load(folder.data, folder.val, require_images)
+            splits = [folder.train] if folder.val is None else [folder.train, folder.val]
+            table, *others = load_splits(folder.data, splits, require_images)
+            val_people = others[0] if others else table.take(slice(0))
             train.append(table.with_skeleton(skeleton))
             val.append(val_people.with_skeleton(skeleton))
         except InputError as error:

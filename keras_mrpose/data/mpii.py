@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import hypot
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from keras_mrpose.data import json_stream, matlab
 from keras_mrpose.data.issues import Issue, Report, float_array, raise_issue
+from keras_mrpose.data.layout import HOLD_OUT
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import PADDING
@@ -28,6 +30,7 @@ UNIT = 200  # pixels of scale 1
 HEADS_PER_UNIT = 8  # MPII makes its scale from the head box: so many head sizes are 200 pixels x scale
 LOWER = 15  # pixels of scale 1 by which the published loader moves centres down, towards the legs
 MAT_ADVICE = "give the .mat file of the published MPII files"  # where it is missing
+NO_SCALE, NOT_WHOLE = "without a scale", "without joints, centre, scale or head box"  # why people are left out
 MISSING = -1  # stands for a centre, scale or joint that is not annotated
 
 RELEASE_FILE = "mpii_human_pose_v1_u12_1.mat"
@@ -82,14 +85,15 @@ def parse(content: list[dict], source: str, folder: str | Path, heads: np.ndarra
     """
     if heads is not None and len(heads) != len(content):
         raise InputError(f"{source} has {len(content)} records, its head boxes {len(heads)}; give files of one split.")
-    row_of, kept = {}, []
+    row_of, kept, left_out = {}, [], Counter()
     for record in read_records(content, source):
         if record.scale == MISSING:
+            left_out[NO_SCALE] += 1
             continue
         row = row_of.setdefault(record.image, len(row_of))
         head = record.scale * UNIT / HEADS_PER_UNIT if heads is None else heads[record.place]
         kept.append((row, record.place, box_of_window(record.centre, record.scale), record.keypoints, head))
-    return _table(source, [str(Path(folder, image)) for image in row_of], range(len(row_of)), kept)
+    return _table(source, [str(Path(folder, image)) for image in row_of], range(len(row_of)), kept, left_out)
 
 
 class MpiiRecord(NamedTuple):
@@ -137,7 +141,9 @@ def read_records(content: list, source: str, report: Report = raise_issue) -> It
         yield MpiiRecord(place, image, tuple(centre.tolist()), scale.item(), np.column_stack([joints - 1, 2 * visible]))
 
 
-def _table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], kept: list[tuple]) -> People:
+def _table(
+    source: str, image_paths: Sequence[str], image_ids: Sequence[int], kept: list[tuple], left_out: Counter
+) -> People:
     """The table of people ``kept``: image row, id, box, keypoints, head size. Areas are the boxes'."""
     rows, ids, boxes, keypoints, heads = zip(*kept, strict=True) if kept else ((),) * 5
     return People(
@@ -152,6 +158,7 @@ def _table(source: str, image_paths: Sequence[str], image_ids: Sequence[int], ke
         reference_length=heads,
         areas=[w * h for _, _, w, h in boxes],
         protocol="pckh",
+        left_out=dict(left_out),
     )
 
 
@@ -294,20 +301,22 @@ def parse_release(content: dict, source: str, folder: str | Path, split: str = "
     if split not in RELEASE_SPLITS:
         raise InputError(
             f"{source} has no split {split!r}; give one of {', '.join(RELEASE_SPLITS)}, or use the published MPII "
-            "JSON, which has train and val."
+            f"JSON, which has train and val; or {HOLD_OUT}."
         )
-    paths, numbers, kept = [], [], []
+    paths, numbers, kept, left_out = [], [], [], Counter()
     for number, annotation, apart in _training_images(content, source):
         people = []
         for k, rect in enumerate(_structs(annotation, "annorect"), 1):
             person = _person(rect, f"{source}: RELEASE.annolist({number}).annorect({k})")
-            if person and (split == "train" or k in apart):
+            if person is None:
+                left_out[NOT_WHOLE] += 1
+            elif split == "train" or k in apart:
                 people.append((len(paths), PEOPLE_PER_IMAGE * number + k, *person))
         if people:
             paths.append(str(Path(folder, _image_name(annotation, f"{source}: RELEASE.annolist({number})"))))
             numbers.append(number)
             kept += people
-    return _table(source, paths, numbers, kept)
+    return _table(source, paths, numbers, kept, left_out)
 
 
 def _training_images(content: dict, source: str) -> Iterator[tuple[int, SimpleNamespace, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,9 @@ class People:
             nobody said, then it goes by the skeleton.
         source_index: ``(people,)`` of tables that were put together (`concatenate`), which of them a person is from.
         num_sources: how many tables were put together, whether or not there is anybody from each.
+        left_out: why records of the source's files are not among the people -> how many; of the whole files, also where
+            the table is a part of their people.
+        remarks: what the loader finds odd about these files, a sentence each.
     """
 
     source: str
@@ -52,6 +56,8 @@ class People:
     protocol: str = ""
     source_index: np.ndarray = field(default=None)
     num_sources: int = 1
+    left_out: dict[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         people, joints = len(self.ids), self.skeleton.num_joints
@@ -139,6 +145,15 @@ class People:
         """All people of the images that the first `count` people are in, since measures are over whole images."""
         return self.of_images(self.image_ids[self.image_index[:count]])
 
+    def account(self) -> str:
+        """One line: the source, how many people there are, and who is left out and why."""
+        name = " + ".join(os.path.basename(part) for part in self.source.split(" + "))
+        return f"{name}: {len(self)} people" + (f"; left out: {self.reasons()}" if self.left_out else "")
+
+    def reasons(self) -> str:
+        """Who is left out and why, such as ``12 box smaller than 2 px, 3 crowd``."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+
     def paths(self) -> np.ndarray:
         """``(people,)`` the file of each person's image."""
         return self.image_paths[self.image_index]
@@ -171,6 +186,8 @@ def concatenate(tables: Sequence[People], source: str | None = None) -> People:
         [table.image_index + offset for table, offset in zip(tables, images[:-1], strict=True)]
     )
     columns["source_index"] = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    of_files = {table.source: table for table in tables}.values()  # two parts of a file have the same account
+    left_out = sum((Counter(table.left_out) for table in of_files), Counter())
     return replace(
         first,
         source=" + ".join(table.source for table in tables) if source is None else source,
@@ -178,6 +195,8 @@ def concatenate(tables: Sequence[People], source: str | None = None) -> People:
         image_ids=np.concatenate([table.image_ids for table in tables]),
         protocol="",
         num_sources=len(tables),
+        left_out=dict(left_out),
+        remarks=tuple(dict.fromkeys(remark for table in tables for remark in table.remarks)),
         **columns,
     )
 

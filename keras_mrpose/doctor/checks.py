@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from keras_mrpose import data
+from keras_mrpose.data import layout
+from keras_mrpose.data.people import protocol_of
 from keras_mrpose.doctor import images as image_files
 from keras_mrpose.doctor import left_right
 from keras_mrpose.doctor.findings import DoctorReport, Finding, IssueCollector
 from keras_mrpose.doctor.records import PersonRecord, Split, read_splits
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation import evaluate
 from keras_mrpose.joint_names import flip_pairs_of, side_of
 from keras_mrpose.skeletons import Skeleton
 
@@ -43,6 +46,9 @@ def examine(
     """
     folder, issues = Path(folder), IssueCollector()
     splits = read_splits(folder, skeleton, issues)
+    names = [split.name for split in splits]
+    if names and not layout.has_validation(names) and not all(name.startswith("test") for name in names):
+        issues.add("no validation", folder, "splits", "-", f"only {', '.join(names)}")
     inspected = image_files.inspect_images(splits, watch) if images else {}
     for split in splits:
         if images:
@@ -52,12 +58,16 @@ def examine(
         image_files.check_duplicates(splits, inspected, issues)
     for each in {split.skeleton for split in splits}:
         _check_skeleton(each, issues)
-    if not issues.errors():  # what passes here, training accepts
+    if not issues.errors():  # what passes here, training and evaluation accept
         _load_strictly(folder, splits, skeleton, issues)
-    counts = {split.name: len(split.people) for split in splits}
-    images_read = sum(seen.digest is not None for seen in inspected.values())
-    mirrored = {split.skeleton.name: split.skeleton.mirrored() for split in splits}
-    return DoctorReport(str(folder), counts, images_read, issues.findings(), mirrored)
+    return DoctorReport(
+        folder=str(folder),
+        splits={split.name: sum(person.kept for person in split.people) for split in splits},
+        left_out={split.name: dict(+split.left_out) for split in splits},
+        images=sum(seen.digest is not None for seen in inspected.values()),
+        findings=issues.findings(),
+        mirrored={split.skeleton.name: split.skeleton.mirrored() for split in splits},
+    )
 
 
 def check_skeleton(skeleton: Skeleton) -> tuple[Finding, ...]:
@@ -114,8 +124,6 @@ def _check_box(person: PersonRecord, split: Split, issues: IssueCollector) -> No
     x, y, w, h = person.box.tolist()
     if w <= 0 or h <= 0:
         issues.add("empty box", split.file, person.record, "bbox", [x, y, w, h])
-    if person.area <= 0:
-        issues.add("zero area", split.file, person.record, "area", person.area)
     points = person.keypoints[person.keypoints[:, 2] > 0, :2]
     away = np.maximum((x, y) - points, points - (x + w, y + h)).max(axis=1)
     if w > 0 and h > 0 and away.max() > max(w, h):
@@ -153,9 +161,11 @@ def _check_duplicates(split: Split, rows: np.ndarray, issues: IssueCollector) ->
 
 
 def _load_strictly(folder: Path, splits: list[Split], skeleton: Skeleton | None, issues: IssueCollector) -> None:
-    """Report what the loader refuses and no check above covers."""
+    """Report what the loader or the evaluation refuses and no check above covers."""
     for split in splits:
         try:
-            data.load(folder, split.name, require_images=False, skeleton=skeleton)
+            people = data.read(folder, split.name, require_images=False, skeleton=skeleton)
+            evaluate.check(protocol_of(people), people)
         except InputError as error:
-            issues.add("refused", split.file, "-", "-", str(error))
+            why = str(error).removeprefix(split.file).lstrip(": ")
+            issues.add("refused", split.file, "-", "-", why)

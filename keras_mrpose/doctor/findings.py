@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from keras_mrpose.data.issues import Issue
+from keras_mrpose.data.suspicions import MEANINGS
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MAX_EXAMPLES = 1000  # examples of each kind
@@ -36,13 +37,14 @@ KINDS = {
         Kind("joint count", ERROR, "The record or file has other joints than the skeleton; choose one that fits."),
         Kind("not finite", ERROR, "A number is NaN or infinite; fix or remove the record."),
         Kind("joint flag", ERROR, "A joint's flag is not one that the format has; fix it."),
-        Kind("duplicate id", ERROR, "Two records or images share an id; give each its own."),
+        *(Kind(key, ERROR, meaning) for key, meaning in MEANINGS.items()),
+        Kind("duplicate id", ERROR, "Two images share an id; give each its own."),
         Kind("unknown image", ERROR, "The record's image is not in the file's list; add it or remove the record."),
         Kind("empty box", ERROR, "The box of a labelled person has no width or height; fix it or remove the record."),
         Kind("box outside", ERROR, "The box lies outside the image; fix it or remove the record."),
-        Kind("zero area", ERROR, "The area of a labelled person is not positive: it is left out; fix it."),
+        Kind("small box", ERROR, "The box of a labelled person is smaller than 2 px: it is left out; fix it."),
         Kind("joint far outside", ERROR, "A labelled joint is farther outside the image than its side; fix it."),
-        Kind("refused", ERROR, "The loader refuses the data; do what it says."),
+        Kind("refused", ERROR, "Loader or evaluation refuse the data; do what they say."),
         Kind("missing image", ERROR, "The image is not there; put it there or remove its records."),
         Kind("unreadable image", ERROR, "Training cannot read the file; replace it by a whole JPEG or PNG file."),
         Kind("image size", ERROR, "The image's size is not the annotated one; get the image that was annotated."),
@@ -58,9 +60,14 @@ KINDS = {
         Kind("box over border", WARNING, "The box leaves the image; training cuts it, see whether it is right."),
         Kind("joint outside", WARNING, "A labelled joint lies outside the image; see whether it is right."),
         Kind("joint off box", WARNING, "A labelled joint is outside its person's box by more than the box's size."),
+        Kind("no validation", WARNING, "No split to validate on: train with --val-share 0.1, or --val-split NAME."),
+        Kind("category", WARNING, "The records' category is not that of people; give them its id."),
+        Kind("joint names", WARNING, "The file names no joints, so they are taken for COCO's 17; name them in it."),
+        Kind("zero area", WARNING, "A labelled person has no positive area: the box's is taken, which changes AP."),
         Kind("joint number", WARNING, "num_keypoints is not the number of labelled joints; training counts itself."),
         Kind("left-right suspect", WARNING, "Left and right may be exchanged in a part of the body; look at it."),
         Kind("unlabelled person", NOTE, "No joint is labelled: training leaves this person out."),
+        Kind("record id", NOTE, "Ids of records are not positive or not unique: evaluation numbers them itself."),
         Kind("no scale", NOTE, "MPII gives no scale: this person cannot be cropped and is left out."),
     )
 }
@@ -91,7 +98,8 @@ class DoctorReport:
 
     Attributes:
         folder: which.
-        splits: name -> number of records that could be checked.
+        splits: name -> number of people that training and evaluation take.
+        left_out: name -> why other records are left out -> how many.
         images: that were read.
         findings: worst first.
         mirrored: skeleton -> its left/right pairs, in words (`Skeleton.mirrored`).
@@ -99,6 +107,7 @@ class DoctorReport:
 
     folder: str
     splits: dict[str, int]
+    left_out: dict[str, dict[str, int]]
     images: int
     findings: tuple[Finding, ...]
     mirrored: dict[str, str] = field(default_factory=dict)

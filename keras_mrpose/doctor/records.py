@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_mrpose.data import coco, json_stream, lsp, mpii
+from keras_mrpose.data import coco, json_stream, layout, lsp, mpii
 from keras_mrpose.doctor.findings import IssueCollector
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
-
-COCO_PREFIX = "person_keypoints_"
 
 
 class ImageRecord(NamedTuple):
@@ -26,13 +24,13 @@ class ImageRecord(NamedTuple):
 
 
 class PersonRecord(NamedTuple):
-    """A readable record: its name, the row of its image, ``(joints, 3)``; x, y, w, h and area where annotated."""
+    """A readable record: name, row of its image, ``(joints, 3)``; x, y, w, h where annotated; whether it counts."""
 
     record: str
     image: int
     keypoints: np.ndarray
     box: np.ndarray | None = None
-    area: float | None = None
+    kept: bool = True
 
 
 @dataclass
@@ -45,6 +43,7 @@ class Split:
         skeleton: the joints.
         images: all that are listed.
         people: records of people that are whole.
+        left_out: why others, or some of them, are not trained and measured -> how many.
     """
 
     name: str
@@ -52,6 +51,7 @@ class Split:
     skeleton: Skeleton
     images: list[ImageRecord] = field(default_factory=list)
     people: list[PersonRecord] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)
 
 
 def read_splits(folder: Path, skeleton: Skeleton | None, issues: IssueCollector) -> list[Split]:
@@ -71,47 +71,37 @@ def read_splits(folder: Path, skeleton: Skeleton | None, issues: IssueCollector)
         return [_mpii(file, folder, issues) for file in files]
     if file := mpii.find_release(folder):
         return _mpii_release(file, folder, issues)
-    if files := sorted(folder.glob(f"annotations/{COCO_PREFIX}*.json")):
-        return [_coco(file, folder, skeleton, issues) for file in files]
-    known = f"joints.mat, annot/*.json, {mpii.RELEASE_FILE} or annotations/{COCO_PREFIX}*.json"
+    if files := layout.annotation_files(folder):
+        return [_coco(name, file, folder, skeleton, issues) for name, file in sorted(files.items())]
+    known = f"joints.mat, annot/*.json, {mpii.RELEASE_FILE} or annotations/{layout.PREFIX}*.json"
     what = f"holds none of {known}" if folder.is_dir() else "is not there"
     raise InputError(f"The data folder {folder} {what}; give the folder that holds the data set.")
 
 
-def _coco(file: Path, root: Path, skeleton: Skeleton | None, issues: IssueCollector) -> Split:
-    split = Split(file.stem.removeprefix(COCO_PREFIX), str(file), skeleton or COCO)
+def _coco(name: str, file: Path, root: Path, skeleton: Skeleton | None, issues: IssueCollector) -> Split:
+    split = Split(name, str(file), skeleton or COCO)
     fields = json_stream.iter_fields(file, "it was there a moment ago")
     try:
-        found = coco.read_records(fields, str(file), skeleton, report=issues.report, keep_all=True)
+        found = coco.read_records(fields, str(file), skeleton, report=issues.report)
     except InputError as error:  # the file as a whole
         issues.add("annotations", file, "-", "-", str(error).removeprefix(f"{file} "))
         return split
-    split.skeleton = found.skeleton
-    images, annotations = found.images, found.annotations
-    for kind, ids in (("image", images.ids), ("annotation", annotations.all_ids)):
-        for number, count in Counter(ids).items():
-            for _ in range(count - 1):
-                issues.add("duplicate id", file, f"{kind} {number}", "id", number)
-    paths = images.paths(coco.split_paths(root, split.name, "person_keypoints")[1])
-    columns = zip(paths, images.ids, images.sizes, strict=True)
+    split.skeleton, split.left_out, images = found.skeleton, Counter(found.left_out), found.images
+    for number, count in Counter(images.ids).items():
+        for _ in range(count - 1):
+            issues.add("duplicate id", file, f"image {number}", "id", number)
+    for number, count in Counter(found.all_ids).items():
+        for _ in range(count if number <= 0 else count - 1):
+            issues.add("record id", file, f"annotation {number}", "id", number)
+    for kind, what, value in found.suspicions:
+        issues.add(kind, file, "-", what, value)
+    columns = zip(images.paths(layout.image_folders(root, name, file)), images.ids, images.sizes, strict=True)
     split.images = [ImageRecord(path, f"image {number}", size) for path, number, size in columns]
-
-    joints = split.skeleton.num_joints
-    ends = np.cumsum(annotations.lengths, dtype=np.int64)
-    keypoints = np.split(np.array(annotations.keypoints), ends[:-1])
-    boxes, areas = np.reshape(annotations.boxes, (-1, 4)), annotations.areas
-    for row, number in enumerate(annotations.ids):
-        name = f"annotation {number}"
-        whole = keypoints[row].size == 3 * joints and np.isfinite(boxes[row]).all() and np.isfinite(areas[row])
-        if found.rows[row] < 0 or not whole:
-            continue
-        points = keypoints[row].reshape(joints, 3)
-        if not _known_flags(points[:, 2], (0, 1, 2), split, name, "keypoints", issues):
-            continue
-        labelled, declared = int((points[:, 2] > 0).sum()), annotations.declared[row]
-        if declared not in (None, labelled):
-            issues.add("joint number", file, name, "num_keypoints", f"{declared}, labelled {labelled}")
-        split.people.append(PersonRecord(name, found.rows[row], points, boxes[row], areas[row]))
+    columns = zip(found.ids, found.rows, found.keypoints, found.boxes, found.kept, strict=True)
+    for number, row, points, box, kept in columns:
+        record = f"annotation {number}"
+        if _known_flags(points[:, 2], (0, 1, 2), split, record, "keypoints", issues):
+            split.people.append(PersonRecord(record, int(row), points, box, bool(kept)))
     return split
 
 
@@ -127,6 +117,7 @@ def _mpii(file: Path, root: Path, issues: IssueCollector) -> Split:
         name = f"record {record.place}"
         if record.scale == mpii.MISSING:
             issues.add("no scale", file, name, "scale", record.scale)
+            split.left_out[mpii.NO_SCALE] += 1
             continue
         if record.image not in rows:
             rows[record.image] = len(split.images)
@@ -142,7 +133,7 @@ def _mpii_release(file: Path, root: Path, issues: IssueCollector) -> list[Split]
     except InputError as error:
         issues.add("annotations", file, "-", "-", str(error))
         return []
-    split = Split("train", people.source, people.skeleton)
+    split = Split("train", people.source, people.skeleton, left_out=Counter(people.left_out))
     split.images = [
         ImageRecord(path, f"image {i}") for path, i in zip(people.image_paths, people.image_ids, strict=True)
     ]
@@ -169,7 +160,9 @@ def _lsp(folder: Path, issues: IssueCollector) -> list[Split]:
             if not finite.all():
                 issues.add("not finite", file, name, "joints", f"joint {LSP.joints[np.argmin(finite)]}")
             elif _known_flags(joints[row, :, 2], (0, 1), split, name, "joints", issues):
-                split.people.append(PersonRecord(name, len(split.images) - 1, keypoints[row]))
+                seen = bool((keypoints[row, :, 2] > 0).any())
+                split.people.append(PersonRecord(name, len(split.images) - 1, keypoints[row], kept=seen))
+                split.left_out[lsp.NO_LABEL] += not seen
         splits.append(split)
     return splits
 

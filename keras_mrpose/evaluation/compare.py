@@ -64,7 +64,10 @@ def changes(first: Result, second: Result, truth: People) -> list[Change]:
         raise InputError(f"One result is {first.metric}, the other {second.metric}; compare results of one protocol.")
     if first.protocol["data"]["sha256"] != second.protocol["data"]["sha256"]:
         raise InputError("The two results are of different people, so that there is nothing to compare.")
-    if (data := of_data(truth)) != first.protocol["data"]:
+    data = of_data(truth)
+    for name in {"left_out", "remarks"} - set(first.protocol["data"]):  # of an earlier version
+        del data[name]
+    if data != first.protocol["data"]:
         raise InputError(
             f"The results are of {first.protocol['data']}, but {truth.source} gives {data}; give the same folder and "
             "split."

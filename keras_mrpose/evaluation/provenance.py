@@ -116,12 +116,17 @@ def provenance(
 
 
 def of_data(truth: People) -> dict:
-    """Source, counts and hash of the annotated people (boxes, joints, sizes), and their skeleton unless built in."""
+    """Source, counts, who is left out and why, hash of the annotated people, and their skeleton unless built in.
+
+    The hash is of boxes, joints and sizes.
+    """
     images = truth.image_ids[truth.image_index]
     return {
         "annotations": _short(truth.source),
         "people": len(truth),
         "images": len(truth.image_ids),
+        "left_out": dict(truth.left_out),
+        "remarks": [remark.replace(truth.source, _short(truth.source)) for remark in truth.remarks],
         "sha256": _sha256(truth.boxes, truth.keypoints, truth.reference_length, images, truth.image_ids),
     } | ({} if truth.skeleton in SKELETONS.values() else {"skeleton": json.loads(json.dumps(truth.skeleton.to_dict()))})
 

@@ -137,6 +137,8 @@ class Experiment:
         map_joints: `weights` may be of another skeleton; joints that both have are kept.
         sources: of the people, if they come from several data sets.
         crops_per_epoch: from these sources; None is as many as there are people.
+        train_split: of the data set, see `data.load`; written down, not read.
+        val_split: likewise; what the commands evaluate on if no other split is named.
     """
 
     name: str
@@ -153,6 +155,8 @@ class Experiment:
     map_joints: bool = False
     sources: tuple[Source, ...] = ()
     crops_per_epoch: int | None = None
+    train_split: str = "train"
+    val_split: str = "val"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_size", tuple(self.input_size))
@@ -179,6 +183,7 @@ class Experiment:
         """Read what `save` wrote; a missing, unknown or wrong file or field is an `InputError` that names it."""
         try:
             values = json.loads(Path(path).read_text())
+            values = {"train_split": "train", "val_split": "val", **values}  # which older runs all had
             values["augmentation"] = _from_dict(Augmentation, values["augmentation"])
             values["recipe"] = _from_dict(Recipe, values["recipe"])
             values["sources"] = tuple(_from_dict(Source, source) for source in values["sources"])

@@ -19,6 +19,7 @@ from keras_mrpose.training.config import Experiment
 from keras_mrpose.training.optimization import AveragedWeights
 
 BEST, LAST, CONFIG, HISTORY, LOGS, STATE = "best.keras", "last.keras", "config.json", "history.json", "logs", "state"
+DATA = "data.json"
 
 
 def find_resume_state(
@@ -61,8 +62,21 @@ def data_hash(people: People, validation: People) -> dict[str, str]:
     return {"training": _digest(people), "validation": _digest(validation)}
 
 
-def make_folder(run: Path, states: States, experiment: Experiment, anew: bool) -> bool:
-    """Make the run folder with its config, and delete an earlier run if this one starts `anew`.
+def account(people: People, validation: People) -> dict[str, dict]:
+    """How many people a training has of which files, who was left out and why, and what is odd; ready for JSON."""
+    return {
+        name: {
+            "source": table.source,
+            "people": len(table),
+            "left_out": dict(table.left_out),
+            "remarks": list(table.remarks),
+        }
+        for name, table in (("training", people), ("validation", validation))
+    }
+
+
+def make_folder(run: Path, states: States, experiment: Experiment, data: dict, anew: bool) -> bool:
+    """Make the run folder with its config and the `account` of its data; delete an earlier run if it starts `anew`.
 
     Returns:
         Whether the folder is new.
@@ -73,6 +87,7 @@ def make_folder(run: Path, states: States, experiment: Experiment, anew: bool) -
     run.mkdir(parents=True, exist_ok=True)
     if anew:
         experiment.save(run / CONFIG)
+        (run / DATA).write_text(json.dumps(data, indent=1) + "\n")
     return new
 
 

@@ -30,7 +30,16 @@ from keras_mrpose.training.checkpointing import ReadOnlyStates, SaveState, State
 from keras_mrpose.training.config import Experiment
 from keras_mrpose.training.distributed import ProcessGroup, devices, per_sample
 from keras_mrpose.training.optimization import AveragedWeights, ValidateAveraged, build_optimizer, precise_bn_batches
-from keras_mrpose.training.run_dir import LAST, LOGS, STATE, RunFiles, data_hash, find_resume_state, make_folder
+from keras_mrpose.training.run_dir import (
+    LAST,
+    LOGS,
+    STATE,
+    RunFiles,
+    account,
+    data_hash,
+    find_resume_state,
+    make_folder,
+)
 from keras_mrpose.training.sanity_checks import BAD_BATCH, BadBatch, BatchNormGuard, StopOnNaN
 
 _LOG = logging.getLogger(__name__)
@@ -58,9 +67,10 @@ def train(
 ) -> dict[str, list[float]]:
     """Train an experiment; everything that it makes is in the run folder.
 
-    The folder gets ``config.json``, ``best.keras`` (best in validation, see `metrics`), ``last.keras`` (with the
-    optimizer), ``history.json`` (one value per epoch), ``logs/`` for TensorBoard, and ``state/``, from which a training
-    that was stopped or killed goes on as if nothing had happened (see `keras_mrpose.training.checkpointing`).
+    The folder gets ``config.json``, ``data.json`` (who was left out, and why), ``best.keras`` (best in validation, see
+    `metrics`), ``last.keras`` (with the optimizer), ``history.json`` (one value per epoch), ``logs/`` for TensorBoard,
+    and ``state/``, from which a training that was stopped or killed goes on as if nothing had happened (see
+    `keras_mrpose.training.checkpointing`).
 
     Args:
         experiment: what to train.
@@ -116,7 +126,9 @@ def train(
     with distribution.scope():
         model, resume_state = _build_or_restore(experiment, people, steps, resume_state)
     anew = not resume_state.variables
-    new_folder = group.is_main and make_folder(run, states, experiment, anew)  # after all that can be refused
+    new_folder = group.is_main and make_folder(
+        run, states, experiment, account(people, validation), anew
+    )  # after all that can be refused
     interruption = group.interruption()
     save_state = SaveState(states, resume_state, steps, save_every if group.is_main else None, interruption)
     batches = partial(_precise_bn_data, people, augmented, precise_bn_batches(recipe.batch_size, steps), save_state)

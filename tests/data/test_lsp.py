@@ -99,7 +99,6 @@ def set_to(place, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_to((6, slice(None), 2), 0), "person 7 has no labelled joint"),
         (set_to((6, 0, 0), np.nan), "record 7 has a value in keypoints that is not a finite number"),
         (set_to((6, slice(None), slice(0, 2)), 5), "record 7 has a box of zero or negative size"),
     ],
@@ -110,6 +109,13 @@ def test_wrong_records_are_named(change, message, tmp_path):
         lsp.load(tmp_path, "train")
     assert str(tmp_path / "joints.mat") in str(caught.value)
     assert len(lsp.load(tmp_path, "val")) == 2  # the other split does not suffer
+
+
+def test_people_without_a_labelled_joint_are_left_out_and_counted(tmp_path):
+    made_up(tmp_path, change=set_to((6, slice(None), 2), 0))
+    people = lsp.load(tmp_path, "train")
+    assert people.ids.tolist() == [1, 2, 3, 4, 5, 6, 8] and people.left_out == {"without a labelled joint": 1}
+    assert people.paths()[-1].endswith("im00008.jpg") and lsp.load(tmp_path, "val").left_out == {}
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_numbers_of_all_kinds(kind, tmp_path):
 def test_people_who_lack_something_are_left_out(field, alone, tmp_path):
     """The field is missing of the whole array, or empty in one of its elements."""
     person = without(rect(), field)
-    people = data.load(release(tmp_path, [image("a.jpg", *[person] * 2, *[rect()] * (not alone))]), "train")
+    people = data.read(release(tmp_path, [image("a.jpg", *[person] * 2, *[rect()] * (not alone))]), "train")
+    assert people.left_out == {"without joints, centre, scale or head box": 2}
     assert people.ids.tolist() == ([] if alone else [1003])
     assert len(people.paths()) == 1 - alone
 

@@ -140,11 +140,6 @@ RECORDS = {
     "a NaN joint": (keypoints(float("nan")), "not finite"),
     "an endless box": (change(bbox=[1, 2, float("inf"), 9]), "not finite"),
     "an unknown flag": (lambda s: s.joint("nose", 40, 40, 3), "joint flag"),
-    "an id twice": (lambda s: s.annotations[-1].update(id=s.annotations[0]["id"]), "duplicate id"),
-    "an id that a crowd has": (
-        lambda s: s.annotations.append({**s.person, "iscrowd": 1, "keypoints": [0] * 51}),
-        "duplicate id",
-    ),
     "an image id twice": (
         lambda s: s.images.append(dict(s.image, file_name=s.images[0]["file_name"])),
         "duplicate id",
@@ -155,7 +150,10 @@ RECORDS = {
     "a box elsewhere": (lambda s: (whole(s), s.person.update(bbox=[WIDTH, 6, 60, 84])), "box outside"),
     "a box over the border": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 90, 84])), "box over border"),
     "no area": (change(area=0), "zero area"),
-    "an area that is missing": (lambda s: s.person.pop("area"), "record"),
+    "an area that is missing": (lambda s: s.person.pop("area"), "zero area"),
+    "an area that is no number": (change(area="large"), "zero area"),
+    "a box of a pixel": (lambda s: (whole(s), s.person.update(bbox=[60, 50, 1, 0.5])), "small box", "joint off box"),
+    "a number in words": (change(num_keypoints="all"), "joint number"),
     "a joint outside": (lambda s: whole(s, left_ankle=(66, HEIGHT + 3)), "joint outside"),
     "a joint far outside": (lambda s: whole(s, left_ankle=(66, 5000)), "joint far outside", "joint off box"),
     "a joint off the box": (lambda s: (whole(s), s.person.update(bbox=[45, 6, 30, 30])), "joint off box"),
@@ -186,9 +184,43 @@ def test_each_mistake_alone(spoilt, spoil, key, also):
 def test_all_wrong_fields_of_a_record_are_found(spoilt):
     spoilt.person |= {"bbox": "wide", "area": float("inf"), "keypoints": spoilt.person["keypoints"][3:]}
     counts = {one.kind.key: one.count for one in spoilt.examine(images=False).findings}
-    assert {key: counts[key] for key in ("record", "not finite", "joint count")} == {
-        "record": 1, "not finite": 1, "joint count": 1,
-    }  # fmt: skip
+    assert (counts["record"], counts["joint count"]) == (1, 1)
+
+
+def test_ids_of_records_are_a_note(spoilt):
+    """Evaluation numbers them itself: one that is 0, one twice, one that a crowd has, too."""
+    spoilt.annotations[0]["id"] = 0
+    spoilt.annotations[-1]["id"] = spoilt.annotations[1]["id"]
+    spoilt.annotations.append({**spoilt.annotations[2], "iscrowd": 1, "keypoints": [0] * 51})
+    report = spoilt.examine(images=False)
+    assert report.clean and {one.kind.key: one.count for one in report.findings}["record id"] == 3
+    assert report.left_out["train2017"]["crowd"] == 1
+
+
+def test_a_whole_file_of_corners_and_shares(spoilt):
+    """Named once for the file, with its numbers; the share of an image is no pixel."""
+    original = json.dumps(spoilt.annotations)
+    for person in spoilt.annotations:
+        x, y, w, h = person["bbox"]
+        person["bbox"] = [x, y, x + w, y + h]
+    assert "boxes as corners" in spoilt.examine(images=False).kinds
+    spoilt.content["annotations"] = json.loads(original)
+    for person in spoilt.content["annotations"]:
+        person["bbox"] = (np.array(person["bbox"]) / [WIDTH, HEIGHT, WIDTH, HEIGHT]).tolist()
+        points = np.reshape(person["keypoints"], (-1, 3)) / [WIDTH, HEIGHT, 1]
+        person["keypoints"] = points.ravel().tolist()
+    report = spoilt.examine(images=False)
+    counted = sum(any(person["keypoints"][2::3]) for person in spoilt.content["annotations"])
+    assert report.splits["train2017"] == 0 and report.left_out["train2017"]["box smaller than 2 px"] == counted
+    (finding,) = [one for one in report.findings if one.kind.key == "normalised coordinates"]
+    assert f"{counted} of {counted} boxes" in finding.examples[0].value and not report.clean
+
+
+def test_without_validation_the_remedy_is_named(spoilt):
+    (spoilt.folder / "annotations" / "person_keypoints_val2017.json").unlink()
+    report = spoilt.examine(images=False)
+    assert report.clean and report.kinds == ["no validation"]
+    assert "--val-share 0.1" in report.findings[0].kind.meaning
 
 
 def test_what_is_no_error():
@@ -200,9 +232,9 @@ def test_what_is_no_error():
 SPARED = {
     WARNING: {
         "rotated by EXIF", "colours", "image twice", "person twice", "box over border", "joint outside",
-        "joint off box", "joint number", "left-right suspect",
+        "joint off box", "joint number", "left-right suspect", "zero area", "joint names", "category", "no validation",
     },
-    NOTE: {"unlabelled person", "no scale"},
+    NOTE: {"unlabelled person", "no scale", "record id"},
 }  # fmt: skip
 
 
@@ -302,7 +334,7 @@ def test_everything_at_once(spoilt):
     counts = {one.kind.key: one.count for one in report.findings if one.kind.key != "unlabelled person"}
     assert counts == {"joint count": 1, "not finite": 1, "unknown image": 2, "zero area": 1, "missing image": 1}
     assert list(counts) == [key for key in KINDS if key in counts]
-    assert report.count("error") == 6 and not report.clean
+    assert report.count("error") == 5 and not report.clean
     assert report.splits["train2017"] == len(people) - 4 and report.images == 7
 
 
@@ -330,7 +362,7 @@ def test_what_only_the_loader_refuses(drawn, monkeypatch):
     def refuse(folder, split, require_images, skeleton):
         raise InputError(f"no {split}")
 
-    monkeypatch.setattr(data, "load", refuse)
+    monkeypatch.setattr(data, "read", refuse)
     (finding,) = doctor.examine(drawn).findings
     assert finding.kind.key == "refused" and [one.value for one in finding.examples] == ["no train2017", "no val2017"]
 
@@ -438,11 +470,20 @@ def test_lsp_files_of_other_kinds(lsp):
     assert doctor.examine(folder).kinds == ["annotations"]
 
 
-def test_lsp_refuses_people_without_a_joint(lsp):
-    """Here an error, since the loader does."""
+def test_lsp_leaves_out_people_without_a_joint(lsp):
     folder, joints = lsp
     joints[:, 2, 0] = 0
-    assert lsp_report(folder, joints).kinds == ["refused"]
+    report = lsp_report(folder, joints)
+    assert report.kinds == [] and report.splits == {"train": 3, "val": 1}
+    assert report.left_out == {"train": {"without a labelled joint": 1}, "val": {}}
+
+
+def test_what_the_evaluation_would_refuse(lsp):
+    """Nobody to validate on has PCK's torso: said before a training."""
+    folder, joints = lsp
+    joints[LSP.joints.index("left_shoulder"), 2, 4] = 0
+    report = lsp_report(folder, joints)
+    assert report.kinds == ["refused"] and "PCK's torso" in report.findings[0].examples[0].value
 
 
 @pytest.fixture
@@ -674,7 +715,7 @@ def test_command(run, spoilt, capsys, monkeypatch):
     assert max(map(len, table.splitlines())) <= 80 and "…" not in table
     for words in ("zero area", "record", "rotated by EXIF", "not clean"):
         assert words in text
-    assert text.endswith("\nnot clean: 7 errors, 1 warning\n")
+    assert text.endswith("\nnot clean: 1 error, 7 warnings\n")
     assert text.split("\nzero area, 5 of 6:\n")[1].split("\n\n")[0].count("\n") == 4
     assert str(spoilt.folder) not in text.split("\n", 2)[2]
     assert not report["clean"] and report["findings"][0]["kind"]["key"] == "record"

@@ -8,6 +8,7 @@ from keras_mrpose.data import coco
 from keras_mrpose.evaluation.evaluate import PROTOCOLS, Result
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.evaluation.provenance import Settings, of_data
+from keras_mrpose.skeletons import COCO
 
 SIZE = (96, 64)
 WAYS = {"single": 7.0, "flip": 5.0, "flip+shift": 3.5}  # pixels that the joints are off, one standard deviation
@@ -30,7 +31,8 @@ def folder(root, split="val2017", seed=0):
     images = [{"id": number, "file_name": f"{number}.jpg", "width": 400, "height": 300} for number in IMAGES]
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     file = root / "annotations" / f"person_keypoints_{split}.json"
-    file.write_text(json.dumps({"images": images, "annotations": people}))
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO.joints)}]
+    file.write_text(json.dumps({"images": images, "annotations": people, "categories": categories}))
     return coco.load(root, split, require_images=False)
 
 

@@ -60,6 +60,8 @@ ODD = Experiment(
     map_joints=True,
     sources=(Source("one", 0.25, 2.0, "pck"), Source("other")),
     crops_per_epoch=100,
+    train_split="train@7[10%:]",
+    val_split="train@7[:10%]",
 )
 
 

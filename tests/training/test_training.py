@@ -82,9 +82,10 @@ def content(folder):
 # --- the run folder -----------------------------------------------------------------------------------------------
 
 
-def test_run_folder(finished):
+def test_run_folder(finished, people):
     names = {path.name for path in finished.run.iterdir()}
-    assert names == {"config.json", "best.keras", "last.keras", "history.json", "logs", "state"}
+    assert names == {"config.json", "best.keras", "last.keras", "history.json", "logs", "state", "data.json"}
+    assert json.loads((finished.run / "data.json").read_text())["training"]["left_out"] == people.left_out
     assert Experiment.load(finished.run / "config.json") == EXPERIMENT
 
 
