@@ -84,7 +84,8 @@ def test_a_fitted_network_predicts_probabilities(people, predictor, tmp_path):
     model.save(tmp_path / "dots.keras")
     assert keras.models.load_model(tmp_path / "dots.keras").calibration == model.calibration
     image = dots.picture((140, 100), [[(30, 90), (60, 40), (50, 20)]])
-    calibrated, plain = Predictor(tmp_path / "dots.keras")(image), Predictor(dots.network())(image)
+    box = [[0, 0, 100, 140]]
+    calibrated, plain = (Predictor(source)(image, box) for source in (tmp_path / "dots.keras", dots.network()))
     np.testing.assert_array_equal(calibrated[..., :2], plain[..., :2])
     np.testing.assert_allclose(calibrated[..., 2], plain[..., 2] / 2, atol=1e-6)
 
