@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +39,8 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
-def handle(args) -> None:
-    """Export, and print the table, also that of a refused export."""
+def handle(args) -> int:
+    """Export, and print the table, also that of a refused export; 1 if int8 was calibrated without some images."""
     import keras_mrpose
     from keras_mrpose import data
     from keras_mrpose.export import ToleranceError
@@ -53,7 +54,7 @@ def handle(args) -> None:
     people = people.limit(args.people)
     calibration = None
     if "int8" in formats:
-        calibration = data.load(args.data, args.calibration, skeleton=skeleton, strict=False)
+        calibration = data.load(args.data, args.calibration, False, skeleton, strict=False)
     try:
         report = keras_mrpose.export_litert(
             model,
@@ -74,6 +75,10 @@ def handle(args) -> None:
         raise
     _print(report)
     print(f"written to {out}; what the columns mean: {out / 'report.md'}")
+    if not report.skipped:
+        return 0
+    print("int8 is calibrated without these images:", *report.unreadable(), sep="\n  ", file=sys.stderr)
+    return 1
 
 
 def _print(report: ExportReport) -> None:

@@ -36,6 +36,8 @@ class People:
             nobody said, then it goes by the skeleton.
         source_index: ``(people,)`` of tables that were put together (`concatenate`), which of them a person is from.
         num_sources: how many tables were put together, whether or not there is anybody from each.
+        image_sizes: ``(images, 2)`` width and height as annotated, zeros where the data set does not say: an image of
+            another size is refused where it is read.
     """
 
     source: str
@@ -52,15 +54,19 @@ class People:
     protocol: str = ""
     source_index: np.ndarray = field(default=None)
     num_sources: int = 1
+    image_sizes: np.ndarray = field(default=None)
 
     def __post_init__(self) -> None:
         people, joints = len(self.ids), self.skeleton.num_joints
         for name, filled in (("scores", np.ones), ("source_index", np.zeros)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, filled(people))
+        if self.image_sizes is None:
+            object.__setattr__(self, "image_sizes", np.zeros((len(self.image_paths), 2)))
         for name, kind, shape in (
             ("image_paths", str, (len(self.image_paths),)),
             ("image_ids", np.int64, (len(self.image_paths),)),
+            ("image_sizes", np.int64, (len(self.image_paths), 2)),
             ("image_index", np.int64, (people,)),
             ("ids", np.int64, (people,)),
             ("keypoints", np.float64, (people, joints, 3)),
@@ -116,6 +122,7 @@ class People:
             self.take(people),
             image_paths=self.image_paths[images],
             image_ids=self.image_ids[images],
+            image_sizes=self.image_sizes[images],
             image_index=np.searchsorted(images, self.image_index[people]),
         )
 
@@ -176,6 +183,7 @@ def concatenate(tables: Sequence[People], source: str | None = None) -> People:
         source=" + ".join(table.source for table in tables) if source is None else source,
         image_paths=np.concatenate([table.image_paths for table in tables]),
         image_ids=np.concatenate([table.image_ids for table in tables]),
+        image_sizes=np.concatenate([table.image_sizes for table in tables]),
         protocol="",
         num_sources=len(tables),
         **columns,
