@@ -50,7 +50,7 @@ def handle(args) -> int:
             if args.box:
                 check_boxes(args.box, image.shape)
         except InputError as error:
-            refused.append(error)
+            refused.append(error if path in str(error) else InputError(f"{path}: {error}"))
             continue
         predictor = predictor or Predictor(model, flip_test=not args.no_flip)
         _write(path, image, predictor(image, args.box), predictor, Path(args.out, f"{name}_joints"), args.threshold)
