@@ -52,8 +52,8 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
-def handle(args) -> None:
-    """Export, and print the table, also that of a refused export."""
+def handle(args) -> int:
+    """Export, and print the table, also that of a refused export; 1 if int8 was calibrated without some images."""
     import keras_mrpose
     from keras_mrpose.export import ToleranceError
 
@@ -84,6 +84,10 @@ def handle(args) -> None:
         raise
     _print(report)
     print(f"written to {out}; what the columns mean: {out / 'report.md'}")
+    if not report.skipped:
+        return 0
+    print("int8 is calibrated without these images:", *report.unreadable(), sep="\n  ", file=sys.stderr)
+    return 1
 
 
 def _subjects(args, predictor: Predictor, with_int8: bool) -> tuple:
@@ -102,7 +106,7 @@ def _subjects(args, predictor: Predictor, with_int8: bool) -> tuple:
     people = people.limit(args.people)
     calibration = None
     if with_int8:
-        calibration = data.load(args.data, args.calibration, skeleton=predictor.skeleton, strict=False)
+        calibration = data.load(args.data, args.calibration, False, predictor.skeleton, strict=False)
     return people, calibration
 
 

@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
         program: how it was started, for the help and for hints at other commands.
 
     Returns:
-        0, 1 if `doctor` finds errors, 2 for a user's mistake, 130 for Ctrl-C, 143 for a training that SIGTERM has
-        stopped.
+        0, 1 if `doctor` finds errors, or `predict` or `export` did without some images, 2 for a user's mistake, 130 for
+        Ctrl-C, 143 for a training that SIGTERM has stopped.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in OLD_SPELLINGS:

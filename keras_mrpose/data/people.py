@@ -40,6 +40,8 @@ class People:
         left_out: why records of the source's files are not among the people -> how many; of the whole files, also where
             the table is a part of their people.
         remarks: what the loader finds odd about these files, a sentence each.
+        image_sizes: ``(images, 2)`` width and height as annotated, zeros where the data set does not say: an image of
+            another size is refused where it is read.
     """
 
     source: str
@@ -58,15 +60,19 @@ class People:
     num_sources: int = 1
     left_out: dict[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    image_sizes: np.ndarray = field(default=None)
 
     def __post_init__(self) -> None:
         people, joints = len(self.ids), self.skeleton.num_joints
         for name, filled in (("scores", np.ones), ("source_index", np.zeros)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, filled(people))
+        if self.image_sizes is None:
+            object.__setattr__(self, "image_sizes", np.zeros((len(self.image_paths), 2)))
         for name, kind, shape in (
             ("image_paths", str, (len(self.image_paths),)),
             ("image_ids", np.int64, (len(self.image_paths),)),
+            ("image_sizes", np.int64, (len(self.image_paths), 2)),
             ("image_index", np.int64, (people,)),
             ("ids", np.int64, (people,)),
             ("keypoints", np.float64, (people, joints, 3)),
@@ -122,6 +128,7 @@ class People:
             self.take(people),
             image_paths=self.image_paths[images],
             image_ids=self.image_ids[images],
+            image_sizes=self.image_sizes[images],
             image_index=np.searchsorted(images, self.image_index[people]),
         )
 
@@ -193,6 +200,7 @@ def concatenate(tables: Sequence[People], source: str | None = None) -> People:
         source=" + ".join(table.source for table in tables) if source is None else source,
         image_paths=np.concatenate([table.image_paths for table in tables]),
         image_ids=np.concatenate([table.image_ids for table in tables]),
+        image_sizes=np.concatenate([table.image_sizes for table in tables]),
         protocol="",
         num_sources=len(tables),
         left_out=dict(left_out),

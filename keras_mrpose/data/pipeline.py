@@ -1,6 +1,6 @@
 """The input pipeline from the `People` table to batches of crops and targets: one short `tf.data` graph.
 
-No Python runs for an image, unless it cannot be read and is skipped.
+No Python runs for a plain image (`images` says which those are), unless it cannot be read and is skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.images import read_image_tensor, why_unreadable
+from keras_mrpose.data.images import awaited_at_exit, read_image_tensor, why_unreadable
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
 
@@ -102,7 +102,8 @@ def batches(
         seed: of order and augmentation.
         first_epoch: where an endless pipeline begins.
         first_step: how many batches of that epoch it leaves out, without reading their images.
-        on_bad_record: ``"stop"``: an image that cannot be read stops the pipeline (`explain_failure` names it);
+        on_bad_record: ``"stop"``: an image that cannot be read, or has another size than annotated, stops the pipeline
+            (`explain_failure` names it);
             ``"skip"``: its people become black crops without labelled joints, of which nothing is learnt.
         skipped: gets the people who were skipped.
         shard: ``(index, count)`` of this process among those that share every batch: this pipeline has the index-th
@@ -216,9 +217,9 @@ def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
     Returns:
         An `InputError` that names the first unreadable image, or `error` itself when all can be read: that is a bug.
     """
-    for path in np.unique(people.paths()):
-        if reason := why_unreadable(path):
-            return InputError(f"The image {path} cannot be read ({reason}); replace it by a whole JPEG or PNG file.")
+    for image in np.unique(people.image_index):
+        if reason := why_unreadable(people.image_paths[image], people.image_sizes[image].tolist()):
+            return InputError(f"The image {people.image_paths[image]} {reason}.")
     return error
 
 
@@ -226,8 +227,8 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None) -> Call
     """A graph function from a row of `people` to its image and its keypoints ``(joints, 3)``."""
     keypoints = tf.constant(people.keypoints, tf.float32)
     if on_bad_record == "stop":
-        paths, image_of = tf.constant(people.image_paths), tf.constant(people.image_index)
-        return lambda person: (read_image_tensor(paths[image_of[person]]), keypoints[person])
+        read_image = _image_of(people)
+        return lambda person: (read_image(person), keypoints[person])
     if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
         people.require_images()
     read_or_skip = image_or_black(people, Skipped() if skipped is None else skipped)
@@ -239,26 +240,35 @@ def _reader(people: People, on_bad_record: str, skipped: Skipped | None) -> Call
     return read
 
 
+def _image_of(people: People) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A graph function from a row of `people` to its image."""
+    paths, sizes = tf.constant(people.image_paths), tf.constant(people.image_sizes, tf.int32)
+    image_of = tf.constant(people.image_index)
+    return lambda person: read_image_tensor(paths[image_of[person]], sizes[image_of[person]])
+
+
 def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A graph function from a row of `people` to the image and 1.0, or to one black pixel and 0.0 if it is unreadable.
 
     A graph has no "try", but a data set can leave out elements that fail (`ignore_errors`): the image as a data set of
     one element, followed by the substitute, and of both the first one that is there. A Python function for each image
-    would be shorter; but it takes about 1 ms more, and a process whose endless pipeline is still reading when it ends
-    waits for ever: TensorFlow for its threads, and those for Python. So only unreadable images call Python.
+    would be shorter; but it takes about 1 ms more. So only unreadable images call Python.
 
     Args:
         people: the table.
         skipped: gets the people with an unreadable image.
     """
-    paths, image_of = tf.constant(people.image_paths), tf.constant(people.image_index)
+    read_image = _image_of(people)
 
     def read(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_image_tensor(paths[image_of[person]]), tf.constant(1.0)
+        return read_image(person), tf.constant(1.0)
 
+    @awaited_at_exit
     def skip(person: np.ndarray) -> np.float32:
-        path = str(people.image_paths[people.image_index[person]])
-        skipped.add(path, int(people.ids[person]), why_unreadable(path) or "could not be read at that moment")
+        image = people.image_index[person]
+        path = str(people.image_paths[image])
+        reason = why_unreadable(path, people.image_sizes[image].tolist()) or "could not be read at that moment"
+        skipped.add(path, int(people.ids[person]), reason)
         return np.float32(0)
 
     def black(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,9 +1,8 @@
-"""Checks of every image file: each is read once, by the decoder that training uses."""
+"""Checks of every image file: each is read once, by the reader that training uses."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -11,15 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import PIL.Image
-import tensorflow as tf
-
-from keras_mrpose.data.images import decode_error, decode_image_tensor
+from keras_mrpose.data.images import Header, decode_image, read_header
 from keras_mrpose.doctor.findings import IssueCollector
-from keras_mrpose.doctor.records import Split
+from keras_mrpose.doctor.records import ImageRecord, Split
+from keras_mrpose.errors import InputError
 
-PLAIN = {"L", "RGB", "P", "1"}  # modes that the pipeline turns to RGB as everybody does
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+PLAIN = {"L", "RGB", "P", "1", "I", "I;16", "I;16B", "I;16L"}  # modes that become RGB as everybody expects
 
 
 @dataclass(frozen=True)
@@ -27,18 +23,19 @@ class ImageInfo:
     """Facts about an image file.
 
     Attributes:
-        size: ``(width, height)``; None if training cannot read it.
+        header: size, orientation and mode; None if it cannot be read.
         digest: of the file's bytes; None if there is no file.
-        fault: why training cannot read it.
-        mode: Pillow's, such as ``"RGB"``.
-        orientation: of the EXIF data; 1 is upright.
+        fault: why it cannot be read.
     """
 
-    size: tuple[int, int] | None = None
+    header: Header | None = None
     digest: bytes | None = None
     fault: str | None = None
-    mode: str = "RGB"
-    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """``(width, height)`` as viewers show it; None if it cannot be read."""
+        return self.header and self.header.upright
 
 
 def inspect_image(path: str) -> ImageInfo:
@@ -51,14 +48,13 @@ def inspect_image(path: str) -> ImageInfo:
         return ImageInfo(digest=b"", fault=str(error.strerror))
     digest = hashlib.sha256(data).digest()
     try:
-        height, width, _ = decode_image_tensor(tf.constant(data)).shape
-    except tf.errors.OpError as error:
-        return ImageInfo(digest=digest, fault=decode_error(error))
+        height, width, _ = decode_image(data).shape
+    except InputError as error:
+        return ImageInfo(digest=digest, fault=str(error).partition(";")[0])
     try:
-        with PIL.Image.open(io.BytesIO(data)) as header:
-            return ImageInfo((width, height), digest, None, header.mode, header.getexif().get(ORIENTATION, 1))
-    except Exception:  # Pillow raises many kinds; training has no need of this header
-        return ImageInfo((width, height), digest)
+        return ImageInfo(read_header(data), digest)
+    except InputError:  # Pillow refuses what TensorFlow has read; training has no need of this header
+        return ImageInfo(Header((width, height)), digest)
 
 
 def inspect_images(splits: Iterable[Split], watch: Callable[[Iterable, int], Iterable]) -> dict[str, ImageInfo]:
@@ -79,17 +75,22 @@ def check_images(split: Split, inspected: dict[str, ImageInfo], issues: IssueCol
         seen = inspected[image.path]
         if seen.digest is None:
             issues.add("missing image", split.file, image.record, "file", image.path)
-        elif seen.size is None:
+        elif seen.header is None:
             issues.add("unreadable image", image.path, image.record, "-", seen.fault)
-        elif image.size not in (None, seen.size):
-            wanted = "{}x{}".format(*image.size)
-            issues.add(
-                "image size", image.path, image.record, "width, height", "{}x{}, not ".format(*seen.size) + wanted
-            )
-        if seen.mode not in PLAIN:
-            issues.add("colours", image.path, image.record, "-", seen.mode)
-        if seen.orientation not in (0, 1):  # 0 is not defined, and means the same to viewers
-            issues.add("rotated by EXIF", image.path, image.record, "orientation", seen.orientation)
+        else:
+            _check_header(image, seen.header, issues)
+
+
+def _check_header(image: ImageRecord, header: Header, issues: IssueCollector) -> None:
+    upright, as_stored = header.fits(image.size)
+    if not (upright or as_stored):
+        found, wanted = ("{}x{}".format(*size) for size in (header.upright, image.size))
+        issues.add("image size", image.path, image.record, "width, height", f"{found}, not {wanted}")
+    elif header.orientation != 1 and as_stored:
+        labels = "the size does not tell" if upright else "labelled as stored"
+        issues.add("rotated by EXIF", image.path, image.record, "orientation", f"{header.orientation}, {labels}")
+    if header.mode not in PLAIN:
+        issues.add("colours", image.path, image.record, "-", header.mode)
 
 
 def check_duplicates(splits: list[Split], inspected: dict[str, ImageInfo], issues: IssueCollector) -> None:

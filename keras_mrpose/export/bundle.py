@@ -20,6 +20,7 @@ import numpy as np
 from keras_mrpose.codecs import name_of
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
+from keras_mrpose.data.pipeline import Skipped
 from keras_mrpose.errors import InputError, lookup
 from keras_mrpose.evaluation.provenance import of_network
 from keras_mrpose.export import litert, onnx
@@ -75,7 +76,8 @@ def export_litert(
             ``(n, H, W, 3)``, RGB 0..255, of which only heatmaps and joints are compared.
         calibration: int8's ranges come from these; other people than those. They are augmented as for a training:
             rotated, scaled and mirrored crops cover more of what a phone will see than the same number of still ones,
-            and a range that is a little too wide costs less than one that cuts. Or crops, taken as they are.
+            and a range that is a little too wide costs less than one that cuts. People whose image cannot be read are
+            left out and listed in the report. Or crops, taken as they are.
         outputs: "heatmaps", "keypoints" (decoded inside), or both; of the formats that name no output.
         input_type: "float32" or "uint8" images, 0..255 in both.
         output_type: of int8's heatmaps: "float32", or "uint8" or "int8" with a scale. All other outputs are float32.
@@ -113,7 +115,8 @@ def export_litert(
     networks = {kind: OUTPUTS[kind](predictor.model, deconvolution) for kind in kinds}
     for network in networks.values():  # a wrong name is known before the long work, too
         litert.float_layers_of(network, float_layers)
-    crops = calibration_crops(predictor, calibration) if "int8" in formats else None
+    skipped = Skipped()
+    crops = calibration_crops(predictor, calibration, skipped) if "int8" in formats else None
     reference = Reference(predictor, people, whole=input_type == "uint8")
     allowed = {name: (TOLERANCES | (tolerances or {}))[name] for name in formats}
     files, entries, measured = {}, {}, {}
@@ -133,15 +136,22 @@ def export_litert(
     worst = (
         () if crops is None else litert.worst_tensors(networks[kinds[0]], crops, float_layers=float_layers)[:MAX_WORST]
     )
-    report = _report(predictor, reference, crops, measured, allowed, worst)
+    report = _report(predictor, reference, crops, skipped, measured, allowed, worst)
     if not report.passed:
         raise ToleranceError(report)
     _write(folder, files, _sidecar(predictor, entries), reference_case(predictor, people, reference), report)
     return report
 
 
-def calibration_crops(predictor: Predictor, source: People | np.ndarray | None) -> np.ndarray:
+def calibration_crops(
+    predictor: Predictor, source: People | np.ndarray | None, skipped: Skipped | None = None
+) -> np.ndarray:
     """Crops ``(n, H, W, 3)`` that calibrate int8: of people, augmented; crops, as they are.
+
+    Args:
+        predictor: of the network.
+        source: people or crops.
+        skipped: gets the people whose image cannot be read: the others calibrate.
 
     Raises:
         InputError: too few people or crops, or crops that are not RGB 0..255.
@@ -155,18 +165,30 @@ def calibration_crops(predictor: Predictor, source: People | np.ndarray | None) 
         )
     pixels_only = replace(source.skeleton, pairs_from_names=False)  # whose joints may be of an unknown side
     source = replace(source, skeleton=pixels_only)
-    return cropped(source, predictor.input_size, CALIBRATION, augmentation=Augmentation())
+    skipped = Skipped() if skipped is None else skipped
+    crops = cropped(
+        source, predictor.input_size, CALIBRATION, augmentation=Augmentation(), on_bad_record="skip", skipped=skipped
+    )
+    crops = crops[crops.any(axis=(1, 2, 3))]  # without the black ones
+    if len(crops) < litert.MIN_CROPS:
+        raise InputError(
+            f"{source.source} has {len(crops)} people to calibrate int8 with, {skipped.sentence()}; give at least "
+            f"{litert.MIN_CROPS} whose images can be read."
+        )
+    return crops
 
 
 def _report(
-    predictor: Predictor, reference: Reference, crops, measured: dict[str, FormatReport], allowed: dict, worst
-) -> ExportReport:
+    predictor: Predictor, reference: Reference, crops, skipped: Skipped, measured: dict[str, FormatReport],
+    allowed: dict, worst,
+) -> ExportReport:  # fmt: skip
     return ExportReport(
         model=predictor.model.name,
         crops=len(reference.crops),
         metric=reference.metric,
         before=reference.value,
         calibration=0 if crops is None else len(crops),
+        skipped=tuple(skipped.records()),
         files=measured,
         tolerances=allowed,
         worst=tuple(worst),

@@ -34,6 +34,7 @@ class ExportReport:
         files: file name -> its measurements.
         tolerances: format -> what it may lose.
         worst: tensors with the largest int8 error, the worst first.
+        skipped: people who did not calibrate int8, since their image cannot be read: ``image``, ``person``, ``reason``.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ExportReport:
     files: dict[str, FormatReport]
     tolerances: dict[str, Tolerance]
     worst: tuple[QuantizedTensor, ...]
+    skipped: tuple[dict, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -69,6 +71,10 @@ class ExportReport:
         """Which files are beyond their tolerances, and where."""
         return [f"{name} {' and '.join(one.faults)}" for name, one in self.files.items() if one.faults]
 
+    def unreadable(self) -> list[str]:
+        """Which images were left out of the calibration, and why."""
+        return list(dict.fromkeys(f"{one['image']} {one['reason']}" for one in self.skipped))
+
     def markdown(self) -> str:
         """The report as a page."""
         labels = "without labels" if self.metric is None else "of labelled people"
@@ -76,6 +82,9 @@ class ExportReport:
         parts.append(_table(self.headings(), self.lines()))
         if not self.passed:
             parts.append(f"Beyond the tolerance: {'; '.join(self.faults())}.")
+        if self.skipped:
+            parts.append("Not calibrated with, since the image cannot be read:")
+            parts.append("\n".join(f"- {image}" for image in self.unreadable()))
         if self.worst:
             parts.append(
                 f"Calibrated with {self.calibration} crops. What int8 does to single tensors, in its levels (rounding "

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mrpose.data import augmentation, pipeline
-from keras_mrpose.data.images import read_image_tensor
+from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import PROTOCOLS, check, settings_of
@@ -377,7 +377,8 @@ def reference_case(predictor: Predictor, subjects: People | np.ndarray, referenc
 
 def _cut_out(people: People, person: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The piece of a person's image that the crop shows, with a pixel around it, and the box in that piece."""
-    image, box = read_image_tensor(tf.constant(people.paths()[person])).numpy(), people.boxes[person]
+    number, box = people.image_index[person], people.boxes[person]
+    image = read_image(people.image_paths[number], people.image_sizes[number].tolist())
     corners = to_image(np.array([[[0, 0], [size[1] - 1, size[0] - 1]]], float), crop_matrices(box[None], size))[0]
     left, top = np.maximum(np.floor(corners[0]) - 1, 0).astype(int)
     right, bottom = np.ceil(corners[1]).astype(int) + 2

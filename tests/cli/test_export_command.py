@@ -128,6 +128,30 @@ def test_refused(run, network, data, capsys):
     assert commands.contents(network) == before
 
 
+def test_bad_images_of_the_calibration_are_left_out_and_listed(run, network, data, work, capsys, monkeypatch):
+    """One is damaged, one is gone; the files are there, the report and the exit code tell."""
+    monkeypatch.setattr(bundle, "CALIBRATION", 44)
+    mixed = work / "mixed"
+    dotted.folder(mixed, "train2017", 44, 1)
+    dotted.folder(mixed, "val2017", 4, 0)
+    (mixed / "train2017" / "3.png").write_bytes(b"\x89PNG")
+    (mixed / "train2017" / "5.png").unlink()
+    options = ("--data", mixed, "--formats", "int8", "--out", work / "without-two")
+    assert call(run, "export", network, *options) == 1
+    report = json.loads((work / "without-two" / "report.json").read_text())
+    assert 32 <= report["calibration"] <= 40
+    assert sorted({one["image"][-5:] for one in report["skipped"]}) == ["3.png", "5.png"]
+    assert "3.png cannot be read" in (work / "without-two" / "report.md").read_text()
+    head, *lines = capsys.readouterr().err.splitlines()
+    assert head == "int8 is calibrated without these images:" and len(lines) == 2
+    assert "3.png cannot be read" in lines[0] and "5.png cannot be read (No such file" in lines[1]
+
+    for number in range(8, 16):
+        (mixed / "train2017" / f"{number}.png").write_bytes(b"")
+    assert call(run, "export", network, *options, "--overwrite") == 2
+    assert "people to calibrate int8 with, skipped" in capsys.readouterr().err
+
+
 EXPORT = ("export", "RUN", "--data", "DATA")
 MISTAKES = {
     "run": (("export", "WORK/gone", "--data", "DATA"), r"gone is not there; give a \.keras"),

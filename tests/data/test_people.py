@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_mrpose.data.people import People
+from keras_mrpose.data.people import People, concatenate
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
 
@@ -60,6 +60,14 @@ def test_take_keeps_records_whole(rows):
     assert (some.source, some.skeleton) == (people.source, people.skeleton)
 
 
+def test_sizes_of_images_stay_with_them():
+    """Zeros where nobody said."""
+    one, other = People(**fields()), People(**fields(image_sizes=[(4, 3), (6, 5)]))
+    np.testing.assert_array_equal(one.image_sizes, np.zeros((2, 2)))
+    np.testing.assert_array_equal(other.take([3]).image_sizes, [(4, 3), (6, 5)])
+    np.testing.assert_array_equal(concatenate([other, one]).image_sizes, [(4, 3), (6, 5), (0, 0), (0, 0)])
+
+
 def test_nobody_is_a_table_too():
     nothing = dict.fromkeys(("image_index", "ids", "boxes", "keypoints", "reference_length", "areas"), ())
     people = People(**fields(**nothing))
@@ -80,9 +88,11 @@ def test_nobody_is_a_table_too():
 )
 def test_of_images_keeps_whole_images(image_ids, paths, ids, rows):
     images = {"image_paths": ["c.jpg", "b.jpg", "a.jpg"], "image_ids": [30, 20, 10], "image_index": [2, 1, 1, 2]}
+    images["image_sizes"] = [(9, 3), (9, 2), (9, 1)]
     people = People(**fields(**images, scores=[0.1, 0.2, 0.3, 0.4]))
     some = people.of_images(image_ids)
     assert (some.image_paths.tolist(), some.ids.tolist(), some.image_index.tolist()) == (paths, ids, rows)
+    np.testing.assert_array_equal(some.image_sizes[:, 1], some.image_ids // 10)
     kept = [people.ids.tolist().index(number) for number in ids]
     np.testing.assert_array_equal(some.image_ids[some.image_index], people.image_ids[people.image_index][kept])
     for name in ("boxes", "keypoints", "reference_length", "areas", "scores"):

@@ -13,7 +13,6 @@ from keras_mrpose.codecs import UDPCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.images import read_image_tensor
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
@@ -327,23 +326,43 @@ def test_too_few_people_are_refused(people):
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def test_jpeg_is_read_bit_for_bit_as_by_opencv_and_pillow(tmp_path):
-    for seed, size in enumerate([(83, 61), (64, 100), (7, 9)]):
-        path = tmp_path / "image.jpg"
-        path.write_bytes(jpeg(size, seed))
-        image = read_image_tensor(tf.constant(str(path))).numpy()
-        np.testing.assert_array_equal(image, cv2.imread(str(path))[..., ::-1])
-        np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
+def seen(people, paths, sizes):
+    """The people with other image files: crops and targets."""
+    table = People(**{**vars(people), "image_paths": [str(path) for path in paths], "image_sizes": sizes})
+    return taken(pipeline.batches(table, SIZE, 7), 1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "suffix"), [("L", "jpg"), ("L", "png"), ("P", "png"), ("RGBA", "png"), ("RGB", "png")]
-)
-def test_every_kind_of_picture_becomes_three_channels(mode, suffix, tmp_path):
-    path = tmp_path / f"image.{suffix}"
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (20, 31, 3)).astype(np.uint8)).convert(mode)
-    picture.save(path)
-    image = read_image_tensor(tf.constant(str(path)))
-    assert (image.dtype, image.shape) == (tf.uint8, (20, 31, 3))
-    np.testing.assert_array_equal(image, np.asarray(Image.open(path).convert("RGB")))
+def test_turned_photographs_give_the_crops_of_upright_ones(people, tmp_path):
+    """Labels are of upright pixels, the stored ones lie; PNG keeps them exactly. So do pixels as they are stored."""
+    sizes, turned, lying = [], [], []
+    for number, path in enumerate(people.image_paths):
+        upright = Image.open(path)
+        sizes.append(upright.size)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned.append(tmp_path / f"turned{number}.png")
+        upright.transpose(Image.Transpose.ROTATE_90).save(turned[-1], exif=exif)
+        lying.append(tmp_path / f"lying{number}.png")
+        upright.save(lying[-1], exif=exif)
+    wanted = seen(people, people.image_paths, sizes)
+    for paths in (turned, lying):
+        for one, other in zip(seen(people, paths, sizes), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_another_size_than_annotated_stops_or_is_skipped(people):
+    sizes = [(width, height) for height, width in SIZES]
+    sizes[1] = (60, 80)
+    table = People(**{**vars(people), "image_sizes": sizes})
+    error = failure(table)
+    message = f"The image {people.image_paths[1]} has 60x81 pixels, its annotations say 60x80; get the one that was"
+    assert isinstance(error, InputError) and str(error).startswith(message)
+    listed = pipeline.Skipped()
+    images, targets = taken(pipeline.batches(table, SIZE, 7, on_bad_record="skip", skipped=listed), 1)
+    other = people.image_index == 1
+    np.testing.assert_array_equal(~images.any(axis=(1, 2, 3)), other)
+    assert not targets[other][..., 2].any()
+    assert [(one["person"], one["reason"][:16]) for one in listed.records()] == [
+        (101, "has 60x81 pixels"),
+        (104, "has 60x81 pixels"),
+    ]

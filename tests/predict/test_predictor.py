@@ -6,12 +6,10 @@ import dots
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
-from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.models.normalization import BatchNorm
@@ -319,73 +317,3 @@ def test_other_boxes_are_refused(network, boxes, words):
 def test_boxes_that_touch_the_picture_are_taken():
     boxes = [[329, 169, 5, 5], [-4, -4, 5, 5], [-100, -100, 900, 900]]
     assert check_boxes(boxes, (*PICTURE, 3)).dtype == np.float64
-
-
-# --- image files ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def noise():
-    return np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
-
-
-def test_exif_orientation_is_respected(noise, tmp_path):
-    """The tag says how the stored rows lie; all eight ways, against NumPy's turns (the tag's own table)."""
-    upright = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a, -1),
-        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda a: np.rot90(a),
-    }
-    path = tmp_path / "photo.jpg"
-    Image.fromarray(noise).save(path)
-    stored = np.asarray(Image.open(path))
-    for orientation, turn in upright.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(noise).save(path, exif=exif)
-        np.testing.assert_array_equal(read_image(path), turn(stored), err_msg=str(orientation))
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
-def test_every_kind_of_picture_becomes_rgb(noise, mode, tmp_path):
-    Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
-    picture = read_image(tmp_path / "image.png")
-    assert (picture.shape, picture.dtype) == ((30, 50, 3), np.uint8)
-    np.testing.assert_array_equal(picture, Image.open(tmp_path / "image.png").convert("RGB"))
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_damaged_pictures_are_named(noise, suffix, tmp_path):
-    """Cut anywhere: a sentence with the file's name, or (cut behind the last pixel) the image."""
-    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
-    Image.fromarray(noise).save(whole)
-    content = whole.read_bytes()
-    refused = 0
-    for length in range(0, len(content), max(1, len(content) // 60)):
-        path.write_bytes(content[:length])
-        try:
-            assert read_image(path).shape == (30, 50, 3)
-        except InputError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
-            refused += 1
-    assert refused > 50
-
-
-def test_what_is_no_picture_is_named(tmp_path):
-    (tmp_path / "page.jpg").write_text("<html>not found</html>")
-    for name, words in (("gone.jpg", "is not there"), ("page.jpg", "cannot be read"), ("", "cannot be read")):
-        with pytest.raises(InputError, match=words) as caught:
-            read_image(tmp_path / name)
-        assert str(tmp_path / name) in str(caught.value)
-
-
-def test_pictures_too_large_to_be_meant_are_refused(noise, tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
-    Image.fromarray(noise).save(tmp_path / "bomb.png")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_image(tmp_path / "bomb.png")
