@@ -1,7 +1,6 @@
 """Image files: the one place that reads them, for prediction, training, evaluation, export and the doctor.
 
-TensorFlow decodes plain JPEG and PNG files (8 bits, not turned by EXIF, of the annotated size) inside the graph; Pillow
-decodes everything else, and both give the same pixels. The rules:
+Pillow decodes, and inside `tf.data` TensorFlow where it gives the same pixels (`image_tensors`). The rules:
 
 - **Turned photographs.** Without annotations an image is read as viewers show it, turned by its EXIF tag. With an
   annotated size it is read in the way that has this size: turned, or as stored. Where both have it (a square, an upside
@@ -14,22 +13,15 @@ decodes everything else, and both give the same pixels. The rules:
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import io
-import itertools
-import logging
-import os
 import re
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from keras_mrpose.errors import InputError, install_command, short_message
@@ -56,19 +48,6 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation -> 
 }
 BACK = {6: 8, 8: 6}  # the orientation that undoes another; the others undo themselves
 HEIF = re.compile(rb".{4}ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL)
-
-# For TensorFlow's regular expressions, in which \C is any byte. A PNG file of 8 bits a channel:
-PLAIN_PNG = r"\CPNG\r\n\x1a\n\C{4}IHDR\C{8}\x08\C"
-# The name of EXIF data in JPEG and PNG files, and an entry in them that turns, in either byte order. Both may stand
-# elsewhere by chance: Pillow knows. (Two expressions, since the first is quick, and many files have none.)
-EXIF = "(?i)exif"
-TURNS_IT = (
-    r"\C*(\x12\x01[\x01-\x0d]\x00\x01\x00\x00\x00[\x02-\x08]|\x01\x12\x00[\x01-\x0d]\x00\x00\x00\x01\x00{0,3}[\x02-\x08])"
-    r"\C*"
-)
-
-_logger = logging.getLogger(__name__)
-_either_way = itertools.count()  # images that are read turned although the annotated size does not tell
 
 
 def read_image(path: str | Path, size: Sequence[int] | None = None) -> np.ndarray:
@@ -97,35 +76,7 @@ def decode_image(data: bytes, size: Sequence[int] | None = None) -> np.ndarray:
     Raises:
         InputError: its message lacks the beginning that names the image, and the full stop.
     """
-    content = tf.constant(data)
-    try:
-        plain = _is_plain_now(content, tf.constant((0, 0) if size is None else size, tf.int32))
-    except tf.errors.OpError as error:
-        raise _damaged("its header is damaged") from error
-    if not plain:
-        return _decode_by_pillow(data, size)[0]
-    try:
-        return _decode_plain(content).numpy()
-    except tf.errors.OpError as error:
-        raise _damaged(re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", short_message(error))) from error
-
-
-def read_image_tensor(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
-    """What `read_image` returns, as a graph op: ``(h, w, 3)`` uint8 RGB.
-
-    JPEG files are decoded to the same pixels as by OpenCV and Pillow, bit for bit.
-
-    Args:
-        path: of the file.
-        size: ``(2,)`` int32, width and height as annotated, zeros if the annotations do not say.
-    """
-    data, size = tf.io.read_file(path), tf.convert_to_tensor(size, tf.int32)
-    image = tf.cond(
-        _is_plain(data, size),
-        lambda: _decode_plain(data),
-        lambda: tf.numpy_function(_decode_named, [path, data, size], tf.uint8),
-    )
-    return tf.ensure_shape(image, (None, None, 3))
+    return decode_with_header(data, size)[0]
 
 
 def why_unreadable(path: str, size: Sequence[int] | None = None) -> str | None:
@@ -170,49 +121,11 @@ def read_header(data: bytes) -> Header:
         return Header(_stored_size(file), _orientation(file), file.mode)
 
 
-# --- by TensorFlow ----------------------------------------------------------------------------------------------------
-
-
-def _is_plain(data: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Whether TensorFlow reads a file right: a gray or three-coloured JPEG, or a PNG of 8 bits, of the annotated size
-    and not to be turned. (No conditions: a graph spends more time on them.)
-    """
-    is_jpeg, start = tf.io.is_jpeg(data), tf.strings.substr(data, 0, 26)
-    is_png = tf.strings.regex_full_match(start, PLAIN_PNG)
-    jpeg_height, jpeg_width, channels = tf.unstack(tf.image.extract_jpeg_shape(tf.where(is_jpeg, data, _small_jpeg())))
-    png_size = tf.strings.substr(tf.where(is_png, start, bytes(26)), 16, 8)
-    png_width, png_height = tf.unstack(tf.io.decode_raw(png_size, tf.int32, little_endian=False), 2)
-    width, height = tf.where(is_png, png_width, jpeg_width), tf.where(is_png, png_height, jpeg_height)
-    right = ((size[0] == width) | (size[0] == 0)) & ((size[1] == height) | (size[1] == 0))
-    right &= tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= MAX_PIXELS
-    length = tf.strings.length(data)
-    without = tf.strings.regex_replace(data, EXIF, "", replace_global=False)
-    to_search = tf.strings.substr(data, 0, tf.where(tf.strings.length(without) < length, length, 0))
-    return (is_png | (is_jpeg & (channels < 4))) & right & ~tf.strings.regex_full_match(to_search, TURNS_IT)
-
-
-@functools.cache
-def _small_jpeg() -> bytes:
-    """What stands for a file that is no JPEG where one is needed."""
-    file = io.BytesIO()
-    Image.new("L", (1, 1)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def _decode_plain(data: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # PNG, too
-
-
-# Outside of graphs.
-_is_plain_now = tf.function(
-    _is_plain, input_signature=(tf.TensorSpec((), tf.string), tf.TensorSpec((2,), tf.int32)), autograph=False
-)
-
-
 # --- by Pillow --------------------------------------------------------------------------------------------------------
 
 
-def _decode_by_pillow(data: bytes, size: Sequence[int] | None) -> tuple[np.ndarray, Header]:
+def decode_with_header(data: bytes, size: Sequence[int] | None = None) -> tuple[np.ndarray, Header]:
+    """What `decode_image` returns, and the file's header."""
     with _opened(data) as file:
         stored = _stored_size(file)
         if size is not None and all(size) and tuple(size) not in (stored, stored[::-1]):
@@ -221,6 +134,8 @@ def _decode_by_pillow(data: bytes, size: Sequence[int] | None) -> tuple[np.ndarr
         upright, as_stored = header.fits(size)
         if not (upright or as_stored):
             raise _another_size(header, size)
+        if file.format == "PNG" and b"IEND" not in data:  # Pillow takes files that are cut behind the pixels
+            raise _damaged("it is cut")
         try:
             image = _to_rgb(file)
             turned = _orientation(file) != header.orientation  # Pillow turns TIFF files while it loads them
@@ -303,57 +218,3 @@ def _another_size(header: Header, size: Sequence[int]) -> InputError:
     return InputError(
         f"has {width}x{height} pixels{stored}, its annotations say {size[0]}x{size[1]}; get the one that was annotated"
     )
-
-
-# --- Python inside a graph --------------------------------------------------------------------------------------------
-
-_inside: set[int] = set()  # threads that run Python for a graph
-_last_inside = float("-inf")
-SETTLED, PATIENCE = 0.2, 20.0  # seconds
-
-
-def awaited_at_exit(function: Callable) -> Callable:
-    """The function for `tf.numpy_function`, such that a process whose pipeline is still reading can end.
-
-    TensorFlow waits for its threads when a process ends, and a thread that calls Python then waits for ever. So the end
-    waits here, while Python still runs, until pipelines that nobody takes from have filled their buffers.
-    """
-
-    @functools.wraps(function)
-    def call(*arguments):
-        global _last_inside
-        thread = threading.get_ident()
-        _inside.add(thread)
-        try:
-            return function(*arguments)
-        finally:
-            _last_inside = time.monotonic()
-            _inside.discard(thread)
-
-    return call
-
-
-@atexit.register
-def _settle() -> None:
-    begin = time.monotonic()
-    while _inside or time.monotonic() - _last_inside < SETTLED:
-        if time.monotonic() - begin > PATIENCE:
-            return
-        time.sleep(SETTLED / 10)
-
-
-@awaited_at_exit
-def _decode_named(path: bytes, data: bytes, size: np.ndarray) -> np.ndarray:
-    name, size = os.fsdecode(path), tuple(size.tolist())
-    try:
-        image, header = _decode_by_pillow(data, size)
-    except InputError as error:
-        raise InputError(f"The image {name} {error}.") from error
-    if header.orientation != 1 and all(header.fits(size)) and next(_either_way) == 0:
-        _logger.warning(
-            "%s is turned by EXIF (orientation %d), and its annotated size does not tell whether its labels are: such "
-            "images are read turned, as viewers show them; the doctor lists all of them.",
-            name,
-            header.orientation,
-        )
-    return image

@@ -20,7 +20,8 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.images import awaited_at_exit, read_image_tensor, why_unreadable
+from keras_mrpose.data.image_tensors import awaited_at_exit, read_image_tensor
+from keras_mrpose.data.images import why_unreadable
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
 

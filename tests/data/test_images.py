@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, features
 
-from keras_mrpose.data import images
-from keras_mrpose.data.images import read_image, read_image_tensor
+from keras_mrpose.data import image_tensors, images
+from keras_mrpose.data.image_tensors import read_image_tensor
+from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 
 HEIGHT, WIDTH = 30, 50
@@ -57,7 +58,7 @@ def saved(path, array, orientation=None, **options):
 
 
 def is_plain(path, size=(0, 0)):
-    return bool(images._is_plain_now(tf.constant(path.read_bytes()), tf.constant(size)))
+    return bool(image_tensors._is_plain(tf.constant(path.read_bytes()), tf.constant(size)))
 
 
 # --- formats ------------------------------------------------------------------------------------------------------
@@ -214,13 +215,13 @@ def test_plain_jpeg_is_the_same_by_tensorflow_pillow_and_opencv(mode, options, n
     assert is_plain(path) and is_plain(path, (WIDTH, HEIGHT))
     image = read(path)
     np.testing.assert_array_equal(image, cv2.imread(str(path))[..., ::-1])
-    np.testing.assert_array_equal(image, images._decode_by_pillow(path.read_bytes(), None)[0])
+    np.testing.assert_array_equal(image, images.decode_with_header(path.read_bytes())[0])
 
 
 def test_photographs_are_the_same_by_both(shared):
     for path in sorted((shared / "data" / "lspet" / "images").glob("*.jpg"))[:20]:
         assert is_plain(path)
-        np.testing.assert_array_equal(read_image(path), images._decode_by_pillow(path.read_bytes(), None)[0])
+        np.testing.assert_array_equal(read_image(path), images.decode_with_header(path.read_bytes())[0])
 
 
 def test_printed_colours(noise, read, tmp_path):
@@ -280,7 +281,7 @@ def test_damaged_exif_turns_nothing(noise, read, tmp_path):
 
 
 def test_what_the_size_does_not_tell_is_said_once(noise, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(images, "_either_way", itertools.count())
+    monkeypatch.setattr(image_tensors, "_either_way", itertools.count())
     square, read = noise[:, :HEIGHT], READERS["graph"]
     clear = saved(tmp_path / "clear.jpg", noise, 6)
     read(clear, (HEIGHT, WIDTH)), read(clear, (WIDTH, HEIGHT))
@@ -379,7 +380,7 @@ def test_what_is_no_image_is_named(tmp_path):
 ENDLESS = """
 import sys
 import tensorflow as tf
-from keras_mrpose.data import images
+from keras_mrpose.data import image_tensors as images
 
 data = tf.data.Dataset.range(10**9).map(lambda _: images.read_image_tensor(tf.constant(sys.argv[1])), 4)
 class Cycle: pass
