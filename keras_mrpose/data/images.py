@@ -47,6 +47,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation -> 
     8: np.rot90,
 }
 BACK = {6: 8, 8: 6}  # the orientation that undoes another; the others undo themselves
+PNG_END = re.compile(rb"IEND.{4}", re.DOTALL)  # and its check sum
 HEIF = re.compile(rb".{4}ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL)
 
 
@@ -134,7 +135,7 @@ def decode_with_header(data: bytes, size: Sequence[int] | None = None) -> tuple[
         upright, as_stored = header.fits(size)
         if not (upright or as_stored):
             raise _another_size(header, size)
-        if file.format == "PNG" and b"IEND" not in data:  # Pillow takes files that are cut behind the pixels
+        if file.format == "PNG" and not PNG_END.search(data):  # Pillow takes files that are cut behind the pixels
             raise _damaged("it is cut")
         try:
             image = _to_rgb(file)
