@@ -131,7 +131,7 @@ class Predictor:
         Raises:
             InputError: an image that cannot be read or is none, or a box that cannot be.
         """
-        if not isinstance(source, str | Path | np.ndarray) and isinstance(source, Iterable):
+        if not (isinstance(source, str | Path) or hasattr(source, "__array__")) and isinstance(source, Iterable):
             if boxes is not None:
                 raise InputError("boxes are of one image; give images with boxes of their own one by one.")
             return (self(one) for one in source)
@@ -346,7 +346,8 @@ def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
     """What a detector returned, checked: boxes ``(n, 4)`` cut at the image's border, and scores ``(n,)``.
 
     Args:
-        found: boxes and scores; or one array ``(n, 5)``, the score last, or ``(n, 4)`` without: then 1.
+        found: boxes and scores; or one array ``(n, 5)``, the score last, or ``(n, 4)`` without: then 0.5. Empty ones
+            of any shape are nobody.
         image_shape: ``(height, width, ...)``.
 
     Raises:
@@ -357,10 +358,14 @@ def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
             boxes, scores = (np.asarray(part, np.float64) for part in found)
         else:
             found = np.asarray(found, np.float64)
-            boxes, scores = found[:, :4], found[:, 4] if found.shape[1] == 5 else np.ones(len(found))
-        boxes, scores = boxes.reshape(-1, 4), scores.reshape(-1)
-        if len(boxes) != len(scores) or not ((scores >= 0) & (scores <= 1)).all() or not np.isfinite(boxes).all():
-            raise ValueError(f"{len(boxes)} boxes and {len(scores)} scores, or numbers that cannot be")
+            found = found if found.size else np.zeros((0, 5))
+            boxes, scores = (found[:, :4], found[:, 4]) if found.shape[-1] == 5 else (found, np.full(len(found), 0.5))
+        boxes = boxes if boxes.size else np.zeros((0, 4))
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.size != len(boxes):
+            raise ValueError(f"boxes of shape {boxes.shape} and scores of shape {scores.shape}")
+        scores = scores.reshape(-1)
+        if not ((scores >= 0) & (scores <= 1)).all() or not np.isfinite(boxes).all():
+            raise ValueError("a score is not from 0 to 1, or a box is not finite")
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"The detector returned no boxes and scores ({error}); return (people, 4) x, y, w, h and (people,) 0..1."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import http.client
 import sys
 import urllib.error
 import urllib.request
@@ -33,28 +34,30 @@ def expand(given: Iterable[str]) -> list[str]:
     """Images and videos in the order in which they are given.
 
     Args:
-        given: files; folders, whose images and videos are taken by name; patterns such as ``photos/*.jpg``; URLs; ``-``
-            for an image on standard input; a number for a camera.
+        given: files; folders and patterns such as ``photos/*.jpg``, whose images and videos are taken by name, hidden
+            files left out; URLs; ``-`` for an image on standard input; a number for a camera.
 
     Raises:
         InputError: a folder or a pattern without an image or a video.
     """
     found = []
     for name in given:
-        path = Path(name)
-        if path.is_dir():
-            of_folder = sorted(str(file) for file in path.iterdir() if is_image(file.name) or is_video(file.name))
-            if not of_folder:
-                raise InputError(f"The folder {name} has no images ({' '.join(IMAGE_SUFFIXES)}) and no videos.")
-            found += of_folder
-        elif not path.exists() and glob.has_magic(name):
-            of_pattern = sorted(glob.glob(name, recursive=True))
-            if not of_pattern:
-                raise InputError(f"Nothing is found for the pattern {name}.")
-            found += of_pattern
-        else:
+        if is_url(name) or not (Path(name).is_dir() or (glob.has_magic(name) and not Path(name).exists())):
             found.append(name)
+            continue
+        files = Path(name).iterdir() if Path(name).is_dir() else map(Path, glob.glob(name, recursive=True))
+        of_name = [str(file) for file in files if _is_taken(file)]
+        if not of_name:
+            kind = "folder" if Path(name).is_dir() else "pattern"
+            raise InputError(f"The {kind} {name} has no images ({' '.join(IMAGE_SUFFIXES)}) and no videos.")
+        found += sorted(of_name)
     return found
+
+
+def _is_taken(file: Path) -> bool:
+    """Whether a file of a folder is an image or a video by its name; systems hide files of these names, too."""
+    known = is_image(file.name) or file.suffix.lower() in VIDEO_SUFFIXES
+    return known and not file.name.startswith(".") and file.is_file()
 
 
 def is_image(name: str) -> bool:
@@ -84,10 +87,21 @@ def read_source(name: str) -> np.ndarray:
         InputError: it is not there, not an image, damaged, or of more than 100 MB.
     """
     if is_url(name):
-        return read_image(BytesIO(_fetch(name)))
+        return read_image(_Named(_fetch(name), name))
     if name == "-":
-        return read_image(BytesIO(sys.stdin.buffer.read()))
+        return read_image(_Named(sys.stdin.buffer.read(), "on standard input"))
     return read_image(name)
+
+
+class _Named(BytesIO):
+    """Bytes of an image with the name that messages have for it."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def _fetch(url: str) -> bytes:
@@ -96,8 +110,9 @@ def _fetch(url: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             content = answer.read(MAX_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise InputError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}).") from None
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        why = getattr(error, "reason", "") or error
+        raise InputError(f"{url} cannot be fetched ({why if str(why) else type(error).__name__}).") from None
     if len(content) > MAX_BYTES:
         raise InputError(f"{url} sends more than {MAX_BYTES // 10**6} MB; fetch it yourself and give the file.")
     return content

@@ -71,7 +71,7 @@ class Tracker:
                 taken[row] = track
             if self.smooth:
                 size = max(float(np.sqrt(np.prod(pose.boxes[row, 2:]))), 1.0)
-                keypoints[row, :, :2] = track.filter(keypoints[row, :, :2] / size, keypoints[row, :, 2], time) * size
+                keypoints[row, :, :2] = track.filter(keypoints[row, :, :2], keypoints[row, :, 2], time, size)
             track.keypoints, track.box, track.time = keypoints[row], pose.boxes[row], time
         numbers = np.array([taken[row].number for row in range(len(pose))], np.int64)
         return replace(pose, keypoints=keypoints, track_ids=numbers)
@@ -104,13 +104,14 @@ class OneEuroFilter:
         self.min_cutoff, self.beta, self.speed_cutoff = min_cutoff, beta, speed_cutoff
         self._time = self._points = self._speed = None
 
-    def __call__(self, points: np.ndarray, scores: np.ndarray, time: float) -> np.ndarray:
+    def __call__(self, points: np.ndarray, scores: np.ndarray, time: float, size: float = 1.0) -> np.ndarray:
         """Smoothed points.
 
         Args:
-            points: ``(joints, 2)`` in body sizes.
+            points: ``(joints, 2)``.
             scores: ``(joints,)`` 0..1.
             time: in seconds, later than the one before.
+            size: of the body, in the points' unit. It scales the speed alone: a box that changes moves no joint.
         """
         if self._points is None or time <= self._time:
             self._time, self._points, self._speed = time, points.copy(), np.zeros_like(points)
@@ -119,7 +120,7 @@ class OneEuroFilter:
         weight = np.clip(scores, 0, 1)[:, None]
         speed = (points - self._points) / step
         self._speed += weight * _share(step, self.speed_cutoff) * (speed - self._speed)
-        cutoff = self.min_cutoff + self.beta * np.linalg.norm(self._speed, axis=1, keepdims=True)
+        cutoff = self.min_cutoff + self.beta * np.linalg.norm(self._speed, axis=1, keepdims=True) / size
         self._points += weight * _share(step, cutoff) * (points - self._points)
         self._time = time
         return self._points.copy()

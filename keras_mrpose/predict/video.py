@@ -13,6 +13,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.predict.predictor import Predictor, box_of, overlap
 from keras_mrpose.predict.results import Pose
 from keras_mrpose.predict.tracking import Tracker
+from keras_mrpose.runtime.litert import silence_native_logs
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 SAME = 0.5  # overlap (IoU) from which on a detected box is that of somebody who is followed
@@ -31,11 +32,18 @@ class Video:
 
     def __init__(self, source: str | Path | int):
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
+        if self.name.startswith(("http://", "https://")):
+            raise InputError(f"The video {source} is not fetched; fetch it yourself and give the file.")
         if not isinstance(source, int) and not Path(source).is_file():
             raise InputError(f"The video {source} is not there.")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        with silence_native_logs():
+            self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
-            raise InputError(f"The {'' if isinstance(source, int) else 'video '}{self.name} cannot be opened.")
+            raise InputError(
+                f"The {self.name} cannot be opened; is it connected, and free?"
+                if isinstance(source, int)
+                else f"The video {source} cannot be read; it is damaged or not a video."
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else 30.0
         self.frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
