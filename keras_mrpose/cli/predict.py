@@ -66,9 +66,8 @@ def register_parser(subparsers) -> None:
 
 
 def needs_tensorflow(args) -> bool:
-    """Whether the networks that are asked for run in Keras; exported ones do not."""
-    model, _ = _model_and_sources(args.sources)
-    exported = model is not None and Path(model).suffix == ".tflite"
+    """Whether the networks that are asked for run in Keras; exported ones do not, except for the flip test."""
+    exported = Path(args.sources[0]).suffix == ".tflite"
     return not exported or args.flip or str(args.detector).startswith("keras_hub:")
 
 

@@ -179,7 +179,8 @@ class Predictor:
         box = np.array([0, 0, image.shape[1], image.shape[0]], np.float64)
         best = pose = self.in_boxes(image, box[None], source=source)
         for _ in range(PASSES - 1):
-            closer = box_of(pose.keypoints[0], image.shape)
+            found = pose.keypoints[0]
+            closer = box_of(found, image.shape, min(JOINT_THRESHOLD, found[:, 2].max() / 2))  # small people are weak
             if closer is None or overlap(box, closer) >= SETTLED:
                 break
             box, pose = closer, self.in_boxes(image, closer[None], source=source)
@@ -291,14 +292,17 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
     return cv2.warpAffine(window, moved, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
-def box_of(keypoints: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray | None:
+def box_of(
+    keypoints: np.ndarray, image_shape: tuple[int, ...], threshold: float = JOINT_THRESHOLD
+) -> np.ndarray | None:
     """The box ``(4,)`` of a person around the likely keypoints ``(joints, 3)``; None if those are too few.
 
     Args:
         keypoints: x, y in image pixels, score.
         image_shape: ``(height, width, ...)``; the box ends at the image's border.
+        threshold: keypoints of a lower score are not likely.
     """
-    points = keypoints[keypoints[:, 2] >= JOINT_THRESHOLD, :2]
+    points = keypoints[keypoints[:, 2] >= threshold, :2]
     if len(points) < MIN_JOINTS:
         return None
     low, high = points.min(axis=0), points.max(axis=0)

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from keras_mrpose.data.images import read_image
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.predict.video import SUFFIXES as VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = (
@@ -106,15 +106,20 @@ class _Named(BytesIO):
 
 def _fetch(url: str) -> bytes:
     """What a URL sends."""
-    request = urllib.request.Request(url, headers={"User-Agent": "keras-mrpose"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "keras-mrpose"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            content = answer.read(MAX_BYTES + 1)
+            content, missing = answer.read(MAX_BYTES + 1), answer.length
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        why = getattr(error, "reason", "") or error
-        raise InputError(f"{url} cannot be fetched ({why if str(why) else type(error).__name__}).") from None
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = getattr(error, "reason", error)
+        why = short_message(reason) if isinstance(reason, Exception) else reason
+        raise InputError(f"{url} cannot be fetched ({why}).") from None
     if len(content) > MAX_BYTES:
         raise InputError(f"{url} sends more than {MAX_BYTES // 10**6} MB; fetch it yourself and give the file.")
+    if missing:
+        raise InputError(f"{url} cannot be fetched (it broke off after {len(content)} bytes); try again.")
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -100,20 +101,19 @@ class VideoWriter:
         except ImportError:
             av = None
         if av is not None and "libx264" in av.codecs_available:
-            self._container = av.open(str(self.path), "w")
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
-            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-            self.codec = "H.264"
-            return
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
+            with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+                container = av.open(str(self.path), "w")
+                self._stream = container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
+                self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+                container.start_encoding()
+                self._container, self.codec = container, "H.264"
+                return
+        with silence_native_logs():
             for name, code in (("H.264", "avc1"), ("MPEG-4", "mp4v")):
                 writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), self.fps, (width, height))
                 if writer.isOpened():
                     self._writer, self.codec = writer, name
                     return
-        finally:
-            cv2.utils.logging.setLogLevel(level)
         raise InputError(f"The video {self.path} cannot be written; check the folder, and that its name ends in .mp4.")
 
 

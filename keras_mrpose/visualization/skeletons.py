@@ -104,7 +104,7 @@ def draw_people(
             _draw_person(canvas, person[:, :2], drawn, person[:, 2] >= threshold, skeleton, colour)
             if colour is not None:
                 points = person[drawn, :2]
-                labels.append((str(number), points[points[:, 1].argmin()] - (0, 14 * size), colour))
+                labels.append((str(number), points[points[:, 1].argmin()] - (0, 24 * size), colour))
     for text, at, colour in labels:  # above everybody's lines
         _label(canvas, text, at, size, colour)
     return canvas

@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import commands
-import dots
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, SCRIPT, call
-from PIL import Image
 from scipy.io import savemat
 
 import keras_mrpose
