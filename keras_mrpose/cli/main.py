@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
     arguments = make_parser(program).parse_args(argv)
     arguments.command_line = " ".join([program, *argv])  # results say how they were made
     try:
-        _import_quietly()
+        if arguments.needs_tensorflow(arguments):
+            _import_quietly()
         with _messages_on_the_terminal():
             return arguments.handle(arguments) or 0
     except InputError as mistake:
@@ -101,6 +102,7 @@ def make_parser(program: str = "mrpose") -> argparse.ArgumentParser:
         epilog=f"`{program} COMMAND --help` lists a command's options.",
     )
     top.set_defaults(program=program, handle=demo.handle, quick=False, run=SAVED / "demo")
+    top.set_defaults(needs_tensorflow=lambda arguments: True)  # a command may know better
     subparsers = top.add_subparsers(metavar="COMMAND")
     for command in COMMANDS:
         command.register_parser(subparsers)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import glob
+import itertools
 import json
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +18,17 @@ from keras_mrpose.errors import InputError
 if TYPE_CHECKING:
     from keras_mrpose.predict.predictor import Predictor
     from keras_mrpose.predict.results import Pose
+    from keras_mrpose.predict.video import Video
 
-SAVES = ("images", "json", "csv", "coco")
+FILES = {"json": "keypoints.json", "csv": "keypoints.csv", "coco": "coco_results.json"}
+SAVES = ("images", *FILES)
 
 
 def register_parser(subparsers) -> None:
     """The options of `predict`."""
     summary = "Find the joints of people in photos, folders and videos; draw them and write them down."
     sub = subparsers.add_parser("predict", help=summary, description=summary)
-    sub.set_defaults(handle=handle)
+    sub.set_defaults(handle=handle, needs_tensorflow=needs_tensorflow)
     sub.add_argument(
         "sources", nargs="+", metavar="[model] source",
         help="image files, folders, patterns ('photos/*.jpg'), URLs, - (standard input), videos, or a camera's number; "
@@ -61,56 +65,70 @@ def register_parser(subparsers) -> None:
     flip.add_argument("--no-flip", action="store_true", help="without the flip test (default)")
 
 
+def needs_tensorflow(args) -> bool:
+    """Whether the networks that are asked for run in Keras; exported ones do not, except for the flip test."""
+    exported = Path(args.sources[0]).suffix == ".tflite"
+    return not exported or args.flip or str(args.detector).startswith("keras_hub:")
+
+
 def handle(args) -> int:
-    """Write drawings and keypoints; images that cannot be read are listed, and the exit code is then 1."""
+    """Write drawings and keypoints; 1 if some sources could not be read (they are listed), 2 if none could."""
     from keras_mrpose.predict import sources
     from keras_mrpose.predict.detectors import BoxesFile, detector
 
-    saves = [kind.strip() for kind in args.save.split(",") if kind.strip()]
-    if unknown := set(saves) - set(SAVES):
-        raise InputError(f"--save has {min(unknown)!r}; give some of {','.join(SAVES)}.")
+    saves = _checked(args)
     model, given = _model_and_sources(args.sources)
     names = sources.expand(given)
     boxes_file = None
     if args.detector and Path(args.detector).suffix.lower() in (".json", ".csv"):
         boxes_file = BoxesFile(args.detector)
+    if (args.box or boxes_file) and any(map(sources.is_video, names)):
+        raise InputError("--box and a file of boxes are of images; give a detector for a video, or nothing.")
     find = detector(args.detector) if args.detector and boxes_file is None else None
-    predictor = _predictor(model, args, find)
-    if not args.detector and not args.box:
-        print("no detector: one person is looked for in each image; --detector FILE finds everybody")
 
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    mistakes = []
-    with _Output(out, saves, predictor.skeleton, args) as output:
-        images = [name for name in names if not sources.is_video(name)]
-        for name, image in sources.ahead(sources.read_source, images):
+    def read(name: str):
+        return None if sources.is_video(name) else sources.read_source(name)
+
+    predictor, refused = None, []
+    with _Output(names, saves, args) as output:
+        for name, image in sources.ahead(read, names):
+            if isinstance(image, InputError):
+                refused.append(image)
+                continue
+            predictor = predictor or _predictor(model, args, find)
             try:
-                if isinstance(image, InputError):
-                    raise image
-                output.image(_pose(predictor, image, name, args, boxes_file))
+                if image is None:
+                    output.video(name, *_follow(predictor, name, args), numbers=find is not None)
+                else:
+                    output.image(_pose(predictor, image, name, args, boxes_file))
             except InputError as mistake:
-                mistakes.append(f"{mistake}")
-                print(f"error: {mistake}", file=sys.stderr)
-        for name in names:
-            if sources.is_video(name):
-                try:
-                    output.video(name, _follow(predictor, name, args))
-                except InputError as mistake:
-                    mistakes.append(f"{mistake}")
-                    print(f"error: {mistake}", file=sys.stderr)
-    if len(mistakes) == len(names) == 1:
-        return 2
-    if mistakes:
-        print(f"{len(names) - len(mistakes)} of {len(names)} done; not done:", *mistakes, sep="\n  ", file=sys.stderr)
-        return 1
-    return 0
+                refused.append(mistake)
+    if len(refused) == len(names) == 1:
+        raise refused[0]
+    if refused:
+        print(f"{len(refused)} of {len(names)} could not be done:", *refused, sep="\n  ", file=sys.stderr)
+    return 0 if not refused else 1 if len(refused) < len(names) else 2
+
+
+def _checked(args) -> list[str]:
+    """What is to be written; options that cannot be are mistakes."""
+    saves = [kind.strip() for kind in args.save.split(",") if kind.strip()]
+    if not saves or (unknown := set(saves) - set(SAVES)):
+        raise InputError(f"--save has {min(unknown) if saves else ''!r}; give some of {','.join(SAVES)}.")
+    if not 1 <= args.quality <= 95:
+        raise InputError(f"--quality is {args.quality}; give a number from 1 to 95.")
+    if args.every < 1:
+        raise InputError(f"--every is {args.every}; give a number of at least 1.")
+    return saves
 
 
 def _predictor(model: str | None, args, find) -> Predictor:
     from keras_mrpose.predict.predictor import Predictor
 
-    return Predictor(model, flip_test=args.flip, detector=find, person_threshold=args.person_threshold)
+    predictor = Predictor(model, flip_test=args.flip, detector=find, person_threshold=args.person_threshold)
+    if not args.detector and not args.box:
+        print("no detector: one person is looked for in each image; --detector FILE finds everybody")
+    return predictor
 
 
 def _pose(predictor: Predictor, image, name: str, args, boxes_file) -> Pose:
@@ -119,6 +137,8 @@ def _pose(predictor: Predictor, image, name: str, args, boxes_file) -> Pose:
 
     if boxes_file is not None:
         boxes, scores = boxes_file.of(name)
+        if not len(boxes):
+            print(f"{name}: no box in {args.detector}")
         pose = predictor.in_boxes(image, boxes, scores).above(args.person_threshold)
     elif args.box:
         pose = predictor.in_boxes(image, args.box)
@@ -132,7 +152,7 @@ def _pose(predictor: Predictor, image, name: str, args, boxes_file) -> Pose:
 
 
 def _follow(predictor: Predictor, name: str, args):
-    """The video's frames a second, and the people of its frames one after the other."""
+    """The opened video, and the people of its frames one after the other."""
     from keras_mrpose.predict import sources, video
 
     opened = video.Video(int(name) if sources.is_camera(name) else name)
@@ -143,70 +163,97 @@ def _follow(predictor: Predictor, name: str, args):
 
 
 class _Output:
-    """What is written: drawings by threads of their own, keypoints line by line, so that nothing piles up."""
+    """What is written: drawings by a thread of its own, keypoints record by record, so that nothing piles up.
 
-    def __init__(self, folder: Path, saves: list[str], skeleton, args):
-        self.folder, self.saves, self.args, self.skeleton = folder, saves, args, skeleton
-        self._files = contextlib.ExitStack()
-        self._used: dict[str, int] = {}
-        self._first, self._images = {"json": True, "coco": True}, 0
+    Nothing is there before the first result.
+    """
+
+    def __init__(self, names: list[str], saves: list[str], args):
+        from keras_mrpose.predict import sources
+
+        self.folder, self.saves, self.args = Path(args.out), saves, args
+        self._files, self._streams = contextlib.ExitStack(), {}
+        self._used: set[str] = set()
+        self._started: set[str] = set()  # files that have a record
         self._pool, self._pending = ThreadPoolExecutor(1), []
+        self._with_frames = any(map(sources.is_video, names))
+        stems = {name: Path(name).stem for name in names if not sources.is_video(name)}
+        numbers = {int(stem): name for name, stem in reversed(stems.items()) if stem.isdecimal()}
+        self._ids = {name: number for number, name in numbers.items()}
+        self._free_ids = (number for number in itertools.count(1) if number not in numbers)
 
     def __enter__(self) -> _Output:
-        for kind, name in (("json", "keypoints.json"), ("csv", "keypoints.csv"), ("coco", "coco_results.json")):
-            if kind in self.saves:
-                stream = self._files.enter_context((self.folder / name).open("w", newline="", encoding="utf-8"))
-                setattr(self, f"_{kind}", stream)
-                if kind != "csv":
-                    stream.write("[")
         return self
 
-    def __exit__(self, kind, *problem) -> None:
-        for future in self._pending:
-            future.result()
-        self._pool.shutdown()
-        for name in ("json", "coco"):
-            if name in self.saves:
-                getattr(self, f"_{name}").write("\n]\n")
-        self._files.close()
+    def __exit__(self, *problem) -> None:
+        try:
+            for future in self._pending:
+                future.result()
+        finally:
+            self._pool.shutdown()
+            for kind, stream in self._streams.items():
+                stream.write("" if kind == "csv" else "\n]\n")
+            self._files.close()
 
     def image(self, pose: Pose) -> None:
         """One image: its drawing is on its way, its keypoints are written, its line is printed."""
+        self._open()
         written = ""
         if "images" in self.saves:
             path = self.folder / f"{self._name_of(pose.source)}_joints.jpg"
-            self._drawn(pose, path)
+            self._draw(pose, path)
             written = f" -> {path}"
         self._write(pose)
         print(f"{pose.source}: {summary(pose, self.args.threshold)}{written}")
 
-    def video(self, name: str, opened_and_poses: tuple) -> None:
+    def video(self, name: str, opened: Video, poses: Iterable[Pose], numbers: bool) -> None:
         """A video: its drawn frames, and the keypoints of each."""
         from rich.progress import Progress
 
+        from keras_mrpose.predict import sources
         from keras_mrpose.predict.video import VideoWriter
 
-        opened, poses = opened_and_poses
+        self._open()
         path = self.folder / f"{self._name_of(name)}_joints.mp4"
         frames, people = 0, set()
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(path, opened.fps)) if "images" in self.saves else None
             progress = stack.enter_context(Progress(transient=True))
             task = progress.add_task(name, total=opened.frames or None)
-            with contextlib.suppress(KeyboardInterrupt):  # a camera has no end of its own
-                for pose in poses:
-                    if writer is not None:
-                        writer.write(pose.draw(threshold=self.args.threshold, boxes=self.args.draw_boxes))
-                    self._write(pose)
-                    people.update(pose.track_ids.tolist())
-                    frames += 1
-                    progress.update(task, advance=1)
+            if sources.is_camera(name):  # which has no end of its own
+                stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+            for pose in poses:
+                if writer is not None:
+                    threshold, boxes = self.args.threshold, self.args.draw_boxes
+                    writer.write(pose.draw(threshold=threshold, boxes=boxes, numbers=numbers))
+                self._write(pose)
+                people.update(pose.track_ids.tolist())
+                frames += 1
+                progress.update(task, advance=1)
         if not frames:
             raise InputError(f"The video {name} has no frame that can be read.")
         written = "" if writer is None else f" -> {path} ({writer.codec})"
-        print(f"{name}: {frames} frames, {len(people)} {'person' if len(people) == 1 else 'people'}{written}")
+        print(f"{name}: {_counted(frames, 'frame', 'frames')}, {_counted(len(people), 'person', 'people')}{written}")
 
-    def _drawn(self, pose: Pose, path: Path) -> None:
+    def _open(self) -> None:
+        """The folder and the files of keypoints, at the first result."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for kind, name in FILES.items():
+            if kind in self.saves and kind not in self._streams:
+                stream = self._files.enter_context((self.folder / name).open("w", newline="", encoding="utf-8"))
+                self._streams[kind] = stream
+                if kind == "csv":
+                    csv.DictWriter(stream, self._fields()).writeheader()
+                else:
+                    stream.write("[")
+
+    def _fields(self) -> list[str]:
+        """Columns of the CSV file, the same for images and for frames."""
+        from keras_mrpose.predict.results import row_fields
+
+        return row_fields(self._with_frames)
+
+    def _draw(self, pose: Pose, path: Path) -> None:
         def save():
             pose.save(path, self.args.quality, threshold=self.args.threshold, boxes=self.args.draw_boxes)
 
@@ -218,26 +265,30 @@ class _Output:
         if "json" in self.saves:
             self._record("json", pose.to_dict())
         if "csv" in self.saves:
-            writer = csv.DictWriter(self._csv, pose.row_fields)
-            if self._csv.tell() == 0:
-                writer.writeheader()
-            writer.writerows(pose.rows())
+            csv.DictWriter(self._streams["csv"], self._fields()).writerows(pose.rows())
         if "coco" in self.saves:
-            self._images += 1
-            stem = Path(pose.source).stem
-            for record in _as_coco(pose).to_coco(int(stem) if stem.isdecimal() else self._images):
-                self._record("coco", record)
+            number = self._ids.pop(pose.source, None)
+            about = {} if number is not None else {"file_name": pose.source}
+            number = next(self._free_ids) if number is None else number
+            frame = {} if pose.frame is None else {"frame": pose.frame}
+            for record in _as_coco(pose).to_coco(number):
+                self._record("coco", {**record, **about, **frame})
 
     def _record(self, kind: str, content: dict) -> None:
-        stream = getattr(self, f"_{kind}")
-        stream.write(("\n" if self._first[kind] else ",\n") + json.dumps(content))
-        self._first[kind] = False
+        self._streams[kind].write((",\n" if kind in self._started else "\n") + json.dumps(content))
+        self._started.add(kind)
 
     def _name_of(self, source: str) -> str:
         """The name of what is written for a source; a second one of the same name gets a number."""
-        stem = "stdin" if source == "-" else Path(source.partition("?")[0]).stem or "image"
-        self._used[stem] = self._used.get(stem, 0) + 1
-        return stem if self._used[stem] == 1 else f"{stem}_{self._used[stem]}"
+        from keras_mrpose.predict import sources
+
+        path = source.partition("?")[0] if sources.is_url(source) else source
+        stem = "stdin" if source == "-" else Path(path).stem or "image"
+        stem = f"camera_{stem}" if sources.is_camera(source) else stem
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name.lower() not in self._used)
+        self._used.add(name.lower())
+        return name
 
 
 def _as_coco(pose: Pose) -> Pose:
@@ -254,9 +305,12 @@ def summary(pose: Pose, threshold: float) -> str:
     """Who was found in an image, in one line."""
     if not len(pose):
         return "nobody found"
-    people = f"{len(pose)} {'person' if len(pose) == 1 else 'people'}"
     sure = int((pose.scores >= threshold).sum())
-    return f"{people}, {sure} of {pose.scores.size} joints confident"
+    return f"{_counted(len(pose), 'person', 'people')}, {sure} of {pose.scores.size} joints confident"
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _model_and_sources(given: list[str]) -> tuple[str | None, list[str]]:

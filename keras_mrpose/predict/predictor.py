@@ -134,7 +134,7 @@ class Predictor:
         Raises:
             InputError: an image that cannot be read or is none, or a box that cannot be.
         """
-        if not isinstance(source, str | Path | np.ndarray) and isinstance(source, Iterable):
+        if not (isinstance(source, str | Path) or hasattr(source, "__array__")) and isinstance(source, Iterable):
             if boxes is not None:
                 raise InputError("boxes are of one image; give images with boxes of their own one by one.")
             return (self(one) for one in source)
@@ -182,7 +182,8 @@ class Predictor:
         box = np.array([0, 0, image.shape[1], image.shape[0]], np.float64)
         best = pose = self.in_boxes(image, box[None], source=source)
         for _ in range(PASSES - 1):
-            closer = box_of(pose.keypoints[0], image.shape)
+            found = pose.keypoints[0]
+            closer = box_of(found, image.shape, min(JOINT_THRESHOLD, found[:, 2].max() / 2))  # small people are weak
             if closer is None or overlap(box, closer) >= SETTLED:
                 break
             box, pose = closer, self.in_boxes(image, closer[None], source=source)
@@ -294,14 +295,17 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
     return cv2.warpAffine(window, moved, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
-def box_of(keypoints: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray | None:
+def box_of(
+    keypoints: np.ndarray, image_shape: tuple[int, ...], threshold: float = JOINT_THRESHOLD
+) -> np.ndarray | None:
     """The box ``(4,)`` of a person around the likely keypoints ``(joints, 3)``; None if those are too few.
 
     Args:
         keypoints: x, y in image pixels, score.
         image_shape: ``(height, width, ...)``; the box ends at the image's border.
+        threshold: keypoints of a lower score are not likely.
     """
-    points = keypoints[keypoints[:, 2] >= JOINT_THRESHOLD, :2]
+    points = keypoints[keypoints[:, 2] >= threshold, :2]
     if len(points) < MIN_JOINTS:
         return None
     low, high = points.min(axis=0), points.max(axis=0)
@@ -349,7 +353,8 @@ def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
     """What a detector returned, checked: boxes ``(n, 4)`` cut at the image's border, and scores ``(n,)``.
 
     Args:
-        found: boxes and scores; or one array ``(n, 5)``, the score last, or ``(n, 4)`` without: then 1.
+        found: boxes and scores; or one array ``(n, 5)``, the score last, or ``(n, 4)`` without: then 0.5. Empty ones
+            of any shape are nobody.
         image_shape: ``(height, width, ...)``.
 
     Raises:
@@ -360,10 +365,14 @@ def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
             boxes, scores = (np.asarray(part, np.float64) for part in found)
         else:
             found = np.asarray(found, np.float64)
-            boxes, scores = found[:, :4], found[:, 4] if found.shape[1] == 5 else np.ones(len(found))
-        boxes, scores = boxes.reshape(-1, 4), scores.reshape(-1)
-        if len(boxes) != len(scores) or not ((scores >= 0) & (scores <= 1)).all() or not np.isfinite(boxes).all():
-            raise ValueError(f"{len(boxes)} boxes and {len(scores)} scores, or numbers that cannot be")
+            found = found if found.size else np.zeros((0, 5))
+            boxes, scores = (found[:, :4], found[:, 4]) if found.shape[-1] == 5 else (found, np.full(len(found), 0.5))
+        boxes = boxes if boxes.size else np.zeros((0, 4))
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.size != len(boxes):
+            raise ValueError(f"boxes of shape {boxes.shape} and scores of shape {scores.shape}")
+        scores = scores.reshape(-1)
+        if not ((scores >= 0) & (scores <= 1)).all() or not np.isfinite(boxes).all():
+            raise ValueError("a score is not from 0 to 1, or a box is not finite")
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"The detector returned no boxes and scores ({error}); return (people, 4) x, y, w, h and (people,) 0..1."

@@ -113,21 +113,31 @@ class Pose(np.lib.mixins.NDArrayOperatorsMixin):
 
     # --- what it is taken on as ---------------------------------------------------------------------------------------
 
-    def draw(self, *, threshold: float = JOINT_THRESHOLD, boxes: bool = False) -> np.ndarray:
+    def draw(
+        self, *, threshold: float = JOINT_THRESHOLD, boxes: bool = False, numbers: bool | None = None
+    ) -> np.ndarray:
         """A copy of the image with everybody's skeleton; where there are several people, each has a colour and number.
 
         Args:
             threshold: keypoints of a lower score are drawn as uncertain.
             boxes: draw the boxes, too.
+            numbers: whether each person has a colour and a number, or one colour for the left and one for the right;
+                None: where there are several people.
 
         Raises:
             InputError: the image was not kept.
         """
         if self.image is None:
             raise InputError(f"The image of {self!r} was not kept, so nothing can be drawn on it; predict with it.")
-        numbers = range(len(self)) if self.track_ids is None else self.track_ids.tolist()
-        boxes = self.boxes if boxes else None
-        return draw_people(self.image, self.keypoints, self.skeleton, numbers, boxes, threshold=threshold)
+        ids = range(len(self)) if self.track_ids is None else self.track_ids.tolist()
+        return draw_people(
+            self.image,
+            self.keypoints,
+            self.skeleton,
+            ids if (len(self) > 1 if numbers is None else numbers) else None,
+            self.boxes if boxes else None,
+            threshold=threshold,
+        )
 
     def save(self, path: str | Path, quality: int = 90, **drawing) -> None:
         """Write `draw` (``.jpg``, ``.png`` and whatever Pillow writes) or `to_dict` (``.json``).
@@ -136,15 +146,22 @@ class Pose(np.lib.mixins.NDArrayOperatorsMixin):
             path: its ending says what is written.
             quality: of a JPEG or WebP file, 1..95.
             drawing: as `draw` takes.
+
+        Raises:
+            InputError: another ending, a folder that is not there, or an image that was not kept.
         """
         path = Path(path)
-        if path.suffix.lower() == ".json":
-            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-            return
-        options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
         try:
-            Image.fromarray(self.draw(**drawing)).save(path, **options)
-        except ValueError as error:
+            if path.suffix.lower() == ".json":
+                path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+                return
+            image = Image.fromarray(self.draw(**drawing))
+            image.save(path, **({"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror or error}).") from error
+        except InputError:
+            raise
+        except ValueError as error:  # an ending that Pillow does not know
             raise InputError(f"{path} cannot be written ({error}); end its name in .jpg, .png or .json.") from error
 
     def to_dict(self) -> dict:
@@ -186,19 +203,18 @@ class Pose(np.lib.mixins.NDArrayOperatorsMixin):
             for name, (x, y, score) in zip(self.names, self.keypoints[row].tolist(), strict=True)
         ]  # fmt: skip
 
-    @property
-    def row_fields(self) -> list[str]:
-        """Names of the columns of `rows`, also where there are none."""
-        frame = [] if self.frame is None else ["frame"]
-        return ["image", *frame, "person", "person_score", "joint", "x", "y", "score"]
-
     def to_dataframe(self) -> pandas.DataFrame:
         """`rows` as a table of pandas, which must be installed."""
         try:
             import pandas
         except ImportError:
             raise InputError("A dataframe takes pandas, which is not installed: pip install pandas.") from None
-        return pandas.DataFrame(self.rows(), columns=self.row_fields)
+        return pandas.DataFrame(self.rows(), columns=row_fields(self.frame is not None))
+
+
+def row_fields(frames: bool) -> list[str]:
+    """Names of the columns of `Pose.rows`, of images or of a video's frames."""
+    return ["image", *(["frame"] if frames else []), "person", "person_score", "joint", "x", "y", "score"]
 
 
 def nobody(skeleton: Skeleton, **about) -> Pose:

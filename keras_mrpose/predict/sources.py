@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import glob
+import http.client
 import sys
 import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from keras_mrpose.data.images import read_image
-from keras_mrpose.errors import InputError
+from keras_mrpose.data.images import decode_image, read_image
+from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.predict.video import SUFFIXES as VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = (
@@ -33,28 +33,30 @@ def expand(given: Iterable[str]) -> list[str]:
     """Images and videos in the order in which they are given.
 
     Args:
-        given: files; folders, whose images and videos are taken by name; patterns such as ``photos/*.jpg``; URLs; ``-``
-            for an image on standard input; a number for a camera.
+        given: files; folders and patterns such as ``photos/*.jpg``, whose images and videos are taken by name, hidden
+            files left out; URLs; ``-`` for an image on standard input; a number for a camera.
 
     Raises:
         InputError: a folder or a pattern without an image or a video.
     """
     found = []
     for name in given:
-        path = Path(name)
-        if path.is_dir():
-            of_folder = sorted(str(file) for file in path.iterdir() if is_image(file.name) or is_video(file.name))
-            if not of_folder:
-                raise InputError(f"The folder {name} has no images ({' '.join(IMAGE_SUFFIXES)}) and no videos.")
-            found += of_folder
-        elif not path.exists() and glob.has_magic(name):
-            of_pattern = sorted(glob.glob(name, recursive=True))
-            if not of_pattern:
-                raise InputError(f"Nothing is found for the pattern {name}.")
-            found += of_pattern
-        else:
+        if is_url(name) or not (Path(name).is_dir() or (glob.has_magic(name) and not Path(name).exists())):
             found.append(name)
+            continue
+        files = Path(name).iterdir() if Path(name).is_dir() else map(Path, glob.glob(name, recursive=True))
+        of_name = [str(file) for file in files if _is_taken(file)]
+        if not of_name:
+            kind = "folder" if Path(name).is_dir() else "pattern"
+            raise InputError(f"The {kind} {name} has no images ({' '.join(IMAGE_SUFFIXES)}) and no videos.")
+        found += sorted(of_name)
     return found
+
+
+def _is_taken(file: Path) -> bool:
+    """Whether a file of a folder is an image or a video by its name; systems hide files of these names, too."""
+    known = is_image(file.name) or file.suffix.lower() in VIDEO_SUFFIXES
+    return known and not file.name.startswith(".") and file.is_file()
 
 
 def is_image(name: str) -> bool:
@@ -84,22 +86,35 @@ def read_source(name: str) -> np.ndarray:
         InputError: it is not there, not an image, damaged, or of more than 100 MB.
     """
     if is_url(name):
-        return read_image(BytesIO(_fetch(name)))
+        return _decoded(_fetch(name), name)
     if name == "-":
-        return read_image(BytesIO(sys.stdin.buffer.read()))
+        return _decoded(sys.stdin.buffer.read(), "on standard input")
     return read_image(name)
+
+
+def _decoded(content: bytes, name: str) -> np.ndarray:
+    try:
+        return decode_image(content)
+    except InputError as error:
+        raise InputError(f"The image {name} {error}.") from None
 
 
 def _fetch(url: str) -> bytes:
     """What a URL sends."""
-    request = urllib.request.Request(url, headers={"User-Agent": "keras-mrpose"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "keras-mrpose"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            content = answer.read(MAX_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise InputError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}).") from None
+            content, missing = answer.read(MAX_BYTES + 1), answer.length
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = getattr(error, "reason", error)
+        why = short_message(reason) if isinstance(reason, Exception) else reason
+        raise InputError(f"{url} cannot be fetched ({why}).") from None
     if len(content) > MAX_BYTES:
         raise InputError(f"{url} sends more than {MAX_BYTES // 10**6} MB; fetch it yourself and give the file.")
+    if missing:
+        raise InputError(f"{url} cannot be fetched (it broke off after {len(content)} bytes); try again.")
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.predict.predictor import Predictor, box_of, overlap
 from keras_mrpose.predict.results import Pose
 from keras_mrpose.predict.tracking import Tracker
+from keras_mrpose.runtime.litert import silence_native_logs
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 SAME = 0.5  # overlap (IoU) from which on a detected box is that of somebody who is followed
@@ -31,11 +33,18 @@ class Video:
 
     def __init__(self, source: str | Path | int):
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
+        if self.name.startswith(("http://", "https://")):
+            raise InputError(f"The video {source} is not fetched; fetch it yourself and give the file.")
         if not isinstance(source, int) and not Path(source).is_file():
             raise InputError(f"The video {source} is not there.")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        with silence_native_logs():
+            self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
-            raise InputError(f"The {'' if isinstance(source, int) else 'video '}{self.name} cannot be opened.")
+            raise InputError(
+                f"The {self.name} cannot be opened; is it connected, and free?"
+                if isinstance(source, int)
+                else f"The video {source} cannot be read; it is damaged or not a video."
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else 30.0
         self.frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -92,20 +101,19 @@ class VideoWriter:
         except ImportError:
             av = None
         if av is not None and "libx264" in av.codecs_available:
-            self._container = av.open(str(self.path), "w")
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
-            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-            self.codec = "H.264"
-            return
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
+            with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+                container = av.open(str(self.path), "w")
+                self._stream = container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
+                self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+                container.start_encoding()
+                self._container, self.codec = container, "H.264"
+                return
+        with silence_native_logs():
             for name, code in (("H.264", "avc1"), ("MPEG-4", "mp4v")):
                 writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), self.fps, (width, height))
                 if writer.isOpened():
                     self._writer, self.codec = writer, name
                     return
-        finally:
-            cv2.utils.logging.setLogLevel(level)
         raise InputError(f"The video {self.path} cannot be written; check the folder, and that its name ends in .mp4.")
 
 

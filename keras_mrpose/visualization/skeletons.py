@@ -53,17 +53,10 @@ def draw_skeleton(
     Raises:
         InputError: image or keypoints have another shape or type.
     """
-    image, keypoints = check_image(image), np.asarray(keypoints, float)
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (skeleton.num_joints, 3):
-        raise InputError(
-            f"The keypoints have shape {keypoints.shape}; give (people, {skeleton.num_joints}, 3) for the "
-            f"{skeleton.name} skeleton: x, y, score."
-        )
-    canvas = image.copy()
-    sides = np.array(image.shape[1::-1])
-    for person in keypoints:
+    canvas = check_image(image).copy()
+    for person in _checked(keypoints, skeleton):
         points, scores = person[:, :2], person[:, 2]
-        drawn = np.isfinite(person).all(axis=1) & (points >= -0.5).all(axis=1) & (points < sides - 0.5).all(axis=1)
+        drawn = _is_drawn(person, canvas)
         if visibility:
             drawn &= scores > 0
         if drawn.any():
@@ -76,45 +69,62 @@ def draw_people(
     image: np.ndarray,
     keypoints: np.ndarray,
     skeleton: Skeleton,
-    numbers: Iterable[int],
+    numbers: Iterable[int] | None = None,
     boxes: np.ndarray | None = None,
     *,
     threshold: float = 0.2,
 ) -> np.ndarray:
-    """Draw people's skeletons as `draw_skeleton` does; several people have a colour and a number each.
+    """Draw people's skeletons as `draw_skeleton` does, with a colour and a number for each, and boxes.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
         keypoints: ``(people, joints, 3)`` x, y in image pixels, score.
         skeleton: names and connects the joints.
-        numbers: ``(people,)`` set colour and label; of a person alone they do not matter.
+        numbers: ``(people,)`` not negative, set colour and label; None: left and right have their colours.
         boxes: ``(people, 4)`` x, y, w, h that are drawn too; None draws none.
         threshold: joints with a lower score are uncertain.
 
     Returns:
         A new image like the given one.
     """
-    image, keypoints = check_image(image), np.asarray(keypoints, float)
-    if len(keypoints) < 2 and boxes is None:
-        return draw_skeleton(image, keypoints, skeleton, threshold=threshold)
-    canvas = image.copy()
-    sides = np.array(image.shape[1::-1])
-    size = max(0.4, max(image.shape[:2]) / 1600)  # of the labels: they can be read in the image as a whole
-    for row, (person, number) in enumerate(zip(keypoints, numbers, strict=True)):
-        colour = PEOPLE[number % len(PEOPLE)]
-        points = person[:, :2]
-        drawn = np.isfinite(person).all(axis=1) & (points >= -0.5).all(axis=1) & (points < sides - 0.5).all(axis=1)
-        if boxes is not None:
-            x, y, w, h = boxes[row]
-            corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
-            for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
-                draw_line(canvas, np.array(a, float), np.array(b, float), 2.5 * size, colour)
+    canvas = check_image(image).copy()
+    keypoints = _checked(keypoints, skeleton)
+    size = max(0.4, max(canvas.shape[:2]) / 1600)  # of the labels: they can be read in the image as a whole
+    numbers = [None] * len(keypoints) if numbers is None else list(numbers)
+    colours = [None if number is None else PEOPLE[number % len(PEOPLE)] for number in numbers]
+    for box, colour in zip([] if boxes is None else boxes, colours, strict=boxes is not None):
+        x, y, w, h = box
+        corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], float)
+        for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            draw_line(canvas, a, b, 2.5 * size, colour or MIDDLE)
+    labels = []
+    for person, number, colour in zip(keypoints, numbers, colours, strict=True):
+        drawn = _is_drawn(person, canvas)
         if drawn.any():
-            _draw_person(canvas, points, drawn, person[:, 2] >= threshold, skeleton, colour)
-            if len(keypoints) > 1:
-                top = points[drawn][points[drawn][:, 1].argmin()]
-                _label(canvas, str(number), top - (0, 14 * size), size, colour)
+            _draw_person(canvas, person[:, :2], drawn, person[:, 2] >= threshold, skeleton, colour)
+            if colour is not None:
+                points = person[drawn, :2]
+                labels.append((str(number), points[points[:, 1].argmin()] - (0, 24 * size), colour))
+    for text, at, colour in labels:  # above everybody's lines
+        _label(canvas, text, at, size, colour)
     return canvas
+
+
+def _checked(keypoints, skeleton: Skeleton) -> np.ndarray:
+    """Keypoints ``(people, joints, 3)`` of a skeleton, or an `InputError`."""
+    keypoints = np.asarray(keypoints, float)
+    if keypoints.ndim != 3 or keypoints.shape[1:] != (skeleton.num_joints, 3):
+        raise InputError(
+            f"The keypoints have shape {keypoints.shape}; give (people, {skeleton.num_joints}, 3) for the "
+            f"{skeleton.name} skeleton: x, y, score."
+        )
+    return keypoints
+
+
+def _is_drawn(person: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+    """Which of the joints are numbers, and inside the image."""
+    points, sides = person[:, :2], np.array(canvas.shape[1::-1])
+    return np.isfinite(person).all(axis=1) & (points >= -0.5).all(axis=1) & (points < sides - 0.5).all(axis=1)
 
 
 def _label(canvas, text: str, at: np.ndarray, size: float, colour: tuple[int, int, int]) -> None:
