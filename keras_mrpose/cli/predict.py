@@ -208,6 +208,7 @@ class _Output:
 
     def video(self, name: str, opened: Video, poses: Iterable[Pose], numbers: bool) -> None:
         """A video: its drawn frames, and the keypoints of each."""
+        from rich.console import Console
         from rich.progress import Progress
 
         from keras_mrpose.predict import sources
@@ -218,7 +219,8 @@ class _Output:
         frames, people = 0, set()
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(path, opened.fps)) if "images" in self.saves else None
-            progress = stack.enter_context(Progress(transient=True))
+            bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+            progress = stack.enter_context(bar)
             task = progress.add_task(name, total=opened.frames or None)
             if sources.is_camera(name):  # which has no end of its own
                 stack.enter_context(contextlib.suppress(KeyboardInterrupt))
