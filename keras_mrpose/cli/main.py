@@ -132,6 +132,7 @@ def _import_quietly() -> None:
     try:
         import tensorflow
 
+        tensorflow.get_logger().setLevel(logging.ERROR)  # its warnings are for programmers: "retracing"
         if os.environ.get("KERAS_BACKEND") == "jax":  # else both reserve all of a GPU's memory
             tensorflow.config.set_visible_devices([], "GPU")
     finally:

@@ -202,12 +202,19 @@ class Predictor:
                 f"This export of {self.model.name} ends in keypoints; take the export that ends in heatmaps."
             )
         crops = np.asarray(crops)
-        network = self._for_one if len(crops) == 1 else self.model
-        heatmaps = network.predict_on_batch(crops)
+        heatmaps = self._run(crops)
         if self.flip_test:
-            flipped_heatmaps = network.predict_on_batch(crops[:, :, ::-1])
+            flipped_heatmaps = self._run(crops[:, :, ::-1])
             heatmaps = np.asarray(self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices))
         return heatmaps
+
+    def _run(self, crops: np.ndarray) -> np.ndarray:
+        """What the network makes of crops, in few batch sizes: Keras builds a graph, in about a second, for each."""
+        if len(crops) == 1 or isinstance(self.model, ExportedModel):
+            return self._for_one.predict_on_batch(crops)
+        size = min(1 << (len(crops) - 1).bit_length(), max(self.batch_size, len(crops)))
+        filled = np.concatenate([crops, np.zeros((size - len(crops), *crops.shape[1:]), crops.dtype)])
+        return self.model.predict_on_batch(filled)[: len(crops)]
 
     @cached_property
     def _for_one(self) -> keras.Model | ExportedModel:

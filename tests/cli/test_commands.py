@@ -213,7 +213,7 @@ def test_training_by_options(trained):
     assert (experiment.input_size, experiment.recipe.batch_size, experiment.recipe.epochs) == ((96, 64), 4, 1)
     assert (experiment.recipe.precision, experiment.recipe.learning_rate) == ("mixed_bfloat16", 1e-3)
     names = {path.name for path in trained.iterdir()}
-    kept = {"config.json", "best.keras", "last.keras", "history.json", "logs", "state"}
+    kept = {"config.json", "data.json", "best.keras", "last.keras", "history.json", "logs", "state"}
     assert names - {"result.json", "result.npz"} == kept
     assert {len(values) for values in json.loads((trained / "history.json").read_text()).values()} == {1}
     model = keras_mrpose.Predictor(trained).model

@@ -334,7 +334,7 @@ def test_what_pillow_makes_of_a_picture_stops_nothing(drawn, monkeypatch):
         raise SyntaxError("broken PNG file")
 
     monkeypatch.setattr(Image, "open", broken)
-    assert doctor.examine(drawn).kinds == []
+    assert doctor.examine(drawn).kinds == ["unreadable image"]
 
 
 def test_an_orientation_without_meaning_turns_nothing(spoilt):

@@ -102,5 +102,7 @@ def test_the_package_has_what_it_names(name):
 def test_a_predictor_of_its_own():
     """Without arguments it is the network of the package: joints of a blank image have a low probability."""
     predictor = Predictor(flip_test=False)
-    found = predictor(np.full((120, 80, 3), 127, np.uint8))
+    blank = np.full((120, 80, 3), 127, np.uint8)
+    assert len(predictor(blank)) == 0  # nobody
+    found = predictor(blank, [[0, 0, 80, 120]])
     assert found.shape == (1, 19, 3) and found[..., 2].max() < 0.5

@@ -241,7 +241,7 @@ def test_command_line(run, tmp_path, capsys):
     picture = next((tmp_path / "drawn" / "val2017").iterdir())
     assert commands.call(run, "predict", file, picture, "--out", tmp_path / "out") == 0
     capsys.readouterr()
-    assert commands.call(run, "predict", ends, picture, "--out", tmp_path / "out") == 2
+    assert commands.call(run, "predict", ends, picture, "--flip", "--out", tmp_path / "out") == 2
     assert "give --no-flip" in capsys.readouterr().err
     made = {path.name for path in file.parent.iterdir()}
     assert made >= {f"{stem}.result.{suffix}" for stem in ("maps", "ends") for suffix in ("json", "npz")}

@@ -435,7 +435,7 @@ def test_overwriting_replaces_the_whole_folder(half, people, validation, tmp_pat
     found = []
     monkeypatch.setattr(networks.PoseModel, "fit", lambda *arguments, **options: found.extend(files(run)))
     train.train(EXPERIMENT, people, validation, run, overwrite=True)
-    assert found == ["config.json"]
+    assert found == ["config.json", "data.json"]
 
 
 @pytest.mark.parametrize(
