@@ -90,10 +90,10 @@ def saved(tmp_path_factory):
     "imports",
     [
         "import keras, keras_mrpose",  # as sorted imports stand
-        "import tensorflow, keras_mrpose, keras",
-        "import keras_mrpose\nkeras_mrpose.PCK\nimport keras",
+        pytest.param("import tensorflow, keras_mrpose, keras", marks=pytest.mark.slow),
+        pytest.param("import keras_mrpose\nkeras_mrpose.PCK\nimport keras", marks=pytest.mark.slow),
         "import keras_mrpose\nimport tensorflow, keras",
-        "from keras_mrpose import Skeleton\nimport keras",
+        pytest.param("from keras_mrpose import Skeleton\nimport keras", marks=pytest.mark.slow),
     ],
 )
 def test_keras_loads_what_was_saved(imports, saved):
@@ -171,6 +171,7 @@ def test_a_command_on_a_backend_that_is_not_there():
     assert last.startswith("error: KERAS_BACKEND is 'nonsense'") and "Traceback" not in everything
 
 
+@pytest.mark.slow
 def test_a_predictor_of_its_own_module_loads_it(saved):
     """Nothing but that module is imported."""
     code = "import sys\nfrom keras_mrpose.predict.predictor import Predictor\nprint(Predictor(sys.argv[1]).model.codec)"

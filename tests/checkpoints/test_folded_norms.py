@@ -299,6 +299,7 @@ def test_statistics_of_nothing_change_nothing(tiny, images, words):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has no strategy")
 def test_statistics_reach_all_devices(tiny):
     """Counted within the strategy's scope or outside it."""
@@ -324,6 +325,7 @@ def test_statistics_on_jax():
     on_jax.passed(__file__, "statistics_are_those or constant_channel", 2)
 
 
+@pytest.mark.slow
 def test_statistics_of_real_crops(real, shared):
     """Both modes of a real network: correlation 0.14 in C5 as it is loaded, 0.95 with statistics of other crops."""
     folder = shared / "data" / "lsp"
@@ -351,6 +353,7 @@ def tables(tmp_path_factory):
     return people_of(draw(tmp_path_factory.mktemp("drawn")))
 
 
+@pytest.mark.slow
 def test_training_starts_with_statistics(tiny, tables, tmp_path, monkeypatch):
     """Those of the backbone; the head's batch norms are as they begin."""
     experiment = replace(EXPERIMENT, backbone_weights=str(tiny))

@@ -288,6 +288,7 @@ def batches_of(people, **place):
     return pipeline.batches(people, SIZE, 4, **options, **place)
 
 
+@pytest.mark.slow
 def test_going_on_from_anywhere(folders):
     """Six steps an epoch; each batch is the one of the unbroken pipeline, and its rows are told."""
     people = mixture.join(two(folders), BODY19).people
@@ -395,6 +396,7 @@ def test_one_source_is_a_mixture_too(folders, micro_networks, tmp_path):
     assert history["val_score"] == history["val_lsp_pck"]
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_exactly(folders, micro_networks, tmp_path, monkeypatch):
     """Killed in the middle of the second epoch, all variables end bit for bit as those of the unbroken training."""
     joined = mixture.join(two(folders, share=0.7), BODY19)

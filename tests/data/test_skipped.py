@@ -143,6 +143,7 @@ def test_an_unknown_choice(tables):
         pipeline.batches(tables[0], SIZE, 3, on_bad_record="ignore")
 
 
+@pytest.mark.slow
 def test_training_past_bad_records(spoilt, tables, tmp_path, caplog):
     """The run folder lists them, and the last line tells."""
     people, run = tables[1], tmp_path / "run"

@@ -230,6 +230,7 @@ def models(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [3, 9])
 def test_a_stop_leaves_the_weights(call, tables, models, tmp_path, monkeypatch):
     """While statistics are recomputed, which then ends, and in the validation: saved and in the model are its own."""

@@ -281,6 +281,7 @@ def plain(tables, tmp_path_factory):
     return SimpleNamespace(run=run, history=history)
 
 
+@pytest.mark.slow
 def test_signals(plain, drawn, tables, tmp_path):
     """Ctrl-C in the first epoch, SIGTERM while validating, then `kill -9` between a write and its rename."""
     run = tmp_path / "run"
@@ -508,6 +509,7 @@ def test_a_damaged_state_costs_steps_only(killer, unbroken, tables, tmp_path, ca
     assert_same(run, unbroken)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_state_and_says_so(killer, unbroken, tables, tmp_path, monkeypatch):
     run = tmp_path / "run"
     train.train(EXPERIMENT, *tables, run, time_limit=0.0, save_every=None)
@@ -570,6 +572,7 @@ def test_a_stop_saves_and_says_how_to_go_on(event, count, where, killer, unbroke
     assert_same(run, unbroken)
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_last_epochs_end_is_the_end(killer, unbroken, tables, tmp_path, monkeypatch):
     original = train.RunFiles.on_epoch_end
 

@@ -326,6 +326,7 @@ def test_an_exploding_training_keeps_the_batch(people, validation, micro_network
     assert written(tmp_path / "run")["ids"].shape == (4,)
 
 
+@pytest.mark.slow
 def test_a_person_that_breaks_the_training_is_named(people, validation, micro_networks, monkeypatch, tmp_path):
     """A new start forgets."""
     order = {"batch_size": 4, "seed": 0, "first_epoch": 0}
