@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from keras_mrpose import geometry
+from keras_mrpose import geometry, nms
 from keras_mrpose.calibration import DEFAULT_PERSON
 from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
@@ -33,6 +33,7 @@ CHECKPOINTS = ("best.keras", "last.keras")  # of a run folder, the first that is
 PASSES, SETTLED = 3, 0.8  # looks at an image without a box; overlap (IoU) of two boxes from which on they are the same
 MARGIN = 0.1  # of a box's sides: a body reaches so far beyond its joints
 MIN_JOINTS = 3  # make a box
+SAME_PERSON = 0.6  # OKS of two poses from which on they are of one person; of people beside each other it is below 0.2
 
 # Boxes (people, 4) x, y, w, h in an image (height, width, 3) uint8 RGB, and their scores (people,) 0..1.
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -145,9 +146,7 @@ class Predictor:
         if self.detector is None:
             return self._search(image, name)
         boxes, scores = found_boxes(self.detector(image), image.shape)
-        pose = self.in_boxes(image, boxes, scores, name)
-        pose = pose.above(self.person_threshold)
-        return pose.take(np.argsort(-pose.person_scores, kind="stable"))
+        return distinct(self.in_boxes(image, boxes, scores, name).above(self.person_threshold))
 
     def in_boxes(self, image: np.ndarray, boxes, scores: np.ndarray | None = None, source: str = "") -> Pose:
         """`Pose` with a row for each box.
@@ -300,6 +299,13 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
     window = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
     moved = np.concatenate([matrix[:, :2], matrix[:, 2:] + matrix[:, :2] @ low[:, None]], axis=1)
     return cv2.warpAffine(window, moved, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
+
+
+def distinct(pose: Pose) -> Pose:
+    """The people of an image, the likeliest first, without those who are found twice, as in two boxes around one."""
+    areas = np.prod(pose.boxes[:, 2:], axis=1)
+    kept = nms.oks_nms(pose.keypoints, areas, pose.person_scores, pose.skeleton.sigmas, SAME_PERSON)
+    return pose.take(kept[np.lexsort((kept, -pose.person_scores[kept]))])
 
 
 def box_of(

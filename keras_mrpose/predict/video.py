@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.predict.predictor import Predictor, box_of, overlap
+from keras_mrpose.predict.predictor import Predictor, box_of, distinct, overlap
 from keras_mrpose.predict.results import Pose
 from keras_mrpose.predict.tracking import Tracker
 from keras_mrpose.runtime.litert import silence_native_logs
@@ -126,7 +126,7 @@ def follow(
     smooth: bool = True,
     source: str = "",
 ) -> Iterator[Pose]:
-    """The people of each frame, with numbers that they keep.
+    """The people of each frame in the order of the numbers that they keep.
 
     Args:
         predictor: finds people; without a detector it follows one person.
@@ -148,7 +148,8 @@ def follow(
                 pose = _together(pose, followed)
         else:
             pose = predictor.in_boxes(frame, boxes).above(predictor.person_threshold)
-        last = tracker.update(pose, number / fps)
+        last = tracker.update(distinct(pose), number / fps)
+        last = last.take(np.argsort(last.track_ids))
         yield Pose(last.keypoints, last.boxes, last.person_scores, last.skeleton, frame, source, last.track_ids, number)
 
 

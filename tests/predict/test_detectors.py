@@ -530,8 +530,20 @@ def test_a_person_score_counts_both_the_detector_and_the_heatmaps():
     np.testing.assert_allclose(scores(0, 1, 0), [0, 1, 0])
     predictor.detector = lambda image: (boxes, [0.2, 0.9, 1.0])
     found = predictor(image)
-    np.testing.assert_allclose(found.person_scores, [0.9, 0.5])  # the likeliest first, above 0.5
-    np.testing.assert_array_equal(found.boxes, [[20, 10, 60, 90], [10, 10, 60, 90]])
+    np.testing.assert_allclose(found.person_scores, [0.9])  # the boxes are of one person: the likeliest stays
+    np.testing.assert_array_equal(found.boxes, [[20, 10, 60, 90]])
+
+
+def test_people_in_several_boxes():
+    """Each once, the likeliest first."""
+    truth = np.array([[[30, 50], [60, 90], [40, 20]], [[130, 60], [165, 95], [150, 25.0]]])
+    low, high = truth.min(axis=1), truth.max(axis=1)
+    boxes = np.concatenate([low - 10, high - low + 20], axis=1)
+    given = np.concatenate([boxes, boxes + np.array([2, -1, 0, 0])]), [0.6, 0.7, 0.5, 0.9]
+    found = Predictor(dots.network(), flip_test=False, detector=lambda image: given)(dots.picture((120, 200), truth))
+    assert len(found) == 2 and (np.diff(found.person_scores) <= 0).all()
+    order = np.argsort(found[:, 0, 0])
+    assert np.abs(found[order, :, :2] - truth).max() < 4
 
 
 def test_a_detector_that_fails_is_no_mistake_of_ours():
