@@ -68,7 +68,7 @@ def main() -> None:
         for keypoints, visibility in ((people.keypoints[person], True), (found[person], False)):
             drawn = keypoints.copy()
             drawn[:, :2] = transform_each(matrix, keypoints[None, :, :2])[0] * 1.5
-            halves.append(draw_skeleton(tile, drawn[None], people.skeleton, threshold=0.3, visibility=visibility))
+            halves.append(draw_skeleton(tile, drawn[None], people.skeleton, threshold=0.3, visibility=bool(visibility)))
         columns.append(np.vstack(halves))
         about = images[people.image_ids[people.image_index[person]]]
         url, licence = about["flickr_url"], LICENCES[about["license"]]
