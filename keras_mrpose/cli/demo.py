@@ -37,6 +37,7 @@ def handle(args) -> None:
 
     import keras_mrpose
     from keras_mrpose.cli import tables
+    from keras_mrpose.evaluation import confidence
     from keras_mrpose.paper.experiments import DEMO
     from keras_mrpose.visualization import curves
 
@@ -51,6 +52,10 @@ def handle(args) -> None:
     history = keras_mrpose.train(experiment, people, validation, args.run, overwrite=True, time_limit=TRAINING_SECONDS)
 
     predictor = keras_mrpose.Predictor(args.run)
+    if not args.quick:  # which has too few people for it; scores become probabilities, and photographs have nobody
+        calibration = confidence.fit_calibration([confidence.find_labelled(predictor, validation)])
+        predictor.model.calibration = predictor.calibration = calibration
+        predictor.model.save(args.run / "best.keras")
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")
     result.save(args.run / "result.json")

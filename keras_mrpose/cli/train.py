@@ -161,6 +161,7 @@ def handle(args) -> None:
         )
     print(f"curves:   tensorboard --logdir {run}")
     print(f"numbers:  {args.program} evaluate {run} --data {data_options.folders(args.data)[0]}")
+    print(f"scores that are probabilities: {args.program} calibrate {run} --data {data_options.folders(args.data)[0]}")
 
 
 def _given(args, *names) -> dict:
