@@ -326,7 +326,7 @@ def test_whole_numbers_in_and_out(people, calibration, tmp_path, monkeypatch):
     assert (network.input_type, network.output_type) == (np.uint8, np.uint8)
     assert report.files[whole].levels > 50
     image = np.zeros((120, 90, 3), np.uint8)
-    found = Predictor(tmp_path / "export" / whole)(image)
+    found = Predictor(tmp_path / "export" / whole)(image, [[0, 0, 90, 120]])
     assert found.shape == (1, 17, 3) and np.isfinite(found).all()
 
 
