@@ -31,12 +31,13 @@ def main() -> None:
     """One sheet, and a line for each photograph on it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("data", type=Path, help="COCO folder; its val split is taken")
+    parser.add_argument("data", type=Path, help="COCO folder")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--split", default="val")
     parser.add_argument("--count", type=int, default=8)
     args = parser.parse_args()
-    images = {image["id"]: image for image in json.loads(annotation_file(args.data).read_text())["images"]}
-    people = data.load(args.data, "val").of_images(
+    images = {image["id"]: image for image in json.loads(annotation_file(args.data, args.split).read_text())["images"]}
+    people = data.load(args.data, args.split).of_images(
         [number for number, image in images.items() if image.get("license") in LICENCES]
     )
     labelled = people.keypoints[..., 2] > 0
@@ -53,14 +54,14 @@ def main() -> None:
         oks(
             found[..., :2],
             people.keypoints[..., :2],
-            people.keypoints[..., 2] > 0,
-            people.areas,
+            people.keypoints[..., 2],
+            np.sqrt(people.areas),
             people.skeleton.sigmas,
         )
     )
     columns = []
     for person in np.argsort(similarity)[: args.count]:
-        image, box = read_image(people.paths()[person]), people.boxes[person] + np.array([0, 0, 1e-9, 0])
+        image, box = read_image(people.paths()[person]), people.boxes[person]
         matrix = crop_matrices(box[None], SIZE)
         tile = np.rint(crop(image, matrix[0], SIZE)).astype(np.uint8)
         tile = cv2.resize(tile, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC)
@@ -68,7 +69,7 @@ def main() -> None:
         for keypoints, visibility in ((people.keypoints[person], True), (found[person], False)):
             drawn = keypoints.copy()
             drawn[:, :2] = transform_each(matrix, keypoints[None, :, :2])[0] * 1.5
-            halves.append(draw_skeleton(tile, drawn[None], people.skeleton, threshold=0.3, visibility=bool(visibility)))
+            halves.append(draw_skeleton(tile, drawn[None], people.skeleton, threshold=0.3, visibility=visibility))
         columns.append(np.vstack(halves))
         about = images[people.image_ids[people.image_index[person]]]
         url, licence = about["flickr_url"], LICENCES[about["license"]]

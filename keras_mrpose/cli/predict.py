@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,8 +134,6 @@ def _predictor(model: str | None, args, find) -> Predictor:
 
 def _pose(predictor: Predictor, image, name: str, args, boxes_file) -> Pose:
     """The people of one image, by whatever says where they are."""
-    from dataclasses import replace
-
     if boxes_file is not None:
         boxes, scores = boxes_file.of(name)
         if not len(boxes):
@@ -170,13 +169,14 @@ class _Output:
 
     def __init__(self, names: list[str], saves: list[str], args):
         from keras_mrpose.predict import sources
+        from keras_mrpose.predict.results import row_fields
 
         self.folder, self.saves, self.args = Path(args.out), saves, args
         self._files, self._streams = contextlib.ExitStack(), {}
         self._used: set[str] = set()
         self._started: set[str] = set()  # files that have a record
         self._pool, self._pending = ThreadPoolExecutor(1), []
-        self._with_frames = any(map(sources.is_video, names))
+        self._fields = row_fields(any(map(sources.is_video, names)))  # of the CSV file, for images and frames alike
         stems = {name: Path(name).stem for name in names if not sources.is_video(name)}
         numbers = {int(stem): name for name, stem in reversed(stems.items()) if stem.isdecimal()}
         self._ids = {name: number for number, name in numbers.items()}
@@ -245,15 +245,9 @@ class _Output:
                 stream = self._files.enter_context((self.folder / name).open("w", newline="", encoding="utf-8"))
                 self._streams[kind] = stream
                 if kind == "csv":
-                    csv.DictWriter(stream, self._fields()).writeheader()
+                    csv.DictWriter(stream, self._fields).writeheader()
                 else:
                     stream.write("[")
-
-    def _fields(self) -> list[str]:
-        """Columns of the CSV file, the same for images and for frames."""
-        from keras_mrpose.predict.results import row_fields
-
-        return row_fields(self._with_frames)
 
     def _draw(self, pose: Pose, path: Path) -> None:
         def save():
@@ -267,7 +261,7 @@ class _Output:
         if "json" in self.saves:
             self._record("json", pose.to_dict())
         if "csv" in self.saves:
-            csv.DictWriter(self._streams["csv"], self._fields()).writerows(pose.rows())
+            csv.DictWriter(self._streams["csv"], self._fields).writerows(pose.rows())
         if "coco" in self.saves:
             number = self._ids.pop(pose.source, None)
             about = {} if number is not None else {"file_name": pose.source}
@@ -295,8 +289,6 @@ class _Output:
 
 def _as_coco(pose: Pose) -> Pose:
     """The people with COCO's joints where the network knows all of them, since evaluations of COCO expect these."""
-    from dataclasses import replace
-
     from keras_mrpose.skeletons import COCO, joint_map
 
     index = list(joint_map(pose.skeleton, COCO))

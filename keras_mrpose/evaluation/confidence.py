@@ -116,18 +116,12 @@ def background_boxes(people: People, seed: int = 0) -> People:
             found.append((rows[image], [*corner, *sides]))
         if len(found) == len(people):
             break
-    return People(
-        source=people.source,
-        skeleton=people.skeleton,
-        image_paths=people.image_paths,
-        image_ids=people.image_ids,
+    return replace(
+        people.take(np.zeros(len(found), int)),
         image_index=[row for row, _ in found],
         ids=range(len(found)),
         boxes=[box for _, box in found],
         keypoints=np.zeros((len(found), people.skeleton.num_joints, 3)),
-        reference_length=np.ones(len(found)),
-        areas=np.ones(len(found)),
-        protocol=people.protocol,
     )
 
 

@@ -8,9 +8,11 @@ small, stay float32.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +73,9 @@ def read_preset(name: str) -> tuple[dict, dict[str, np.ndarray]]:
     Raises:
         InputError: there is no such preset, or its file is damaged.
     """
-    path = FOLDER / PRESETS[lookup("preset", name, PRESETS)].file
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            tensors = {key: file[key] for key in file.files}
+    with _tensors_of(PRESETS[lookup("preset", name, PRESETS)].file) as tensors:
         about = json.loads(tensors.pop(_ABOUT).tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged or missing; install the package again.") from error
-    return about, {key: value.astype(np.float32) for key, value in tensors.items()}
+        return about, {key: value.astype(np.float32) for key, value in tensors.items()}
 
 
 def read_crops(name: str) -> np.ndarray:
@@ -87,13 +84,20 @@ def read_crops(name: str) -> np.ndarray:
     Raises:
         InputError: there is no such preset, or its file is damaged.
     """
-    path = FOLDER / PRESETS[lookup("preset", name, PRESETS)].crops
+    with _tensors_of(PRESETS[lookup("preset", name, PRESETS)].crops) as tensors:
+        crops = [np.asarray(Image.open(io.BytesIO(file.tobytes()))) for file in tensors.values()]
+        return np.stack(crops).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _tensors_of(name: str) -> Iterator[dict[str, np.ndarray]]:
+    """Tensors of a file that comes with the package; whatever is wrong with them is one sentence."""
+    path = FOLDER / name
     try:
-        with np.load(path, allow_pickle=False) as file:
-            crops = [np.asarray(Image.open(io.BytesIO(file[key].tobytes()))) for key in file.files]
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            yield {key: file[key] for key in file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged or missing; install the package again.") from error
-    return np.stack(crops).astype(np.float32)
 
 
 def write_preset(model: keras.Model, path: str | Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from keras_mrpose.errors import InputError, install_command, short_message
 from keras_mrpose.predict.predictor import Detector
-from keras_mrpose.runtime.litert import Interpreter, check_installed, silence_native_logs
+from keras_mrpose.runtime.litert import check_installed, open_interpreter
 
 SCORE_THRESHOLD, NMS_THRESHOLD = 0.3, 0.5
 UNKNOWN = 0.5  # score of a box without one
@@ -76,15 +76,12 @@ class LiteRTDetector:
         self.value_range = value_range
         self.path, self.score_threshold, self.person_class = Path(path), score_threshold, person_class
         try:
-            content = self.path.read_bytes()
-            with silence_native_logs():
-                self._interpreter = Interpreter(model_content=content, num_threads=threads)
-                self._interpreter.allocate_tensors()
+            self._content = self.path.read_bytes()  # see `open_interpreter`
+            self._interpreter = open_interpreter(self._content, threads)
         except FileNotFoundError:
             raise InputError(f"The detector {path} is not there; give a .tflite file.") from None
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"The detector {path} cannot be read ({short_message(error)}).") from None
-        self._content = content  # the interpreter reads from it and does not hold it
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [tuple(int(side) for side in tensor["shape"]) for tensor in (*inputs, *outputs)]
         self._input, self._outputs = inputs[0], outputs

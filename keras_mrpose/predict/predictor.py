@@ -342,24 +342,20 @@ def check_image(image) -> np.ndarray:
         InputError: another shape or type, or float values outside 0..255 or only up to 1.
     """
     image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype.kind not in "uf" or image.itemsize > 8:
-        raise _no_image(image)
+    known = image.dtype == np.uint8 or (image.dtype.kind == "f" and image.itemsize <= 8)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or not known:
+        raise InputError(
+            f"The image has shape {image.shape} and type {image.dtype}; give (height, width, 3) uint8 RGB, or float "
+            "0..255."
+        )
     if image.dtype == np.uint8:
         return image
-    if image.dtype.kind != "f":
-        raise _no_image(image)
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 255) or 0 < high <= 1:
         raise InputError(
             f"The image has float values from {low:g} to {high:g}; give RGB 0..255 (multiply by 255 what is 0..1)."
         )
     return np.rint(image).astype(np.uint8)
-
-
-def _no_image(image: np.ndarray) -> InputError:
-    return InputError(
-        f"The image has shape {image.shape} and type {image.dtype}; give (height, width, 3) uint8 RGB, or float 0..255."
-    )
 
 
 def found_boxes(found, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -149,8 +150,8 @@ def follow(
         else:
             pose = predictor.in_boxes(frame, boxes).above(predictor.person_threshold)
         last = tracker.update(distinct(pose), number / fps)
-        last = last.take(np.argsort(last.track_ids))
-        yield Pose(last.keypoints, last.boxes, last.person_scores, last.skeleton, frame, source, last.track_ids, number)
+        last = replace(last.take(np.argsort(last.track_ids)), image=frame, source=source, frame=number)
+        yield last
 
 
 def boxes_of(pose: Pose) -> np.ndarray:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,17 @@ def silence_native_logs() -> Iterator[None]:
         os.close(nowhere)
 
 
+def open_interpreter(content: bytes, threads: int) -> Any:
+    """An interpreter that is ready to run a `.tflite` file's content, opened without a word on the terminal.
+
+    It reads from the content and does not hold it: whoever keeps the interpreter has to keep that, too.
+    """
+    with silence_native_logs():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
 class LiteRTModel:
     """A `.tflite` network that runs on crops in the LiteRT interpreter.
 
@@ -92,12 +103,10 @@ class LiteRTModel:
     def __init__(self, source: str | Path | bytes, threads: int = 2):
         name, content = _read_content(source)
         try:
-            with silence_native_logs():
-                self._interpreter = Interpreter(model_content=content, num_threads=threads)
-                self._interpreter.allocate_tensors()
+            self._interpreter = open_interpreter(content, threads)
         except (ValueError, RuntimeError) as error:
             raise _damaged(name, error) from error
-        self._content = content  # the interpreter reads from it and does not hold it
+        self._content = content  # see `open_interpreter`
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [tuple(int(side) for side in tensor["shape"]) for tensor in (*inputs, *outputs)]
         if len(shapes) != 2 or len(shapes[0]) != 4 or shapes[0][3] != 3 or not shapes[1]:

@@ -107,6 +107,8 @@ def test_background_is_where_nobody_is(people):
     finally:
         file.write_text(json.dumps(content))
     assert len(found) > 5 and not found.keypoints.any()
+    np.testing.assert_array_equal(found.image_sizes, people.image_sizes)  # which decide how an image is turned
+    assert (found.image_sizes == (230, 140)).all()
     for row, (x, y, w, h) in zip(found.image_index, found.boxes, strict=True):
         number = people.image_ids[row]
         assert x >= 0 and y >= 0 and x + w <= 230 and y + h <= 140
