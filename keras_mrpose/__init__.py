@@ -27,9 +27,10 @@ The package, from the bottom up; a module imports only from layers below its own
 - L6 `study` (networks trained alike, compared with error bars)
 - `cli` (the commands of `mrpose`)
 
-Importing the package imports no TensorFlow: the first use of a public name does. Keras loads a saved model only if the
-classes in it are imported, so the package imports all of them as soon as Keras is imported, before or after it, or at
-that first use: `keras.models.load_model` knows them in any order of the two imports.
+Importing the package imports no TensorFlow: the first use of a public name that needs it does (`Predictor` with an
+exported network never does). Keras loads a saved model only if the classes in it are imported, so the package imports
+all of them as soon as Keras is imported, before or after it, or at that first use: `keras.models.load_model` knows them
+in any order of the two imports.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ if TYPE_CHECKING:
         build,
         list_backbones,
         list_models,
-        list_presets,
         load_state_dict,
         save_state_dict,
     )
     from keras_mrpose.predict.predictor import Predictor
+    from keras_mrpose.presets import list_presets
     from keras_mrpose.skeletons import Skeleton
     from keras_mrpose.training.config import Experiment, Recipe
     from keras_mrpose.training.train import train
@@ -80,7 +81,7 @@ _HOMES = {
     "build": "models",
     "list_backbones": "models",
     "list_models": "models",
-    "list_presets": "models",
+    "list_presets": "presets",
     "load_state_dict": "models",
     "save_state_dict": "models",
     "Predictor": "predict.predictor",
@@ -136,7 +137,9 @@ def _find_version() -> str:
 def __getattr__(name: str):
     """A public name, a submodule, or the version, at its first use (PEP 562)."""
     if name in _HOMES:
-        _import_everything()
+        globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if "keras" in sys.modules:
+            _import_everything()
         return globals()[name]
     if name == "__version__":
         return globals().setdefault(name, _find_version())

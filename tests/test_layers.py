@@ -13,7 +13,7 @@ PACKAGE = "keras_mrpose"
 LAYERS = (
     {"errors", "joint_names"},
     {"keras_import", "skeletons"},
-    {"calibration", "checkpoints", "codecs", "geometry"},
+    {"calibration", "checkpoints", "codecs", "geometry", "presets"},
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},
     {"predict", "training"},
     {"evaluation", "paper"},

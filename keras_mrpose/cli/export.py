@@ -112,7 +112,7 @@ def _subjects(args, predictor: Predictor, with_int8: bool) -> tuple:
 
 def _crops_of_preset(name: str) -> np.ndarray:
     """The crops that come with a network of the package."""
-    from keras_mrpose.models import presets
+    from keras_mrpose import presets
 
     if name not in presets.PRESETS:
         raise InputError(

@@ -9,6 +9,5 @@
 from keras_mrpose.checkpoints.state_dicts import load_state_dict, save_state_dict
 from keras_mrpose.models.backbones import list_backbones
 from keras_mrpose.models.networks import PoseModel, build, list_models
-from keras_mrpose.models.presets import list_presets
 
-__all__ = ["PoseModel", "build", "list_backbones", "list_models", "list_presets", "load_state_dict", "save_state_dict"]
+__all__ = ["PoseModel", "build", "list_backbones", "list_models", "load_state_dict", "save_state_dict"]

@@ -176,14 +176,33 @@ def _folded(layer, norm) -> tuple[np.ndarray, np.ndarray]:
     kernel = _float64(layer.kernel)
     bias = _float64(layer.bias) if layer.use_bias else np.zeros(layer.output.shape[-1])
     if norm is not None:
-        factor = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-        if norm.scale:
-            factor *= _float64(norm.gamma)
+        factor = _factor(norm)
         kernel *= factor.reshape(_KERNELS[type(layer)](kernel))
         bias = (bias - _float64(norm.moving_mean)) * factor
         if norm.center:
             bias += _float64(norm.beta)
     return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _factor(norm) -> np.ndarray:
+    """What a batch norm, which is not training, multiplies each channel by: ``(channels,)`` float64."""
+    factor = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    return factor * _float64(norm.gamma) if norm.scale else factor
+
+
+def norm_factors(model: keras.Model) -> dict[str, np.ndarray]:
+    """What `fuse_for_inference` multiplies kernels by: layer name -> float64 that broadcasts against its kernel.
+
+    Layers whose kernel stays as it is are not there.
+    """
+    graph = keras.Model(model.input, model.output)
+    followers = _followers(graph)
+    found = {}
+    for layer in graph.layers:
+        norm = followers.get(layer.name)
+        if type(layer) in _KERNELS and _can_be_folded(norm, layer):
+            found[layer.name] = _factor(norm).reshape(_KERNELS[type(layer)](layer.kernel))
+    return found
 
 
 def _pass_on_mean(layer, followers: dict[str, layers.Layer], weights: dict[str, list[np.ndarray]]) -> None:

@@ -26,8 +26,9 @@ from keras_mrpose.checkpoints import folded_norms, state_dicts, tensor_names
 from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
 from keras_mrpose.codecs import Codec
 from keras_mrpose.errors import InputError, short_message
-from keras_mrpose.models import presets
+from keras_mrpose.models import fuse, preset_weights
 from keras_mrpose.models.backbones import BACKBONES, application
+from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
 
 
@@ -210,7 +211,7 @@ class PresetWeights(PoseWeights):
     """A network that comes with the package: it brings its preprocessing, joints, codec and calibration.
 
     Args:
-        name: a key of `presets.PRESETS`.
+        name: a key of `PRESETS`.
         spec: what has to agree: name, backbone and include_preprocessing.
 
     Raises:
@@ -219,7 +220,7 @@ class PresetWeights(PoseWeights):
 
     def __init__(self, name: str, spec: dict):
         self.name = name
-        about, self._tensors = presets.read_preset(name)
+        about, self._tensors = preset_weights.read_preset(name)
         self._spec = about["spec"]
         for key, value in spec.items():
             if self._spec[key] != value:
@@ -248,6 +249,10 @@ class PresetWeights(PoseWeights):
             if layer.weights:
                 values = [self._tensors[f"{layer.name}/{index}"] for index in range(len(layer.weights))]
                 layer.set_weights(joints.of_layer(layer, values) if joints else values)
+        for name, factor in fuse.norm_factors(model).items():
+            kernel, *bias = model.get_layer(name).get_weights()
+            kernel = np.divide(kernel, factor, out=np.zeros_like(kernel), where=factor != 0)  # 0 multiplies nothing
+            model.get_layer(name).set_weights([kernel, *bias])
         if not map_joints:
             model.calibration = self.calibration
 
@@ -299,7 +304,7 @@ def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
     """
     if source is None:
         return PoseWeights()
-    if source in presets.PRESETS:
+    if source in PRESETS:
         return PresetWeights(str(source), spec)
     path = _existing(source)
     if path.suffix == ".keras":
@@ -333,7 +338,7 @@ def _check_finite(model: keras.Model, path: Path) -> None:
 def _existing(source: str | Path) -> Path:
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such weights file, nor a preset ({', '.join(presets.PRESETS)}).")
+        raise InputError(f"{path}: there is no such weights file, nor a preset ({', '.join(PRESETS)}).")
     return path
 
 

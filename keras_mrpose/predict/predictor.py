@@ -20,8 +20,10 @@ from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.predict.results import JOINT_THRESHOLD, PERSON_THRESHOLD, Pose, nobody
+from keras_mrpose.presets import PRESETS, exported_file
 from keras_mrpose.runtime import decoder
 from keras_mrpose.runtime.litert import ExportedModel
+from keras_mrpose.runtime.litert import is_installed as litert_is_installed
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +47,8 @@ class Predictor:
     Args:
         source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, an exported
             ``.tflite`` file with its sidecar beside it, or the name of a network that comes with the package
-            (`list_presets`); by default that is ``"people"``.
+            (`list_presets`), which is then built in Keras. None is the package's ``"people"``, as it was exported where
+            LiteRT is installed: without TensorFlow, it is ready in a fraction of the time.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
         codec: decodes the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
@@ -106,6 +109,8 @@ class Predictor:
         return self.model.codec if self._codec is None else self._codec
 
     def _checked_codec(self, codec: str | Codec) -> Codec:
+        import keras  # noqa: F401  see `load_model`
+
         from keras_mrpose.codecs import codec as codec_of
 
         trained_with = self.model.codec
@@ -242,11 +247,14 @@ class Predictor:
 
 def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
     """Load the model of a ``.keras`` file, the best one of a run folder, an exported one, or one of the package."""
+    if source is None and litert_is_installed():
+        return ExportedModel(exported_file(DEFAULT))
     path = Path(DEFAULT if source is None else source)
     if path.suffix == ".tflite" and path.is_file():
         return ExportedModel(path)
+    import keras  # noqa: F401  before modules of ours do: all our classes are registered then
+
     from keras_mrpose.models import networks, pretrained
-    from keras_mrpose.models.presets import PRESETS
 
     if (name := str(path)) in PRESETS:
         return networks.build(PRESETS[name].network, PRESETS[name].backbone, weights=name)

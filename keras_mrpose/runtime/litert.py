@@ -1,6 +1,6 @@
 """Exported `.tflite` files that run as networks.
 
-- `LiteRTModel` runs a file in the LiteRT interpreter, as a phone would; needs the extra `litert`.
+- `LiteRTModel` runs a file in the LiteRT interpreter, as a phone would; needs ai-edge-litert.
 - `nodes` and `operations` list what a file computes.
 - `ExportedModel` is a file with the interface of a `PoseModel`, for the predictor and the evaluation. It reads the
   sidecar `model.json` beside the file.
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_mrpose.calibration import Calibration
-from keras_mrpose.errors import InputError, install_command, lookup, require, short_message
+from keras_mrpose.errors import InputError, lookup, require, short_message
 from keras_mrpose.runtime.decoder import DECODERS
 from keras_mrpose.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from keras_mrpose.codecs import Codec
 
-try:  # an extra: only who exports or runs exported networks needs it
+try:  # not there is it on machines that it has no wheel for, and by no means everything needs it
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
 except ImportError:
@@ -40,12 +40,17 @@ OUTPUTS = ("heatmaps", "keypoints")
 CODEC_FIELDS = {"name", "scale", "sigma", "flip_shift", "published_border"}  # of all codecs
 
 
+def is_installed() -> bool:
+    """Whether ai-edge-litert is there."""
+    return Interpreter is not None
+
+
 def check_installed() -> None:
     """Raise an `InputError` that says what to install if ai-edge-litert is missing."""
-    if Interpreter is None:
+    if not is_installed():
         raise InputError(
-            "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: "
-            f"{install_command('litert')}."
+            "LiteRT files are run here, exports too before they ship; that takes ai-edge-litert: pip install "
+            "ai-edge-litert."
         )
 
 
@@ -286,6 +291,8 @@ class ExportedModel:
     @cached_property
     def codec(self) -> Codec:
         """Decodes the heatmaps, or has decoded them inside the network; imports Keras."""
+        import keras  # noqa: F401  before modules of ours do: all our classes are registered then
+
         from keras_mrpose.codecs import CODECS
 
         fields = {name: value for name, value in self.codec_config.items() if name not in ("name", "scale")}

@@ -12,7 +12,7 @@ from flatbuffers import number_types as numbers
 from keras_mrpose.runtime import litert as runtime
 
 if runtime.Interpreter is None:
-    pytest.skip("ai-edge-litert is not installed: pip install -e '.[litert]'", allow_module_level=True)
+    pytest.skip("ai-edge-litert is not installed: pip install ai-edge-litert", allow_module_level=True)
 
 from keras_mrpose.export import litert, metadata
 

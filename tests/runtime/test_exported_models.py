@@ -359,7 +359,7 @@ def test_files_that_are_missing_or_others(copied, folder, monkeypatch):
     Predictor(copied)
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "Interpreter", None)
-        with pytest.raises(InputError, match=r"pip install .*\[litert\]'"):
+        with pytest.raises(InputError, match=r"pip install ai-edge-litert"):
             Predictor(copied)
     copied.with_name("model.json").unlink()
     refused(copied, r"model\.json is not there: it tells what heatmaps_float32\.tflite is; keep the two together")
