@@ -8,7 +8,7 @@ import glob
 import itertools
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,10 @@ def register_parser(subparsers) -> None:
     who.add_argument(
         "--box", type=float, nargs=4, action="append", metavar=("X", "Y", "W", "H"),
         help="a person, in pixels; repeat for more people",
+    )  # fmt: skip
+    sub.add_argument(
+        "--detector-range", type=float, nargs=2, metavar=("BLACK", "WHITE"), default=(0.0, 255.0),
+        help="what a .tflite detector with a float input wants for black and white, such as -1 1 (default: 0 255)",
     )  # fmt: skip
     sub.add_argument("--out", metavar="DIR", default="predictions", help="folder of what is written")
     sub.add_argument(
@@ -88,7 +92,9 @@ def handle(args) -> int:
         boxes_file = BoxesFile(args.detector)
     if (args.box or boxes_file) and any(map(sources.is_video, names)):
         raise InputError("--box and a file of boxes are of images; give a detector for a video, or nothing.")
-    find = detector(args.detector) if args.detector and boxes_file is None else None
+    find = None
+    if args.detector and boxes_file is None:
+        find = detector(args.detector, value_range=tuple(args.detector_range))
 
     def read(name: str):
         return None if sources.is_video(name) else sources.read_source(name)
@@ -158,9 +164,8 @@ def _follow(predictor: Predictor, name: str, args):
     from keras_mrpose.predict import sources, video
 
     opened = video.Video(int(name) if sources.is_camera(name) else name)
-    poses = video.follow(
-        predictor, iter(opened), opened.fps, every=args.every, smooth=not args.no_smooth, source=opened.name
-    )
+    frames = sources.one_ahead(opened)
+    poses = video.follow(predictor, frames, opened.fps, every=args.every, smooth=not args.no_smooth, source=opened.name)
     return opened, poses
 
 
@@ -190,8 +195,7 @@ class _Output:
 
     def __exit__(self, *problem) -> None:
         try:
-            for future in self._pending:
-                future.result()
+            self._wait()
         finally:
             self._pool.shutdown()
             for kind, stream in self._streams.items():
@@ -204,7 +208,7 @@ class _Output:
         written = ""
         if "images" in self.saves:
             path = self.folder / f"{self._name_of(pose.source)}_joints.jpg"
-            self._draw(pose, path)
+            self._later(lambda: pose.save(path, self.args.quality, **self._style))
             written = f" -> {path}"
         self._write(pose)
         print(f"{pose.source}: {summary(pose, self.args.threshold)}{written}")
@@ -222,6 +226,7 @@ class _Output:
         frames, people = 0, set()
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(path, opened.fps)) if "images" in self.saves else None
+            stack.callback(self._wait)
             bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
             progress = stack.enter_context(bar)
             task = progress.add_task(name, total=opened.frames or None)
@@ -229,8 +234,7 @@ class _Output:
                 stack.enter_context(contextlib.suppress(KeyboardInterrupt))
             for pose in poses:
                 if writer is not None:
-                    threshold, boxes = self.args.threshold, self.args.draw_boxes
-                    writer.write(pose.draw(threshold=threshold, boxes=boxes, numbers=numbers))
+                    self._later(lambda pose=pose: writer.write(pose.draw(numbers=numbers, **self._style)))
                 self._write(pose)
                 people.update(pose.track_ids.tolist())
                 frames += 1
@@ -252,13 +256,20 @@ class _Output:
                 else:
                     stream.write("[")
 
-    def _draw(self, pose: Pose, path: Path) -> None:
-        def save():
-            pose.save(path, self.args.quality, threshold=self.args.threshold, boxes=self.args.draw_boxes)
+    @property
+    def _style(self) -> dict:
+        """How people are drawn."""
+        return {"threshold": self.args.threshold, "boxes": self.args.draw_boxes}
 
-        while len(self._pending) > 2:  # as many images as wait to be written
+    def _later(self, work: Callable[[], None]) -> None:
+        """Draw and write one image or frame by the thread, in order."""
+        self._wait(2)
+        self._pending.append(self._pool.submit(work))
+
+    def _wait(self, left: int = 0) -> None:
+        """Wait until no more than so many images wait to be written."""
+        while len(self._pending) > left:
             self._pending.pop(0).result()
-        self._pending.append(self._pool.submit(save))
 
     def _write(self, pose: Pose) -> None:
         if "json" in self.saves:

@@ -29,8 +29,12 @@ UNKNOWN = 0.5  # score of a box without one
 KERAS_HUB = "keras_hub:"
 
 
-def detector(spec: str | Path, score_threshold: float = SCORE_THRESHOLD) -> Detector:
+def detector(
+    spec: str | Path, score_threshold: float = SCORE_THRESHOLD, value_range: tuple[float, float] = (0.0, 255.0)
+) -> Detector:
     """The detector of a `.tflite` file or of a name such as ``"keras_hub:dfine_nano_coco"``.
+
+    Args: as of the detectors; `value_range` is of `.tflite` files.
 
     Raises:
         InputError: no such file or name, or a library that it takes is not installed.
@@ -38,7 +42,7 @@ def detector(spec: str | Path, score_threshold: float = SCORE_THRESHOLD) -> Dete
     if str(spec).startswith(KERAS_HUB):
         return KerasHubDetector(str(spec).removeprefix(KERAS_HUB), score_threshold)
     if Path(spec).suffix == ".tflite":
-        return LiteRTDetector(spec, score_threshold)
+        return LiteRTDetector(spec, score_threshold, value_range=value_range)
     raise InputError(
         f"Unknown detector {str(spec)!r}; give a .tflite file of a person detector, {KERAS_HUB}NAME (such as "
         f"{KERAS_HUB}dfine_nano_coco), or a file of boxes, .json or .csv."

@@ -118,6 +118,16 @@ def _fetch(url: str) -> bytes:
     return content
 
 
+def one_ahead(items: Iterable[Made]) -> Iterator[Made]:
+    """The items, each of which a thread makes while its predecessor is used."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, iterator, end)
+        while (item := future.result()) is not end:
+            future = pool.submit(next, iterator, end)
+            yield item
+
+
 def ahead(
     function: Callable[[Given], Made], items: Iterable[Given], workers: int = 2
 ) -> Iterator[tuple[Given, Made | InputError]]:
