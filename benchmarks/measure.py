@@ -1,4 +1,4 @@
-"""What `run.py` measures: the input pipeline and the networks' steps; and `evaluation`, `exports`, `memory`."""
+"""What `run.py` measures: the input pipeline and the networks' steps; the other modules have the rest."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from evaluation import measure_evaluation
 from exports import measure_exports
 from memory import measure_memory
 from peak import flop, measure_peak
+from prediction import measure_prediction
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 
@@ -43,6 +44,8 @@ def everything(arguments) -> dict:
         report["evaluation"] = measure_evaluation(arguments)
     if arguments.what == "exports":
         report["exports"] = measure_exports(arguments)
+    if arguments.what == "prediction":
+        report["prediction"] = measure_prediction(arguments)
     if arguments.what == "memory":
         report["memory"] = measure_memory(arguments.people)
     return report

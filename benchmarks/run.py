@@ -38,7 +38,7 @@ MEMORY_PEOPLE = 150_000  # COCO's train2017
 def parser() -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    what = ("all", "pipeline", "networks", "evaluation", "exports", "memory")
+    what = ("all", "pipeline", "networks", "evaluation", "exports", "prediction", "memory")
     top.add_argument("what", nargs="?", choices=what, default="all", help="all (default): the first three")
     top.add_argument(
         "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--boxes", type=int, metavar="N", help=f"of a detector, for the NMS, default {FULL['boxes']}")
     top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
     top.add_argument("--runs", nargs="+", metavar="RUN", help="exports: of these trained networks; with --data, judged")
+    top.add_argument("--detector", metavar="FILE", help="prediction: finds the people of the video")
     top.add_argument("--jit", action="store_true", help="compile the steps of networks and codecs with XLA")
     return top
 
@@ -80,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(arguments, name) < 1:
             parser().error(f"--{name.replace('_', '-')} must be at least 1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # plain_loops: the evaluation's slow reference
+    sys.path.append(
+        str(Path(__file__).resolve().parents[1] / "tests" / "helpers")
+    )  # plain_loops: the evaluation's slow reference
     # imported here, so that --help answers at once
     import measure
 

@@ -2,10 +2,10 @@
 
     python experiments/train_detector.py OUT --data coco coco_more mpii_photos --teacher nanodet_person.tflite
 
-Folders are in COCO's layout; their ``train2017`` images are trained on, all people in ``annotations`` count, also those
-without keypoints. People whom nobody labelled would be taught as background: a teacher, another detector, fills them in
-(and where it is not sure the loss looks away). The network starts from the pose network of the package, without its last
-layer. Training goes on where it stopped; ``OUT/person_detector.tflite`` is what comes out, for `--detector`.
+Folders are in COCO's layout; their ``train2017`` images are trained on, all people in ``annotations`` count, also
+those without keypoints. People whom nobody labelled would be taught as background: a teacher, another detector, fills
+them in (and where it is not sure the loss looks away). The network starts from the pose network of the package, without
+its last layer. Training goes on where it stopped; ``OUT/person_detector_*.tflite`` come out, for `--detector`.
 
 Targets and losses are those of TTFNet (Liu et al. 2020), a CenterNet (Zhou et al. 2019) that learns sizes in the
 neighbourhood of a centre, not in one cell: it needs a tenth of the epochs.
@@ -216,9 +216,8 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     samples = read_samples(args.data, LiteRTDetector(args.teacher, UNSURE))
-    print(
-        f"{len(samples)} images, {sum(s.sure.sum() for s in samples)} people, {sum((~s.sure).sum() for s in samples)} unsure"
-    )
+    sure = np.concatenate([sample.sure for sample in samples])
+    print(f"{len(samples)} images, {sure.sum()} people, {(~sure).sum()} perhaps")
     batches = Batches(samples, args.batch_size, seed=0)
     model = pose_network()
     rate = keras.optimizers.schedules.CosineDecay(

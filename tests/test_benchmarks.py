@@ -1,0 +1,17 @@
+"""The benchmarks run: `--quick` says nothing of speed, but that every part still works."""
+
+import subprocess
+import sys
+
+import pytest
+from commands import ENVIRONMENT, ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["pipeline", "networks", "evaluation", "exports", "prediction", "memory"])
+def test_quick(what, tmp_path):
+    numbers = tmp_path / "numbers.json"
+    command = [sys.executable, "benchmarks/run.py", what, "--quick", "--networks", "mrfeanet1", "--json", str(numbers)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert numbers.stat().st_size > 100
