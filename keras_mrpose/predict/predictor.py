@@ -264,7 +264,9 @@ def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
             raise InputError(f"{path} has none of {', '.join(CHECKPOINTS)}; give the folder of a run or a .keras file.")
         path = found[0]
     if not path.exists():
-        raise InputError(f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run.")
+        raise InputError(
+            f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run, or a preset."
+        )
     return pretrained.read_keras(path)
 
 
