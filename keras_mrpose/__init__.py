@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from keras_mrpose.losses import HeatmapMSE
     from keras_mrpose.metrics import OKSAP, PCK, PCKh
     from keras_mrpose.models import (
+        PoseModel,
         build,
         list_backbones,
         list_models,
@@ -78,6 +79,7 @@ _HOMES = {
     "OKSAP": "metrics",
     "PCK": "metrics",
     "PCKh": "metrics",
+    "PoseModel": "models",
     "build": "models",
     "list_backbones": "models",
     "list_models": "models",
@@ -101,6 +103,7 @@ __all__ = [
     "HeatmapMSE",
     "InputError",
     "PCKh",
+    "PoseModel",
     "Predictor",
     "Recipe",
     "Result",

@@ -1,12 +1,12 @@
-"""State dicts: checkpoints of the published PyTorch networks, loaded into our networks and saved from them.
+"""State dicts: checkpoints of the published PyTorch networks, and of MMPose, loaded into our networks and saved again.
 
-A state dict is a PyTorch file (read without PyTorch) or a `.npz` with the same tensor names. Every tensor is checked
-before anything is assigned; a `LoadReport` lists what was used.
+A state dict is a PyTorch file (read without PyTorch) or a `.npz` with the same tensor names. MMPose's SimpleBaseline is
+this library's on `resnet50_v1b`, 101 or 152, or on `mobilenetv2_torch`, trained with "torchvision" preprocessing.
+Every tensor is checked before anything is assigned; a `LoadReport` lists what was used.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from keras_mrpose.errors import InputError, short_message
 SUFFIXES = (".npz", ".pth", ".pt", ".tar", ".bin")
 _MAX_UNPACKING = 20  # times that a .npz unpacks to: weights hardly get smaller
 _MAX_ZEROS = 2**24  # bytes that it may have on top, of zeros
+MMPOSE = {"from": "MMPose", "preprocessing": "torchvision"}  # notes of its files
 BGR = "published"  # the one preprocessing whose files have their first kernel for blue, green, red
 
 
@@ -34,13 +35,14 @@ class LoadReport:
     Args:
         source: the file.
         network: what it holds, for example "mrfeanet2 on ResNet-50".
-        style: which convolution of a block strides in the network that took the tensors: "pytorch" the 3x3, "caffe"
-            the first 1x1. Names and shapes are the same in both: the file does not tell.
+        style: which convolution of a ResNet's block strides in the network that took the tensors: "pytorch" the 3x3,
+            "caffe" the first 1x1. Names and shapes are the same in both: the file does not tell.
         preprocessing: key of `PREPROCESSING` that the tensors were taken to be trained with.
         used: name -> shape of the tensors that the network has now.
         unused: names of those it has no place for: classifier and counters.
         joints: names of the joints whose heatmaps the file makes.
         new_joints: names of the joints that the file does not know; they start from random numbers.
+        known: whether the file tells its preprocessing.
     """
 
     source: str
@@ -51,13 +53,15 @@ class LoadReport:
     unused: tuple[str, ...]
     joints: tuple[str, ...]
     new_joints: tuple[str, ...] = ()
+    known: bool = False
 
     def __str__(self) -> str:
         values = sum(int(np.prod(shape)) for shape in self.used.values())
         unused = f"{len(self.unused)} unused ({_kinds(self.unused)})" if self.unused else "none unused"
+        doubt = "" if self.known else " (tensors do not tell which)"
         lines = [
             f"{self.source}: {self.network}, {len(self.joints)} joints",
-            f"read as {self.style} style with {self.preprocessing!r} preprocessing (tensors do not tell which)",
+            f"read as {self.style} style with {self.preprocessing!r} preprocessing{doubt}",
             f"{len(self.used)} tensors ({values:,} values) used, {unused}, none missing",
         ]
         if self.new_joints:
@@ -71,14 +75,21 @@ def _kinds(names: tuple[str, ...]) -> str:
 
 
 def read_state_dict(source: str | Path) -> StateDict:
-    """Read a PyTorch file or a `.npz`; the "module." that PyTorch's DataParallel puts before names is removed."""
+    """Read a PyTorch file or a `.npz`, with the names of the published code and of torchvision.
+
+    The "module." that PyTorch's DataParallel puts before names is removed; MMPose's names are changed to these
+    (`tensor_names.respelled`), and such a file gets the notes `MMPOSE`.
+    """
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file.")
     file = _read_npz(path) if path.suffix == ".npz" else read_torch_file(path)
-    if all(name.startswith("module.") for name in file.tensors):
-        return StateDict({name.removeprefix("module."): value for name, value in file.tensors.items()}, file.notes)
-    return file
+    tensors, notes = file.tensors, file.notes
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    if tensor_names.is_mmpose(tensors):
+        notes = {**notes, **MMPOSE}
+    return StateDict(tensor_names.respelled(tensors), notes)
 
 
 def load_state_dict(
@@ -87,8 +98,8 @@ def load_state_dict(
     """Load a published checkpoint, or a file of `save_state_dict`, into a network.
 
     Args:
-        model: made by `keras_mrpose.build` on a ResNet, for the same `preprocessing`.
-        source: a PyTorch file or a `.npz` with the published names.
+        model: made by `keras_mrpose.build` on a ResNet or a MobileNetV2, for the same `preprocessing`.
+        source: a PyTorch file or a `.npz` with the published names or MMPose's.
         preprocessing: what the file's network was trained with, unless the file itself says so: "published" (blue,
             green, red with torchvision's red, green, blue mean and deviation) or "torchvision" (RGB).
         map_joints: the model may have another skeleton than the file: rows of the head whose joint names both have
@@ -113,8 +124,8 @@ def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessin
             f"{source} was trained with {preprocessing!r} preprocessing, but the model was built with "
             f"{spec['preprocessing']!r}; build it with preprocessing={preprocessing!r}."
         )
-    network, depth, count = tensor_names.describe(file.tensors)
-    _check_network(source, spec, network, depth)
+    network, backbone, count = tensor_names.describe(file.tensors)
+    _check_network(source, file, spec, network, backbone)
     skeleton = skeletons.for_joint_count(count)
     joints = None
     if count != spec["num_joints"] and not map_joints:
@@ -133,9 +144,10 @@ def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessin
     unused = plan.assign(model.name)
     return LoadReport(
         source=str(source),
-        network=tensor_names.network_label(network, depth),
-        style="pytorch" if "v1b" in spec["backbone"] else "caffe",
+        network=tensor_names.network_label(network, backbone),
+        style="pytorch" if _is_torch_style(spec["backbone"]) else "caffe",
         preprocessing=preprocessing,
+        known="preprocessing" in file.notes,
         used=plan.used,
         unused=unused,
         joints=skeleton.joints,
@@ -143,17 +155,24 @@ def assign(model: keras.Model, source: str | Path, file: StateDict, preprocessin
     )
 
 
-def _check_network(source, spec: dict, network: str | None, depth: int | None) -> None:
-    """Raise unless a file is of the network, backbone and depth that were built; single tensors come later."""
-    backbone = spec["backbone"]
-    if not is_resnet(backbone):
-        raise InputError(f"{source}: published checkpoints are of ResNets; the backbone {backbone} has none.")
+def _check_network(source, file: StateDict, spec: dict, network: str | None, backbone: str | None) -> None:
+    """Raise unless a file is of the network and backbone that were built; single tensors come later."""
+    wanted = spec["backbone"]
+    if not has_torch_names(wanted):
+        raise InputError(f"{source}: published checkpoints are of ResNets and MobileNetV2; not of {wanted}.")
     if network is None:
+        if "final_layer.weight" in file.tensors:
+            raise InputError(f"{source} is none of the networks of this library: it has no such head.")
         raise InputError(f"{source} has no pose head (no tensor final_layer.weight); give it as backbone_weights.")
-    wanted = re.match(r"resnet(\d+)", backbone)
-    if network != spec["name"] or depth != (int(wanted[1]) if wanted else None):
-        has = tensor_names.network_label(network, depth)
-        raise InputError(f"{source} is {has}; {spec['name']} on {backbone} was asked for.")
+    of_kind = next((key for key in tensor_names.LABELS if wanted.split("_")[0] == key), None)
+    if network != spec["name"] or backbone != of_kind:
+        has = tensor_names.network_label(network, backbone)
+        raise InputError(f"{source} is {has}; {spec['name']} on {wanted} was asked for.")
+    if file.notes.get("from") == MMPOSE["from"] and not _is_torch_style(wanted):
+        raise InputError(
+            f"{source} is MMPose's, which strides and pads as PyTorch does; build it on {torch_style(of_kind)}, not on "
+            f"{wanted}."
+        )
 
 
 def save_state_dict(model: keras.Model, path: str | Path) -> None:
@@ -188,8 +207,22 @@ def save_state_dict(model: keras.Model, path: str | Path) -> None:
 
 
 def is_resnet(backbone: str) -> bool:
-    """Whether torchvision's names fit the backbone of this name."""
+    """Whether the backbone of this name is a ResNet."""
     return backbone.startswith("resnet") or backbone.endswith("_v1b")
+
+
+def has_torch_names(backbone: str) -> bool:
+    """Whether torchvision's names fit the backbone of this name."""
+    return is_resnet(backbone) or backbone.startswith("mobilenetv2")
+
+
+def torch_style(backbone: str) -> str:
+    """The backbone that strides and pads as PyTorch's does, for a key of `tensor_names.LABELS`."""
+    return f"{backbone}_torch" if backbone == "mobilenetv2" else f"{backbone}_v1b"
+
+
+def _is_torch_style(backbone: str) -> bool:
+    return backbone.endswith(("_v1b", "_torch"))
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -1,14 +1,16 @@
 """PyTorch's tensor names and layouts for each of our layers, in both directions.
 
-A layer of ours is called as the published module (`torch_module`), so nothing has to be guessed: each layer takes
-its tensors by name, and a tensor that is missing, left over, of another shape or not finite stops the import before
-anything is assigned. Layouts differ: PyTorch keeps a convolution as (out, in, kh, kw) and a transposed one as
-(in, out, kh, kw), Keras as (kh, kw, in, out) and (kh, kw, out, in), so that the same transposition serves both.
+A layer of ours is called as the published module (`torch_module`), and what others call it is brought to that
+(`respelled`), so nothing has to be guessed: each layer takes its tensors by name, and a tensor that is missing, left
+over, of another shape or not finite stops the import before anything is assigned. Layouts differ: PyTorch keeps a
+convolution as (out, in, kh, kw) and a transposed one as (in, out, kh, kw), Keras as (kh, kw, in, out) and
+(kh, kw, out, in), so that the same transposition serves both.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,15 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
 
 EPSILON = 1e-5  # of every published batch norm
-DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+LABELS = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet152": "ResNet-152", "mobilenetv2": "MobileNetV2"}
+_RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}  # by the blocks of stages
+_MOBILENET_BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # of its stages
+_MOBILENET_ENDS = {
+    **{"Conv1": "features.0.0", "bn_Conv1": "features.0.1"},
+    **{"Conv_1": "features.18.0", "Conv_1_bn": "features.18.1"},
+}
+_FIRST = ("conv1", "features.0.0")  # convolution of a backbone
+_MMPOSE = ("backbone", "head", "keypoint_head")  # parts of a network there; the last in files of its version 0
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")  # of a batch norm, in the order of `layer.weights`
 CLASSIFIER = ("fc.", "classifier.")  # the top of a classification network, which a pose network has no use for
 _COUNTER = "num_batches_tracked"  # PyTorch's; a fixed momentum needs none
@@ -32,23 +42,71 @@ _MODULES = (
 
 
 def torch_module(layer: str) -> str:
-    """The PyTorch module that a layer of a ResNet or of a head is, from its name.
+    """The PyTorch module that a layer of a backbone or of a head is, from its name.
 
     Our own layers write underscores for dots (`layer1_0_conv1` -> `layer1.0.conv1`, `deconv1_0` -> `deconv1.0`). Those
-    of Keras' ResNets have other words: `conv1_bn` -> `bn1`, `conv3_block2_1_conv` -> `layer2.1.conv1`,
-    `conv3_block1_0_bn` -> `layer2.0.downsample.1`.
+    of Keras' networks have other words. ResNets: `conv1_bn` -> `bn1`, `conv3_block2_1_conv` -> `layer2.1.conv1`,
+    `conv3_block1_0_bn` -> `layer2.0.downsample.1`. MobileNetV2: `Conv1` -> `features.0.0`, `block_1_expand_BN` ->
+    `features.2.conv.0.1`, `block_1_project` -> `features.2.conv.2`.
     """
+    if layer in _MOBILENET_ENDS:
+        return _MOBILENET_ENDS[layer]
     if layer in ("conv1_conv", "conv1_bn"):
         return {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer]
     if match := re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", layer):
         stage, block, index, kind = match.groups()
         part = f"downsample.{int(kind == 'bn')}" if index == "0" else f"{kind}{index}"
         return f"layer{int(stage) - 1}.{int(block) - 1}.{part}"
+    if match := re.fullmatch(r"(?:block_(\d+)|expanded_conv)_(expand|depthwise|project)(_BN)?", layer):
+        block = 1 + int(match[1] or 0)
+        step = ("expand", "depthwise", "project").index(match[2]) - (block == 1)  # the first does not expand
+        return _mobilenet_module(block, step, match[3] is not None)
     return re.sub(r"\.(\d+)_", r".\1.", re.sub(r"_(\d+)(?=_|$)", r".\1", layer))
 
 
-def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, int | None, int | None]:
-    """Network (one of the five), ResNet depth and number of joints of a state dict; None where unknown."""
+def _mobilenet_module(block: int, step: int, norm: bool) -> str:
+    """Convolution or batch norm of a step of a block, counted from 1, as torchvision has it today.
+
+    A step is one module of convolution, norm and ReLU6, but for the last, which has no ReLU6.
+    """
+    last = 1 if block == 1 else 2
+    return f"features.{block}.conv.{step + norm if step == last else f'{step}.{norm:d}'}"
+
+
+def is_mmpose(tensors: Iterable[str]) -> bool:
+    """Whether tensors have MMPose's names: of a backbone and a head."""
+    parts = {name.split(".")[0] for name in tensors}
+    return "backbone" in parts and len(parts) == 2 and parts <= set(_MMPOSE)
+
+
+def respelled(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors under the names of the published code and of today's torchvision.
+
+    - MMPose has `backbone.`, `head.` or `keypoint_head.` before them; in its MobileNetV2 `features.0.1.weight` is
+      `conv1.bn.weight`, and `features.4.conv.1.0.weight` is `layer3.0.conv.1.conv.weight`.
+    - In torchvision's first MobileNetV2 a block was one flat list: that tensor was `features.4.conv.3.weight`.
+    """
+    flat = "features.1.conv.3.weight" in tensors
+    return {_respelled(name, flat): value for name, value in tensors.items()}
+
+
+def _respelled(name: str, flat: bool) -> str:
+    part, _, rest = name.partition(".")
+    name = rest if part in _MMPOSE else name
+    if match := re.fullmatch(r"layer(\d)\.(\d)\.conv\.(\d)\.(conv|bn)\.(.+)", name):
+        stage, block, step = (int(match[group]) for group in (1, 2, 3))
+        module = _mobilenet_module(sum(_MOBILENET_BLOCKS[: stage - 1]) + block + 1, step, match[4] == "bn")
+        return f"{module}.{match[5]}"
+    if match := re.fullmatch(r"conv([12])\.(conv|bn)\.(.+)", name):
+        return f"features.{'0' if match[1] == '1' else '18'}.{int(match[2] == 'bn')}.{match[3]}"
+    if flat and (match := re.fullmatch(r"features\.(\d+)\.conv\.(\d)\.(.+)", name)):
+        step, part = divmod(int(match[2]), 3)  # convolution, norm and ReLU6, which has no tensors
+        return f"{_mobilenet_module(int(match[1]), step, part == 1)}.{match[3]}"
+    return name
+
+
+def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, str | None, int | None]:
+    """Network (one of the five), backbone (a key of `LABELS`) and number of joints of a state dict; None if unknown."""
     network = next(
         (
             name
@@ -66,14 +124,15 @@ def describe(tensors: dict[str, np.ndarray]) -> tuple[str | None, int | None, in
         first, last = (tensors.get(f"deconv1{i}.0.weight", np.empty((0, 0))) for i in (1, 3))
         network = "mrfeanet2" if first.shape[1:2] > last.shape[1:2] else network
     blocks = tuple(len({name.split(".")[1] for name in tensors if name.startswith(f"layer{k}.")}) for k in (1, 2, 3, 4))
+    backbone = "mobilenetv2" if "features.18.0.weight" in tensors else _RESNETS.get(blocks)
     joints = tensors["final_layer.weight"].shape[:1] if "final_layer.weight" in tensors else ()
-    return network, DEPTHS.get(blocks), joints[0] if joints else None
+    return network, backbone, joints[0] if joints else None
 
 
-def network_label(network: str | None, depth: int | None) -> str:
-    """Network and depth for a message, such as "mrfeanet2 on ResNet-50"."""
-    backbone = f"ResNet-{depth}" if depth else "a ResNet of another kind"
-    return f"{network} on {backbone}" if network else f"{backbone} without a pose head"
+def network_label(network: str | None, backbone: str | None) -> str:
+    """Network and backbone for a message, such as "mrfeanet2 on ResNet-50"."""
+    label = LABELS[backbone] if backbone else "a backbone of another kind"
+    return f"{network} on {label}" if network else f"{label} without a head of this library"
 
 
 class WeightMap:
@@ -105,7 +164,7 @@ class WeightMap:
             values = [(gamma * _epsilon_ratio(variance, layer.epsilon)).astype(np.float32), beta, mean, variance]
         else:
             values[0] = values[0].transpose(_axes(layer))
-            if self.bgr and module == "conv1":
+            if self.bgr and module in _FIRST:
                 values[0] = values[0][:, :, ::-1]
             if layer.use_bias and len(values) == 1:  # Keras' ResNets have biases before their batch norms
                 values.append(np.zeros(layer.bias.shape, np.float32))
@@ -210,7 +269,7 @@ def tensors_of(named: list[tuple[str, layers.Layer]], *, bgr: bool = False) -> d
             ratio = _epsilon_ratio(values[3], layer.epsilon)
             values[0] = (values[0] / ratio).astype(np.float32)
         else:
-            if bgr and module == "conv1":
+            if bgr and module in _FIRST:
                 values[0] = values[0][:, :, ::-1]
             values[0] = np.ascontiguousarray(values[0].transpose(np.argsort(_axes(layer))))
         tensors.update(zip(torch_shapes(layer, module), values, strict=False))

@@ -3,7 +3,8 @@
 Published weights are PyTorch files, but nobody should have to install PyTorch, which is larger than all that this
 package needs, to convert a file once; and `torch.load`, unless restricted, runs whatever a file says. Here nothing in a
 file is ever run, every size in it is checked against the file before memory is taken, and only the storages of the one
-state dict are read (not those of an optimizer).
+state dict are read (not those of an optimizer). What a training keeps beside it (MMEngine's records, NumPy arrays)
+becomes placeholders: nothing of it is built.
 
 `torch.save` writes a pickle, which describes the object, and beside it the bytes of the storages, which the tensors are
 views of: since torch 1.6 as the members ``<root>/data.pkl`` and ``<root>/data/<key>`` of a zip archive; before as a
@@ -372,7 +373,7 @@ class Global:
 
 
 class Opaque:
-    """Placeholder for a value that is not used here, such as a NumPy number."""
+    """Placeholder for a value that is not used here, such as a NumPy array or a record of MMEngine's."""
 
 
 def _opaque(*_: object) -> Opaque:
@@ -506,7 +507,7 @@ class _Machine:
             case "STACK_GLOBAL":
                 attribute, module = self.pop(), self.pop()
                 self.stack.append(self.named(module, attribute))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 arguments, function = self.pop(), self.pop()
                 if not (isinstance(function, Global) and isinstance(arguments, tuple) and len(arguments) < 10):
                     raise _damaged()
@@ -603,6 +604,15 @@ def _ordered_dict(*arguments: object) -> dict:
     raise _damaged()
 
 
+def _attribute(*arguments: object) -> Opaque:
+    """Stand-in for `getattr`, by which MMEngine's records name their own methods; no attribute is ever looked up."""
+    match arguments:
+        case (Global(name), str()) if name == _RECORD:
+            return Opaque()
+    raise UnsafeFile("it would run `getattr`; nothing was run. Save model.state_dict() alone.")
+
+
+_RECORD = "mmengine.logging.history_buffer.HistoryBuffer"
 _STORAGES = {f"torch.{kind}Storage": kind for kind in (*DTYPES, BFLOAT16)}
 _FUNCTIONS = {
     "collections.OrderedDict": _ordered_dict,
@@ -613,7 +623,12 @@ _FUNCTIONS = {
     **dict.fromkeys((f"torch.{dtype}" for dtype in (*DTYPES.values(), "bfloat16")), _opaque),
     **dict.fromkeys(("torch.Size", "torch.device", "numpy.dtype", "_codecs.encode"), _opaque),
     "collections.Counter": _opaque,  # in the state of learning rate schedules
-    **dict.fromkeys((f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")), _opaque),
+    **dict.fromkeys(
+        (f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        _opaque,
+    ),
+    **dict.fromkeys(("numpy.ndarray", _RECORD), _opaque),
+    **dict.fromkeys(("__builtin__.getattr", "builtins.getattr"), _attribute),
 }
 
 

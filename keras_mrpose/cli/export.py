@@ -114,7 +114,7 @@ def _crops_of_preset(name: str) -> np.ndarray:
     """The crops that come with a network of the package."""
     from keras_mrpose import presets
 
-    if name not in presets.PRESETS:
+    if name not in presets.PRESETS or presets.PRESETS[name].address:
         raise InputError(
             f"{name} brings no crops of people; give --data DIR (labelled people: the table has their metric) or "
             "--images (photos)."

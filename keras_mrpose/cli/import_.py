@@ -1,4 +1,4 @@
-"""`mrpose import`: a published checkpoint becomes a run folder; and back."""
+"""`mrpose import`: a published checkpoint, or one of MMPose, becomes a run folder; and back."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def register_parser(subparsers) -> None:
     sub.add_argument("file", help="checkpoint (.pth, .pth.tar, .npz); or a run folder or .keras file, to write one")
     sub.add_argument("--out", required=True, type=run_folder, metavar="NAME", help="run folder; or file to write")
     sub.add_argument("--model", help="see `mrpose list` (default: what the file is)")
-    sub.add_argument("--backbone", help="default: resnet50_v1b, 101 or 152, as the file is; resnet50 for caffe style")
+    sub.add_argument("--backbone", help="default: what the file is, resnet50_v1b or such; resnet50 for caffe style")
     sub.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="default: 256 192; 256 256 for MPII")
     sub.add_argument("--sigma", type=float, help="of the heatmaps that it was trained on (default: 2; 3 from 384 on)")
     sub.add_argument("--skeleton", help="coco, mpii or lsp (default: the one with the file's number of joints)")
     sub.add_argument("--map-joints", action="store_true", help="keep those joints of the head that --skeleton has too")
     sub.add_argument(
         "--preprocessing",
-        help="what it was trained with: published (BGR pixels; default, if the file has no note) or torchvision (RGB)",
+        help="what it was trained with: published (BGR; default, unless the file is MMPose's) or torchvision (RGB)",
     )  # fmt: skip
     sub.add_argument("--overwrite", action="store_true", help="replace what is there")
 
@@ -52,11 +52,11 @@ def _read(source: Path, args) -> None:
     if folder.exists() and not args.overwrite:
         raise InputError(f"{folder} is there; replace it with --overwrite, or give another --out.")
     file = state_dicts.read_state_dict(source)
-    network, depth, joints = tensor_names.describe(file.tensors)
+    network, kind, joints = tensor_names.describe(file.tensors)
     model = args.model or network
-    backbone = args.backbone or (depth and f"resnet{depth}_v1b")
+    backbone = args.backbone or (kind and state_dicts.torch_style(kind))
     if not model or not backbone:
-        has = tensor_names.network_label(network, depth)
+        has = tensor_names.network_label(network, kind)
         raise InputError(f"{source} is {has}; give --model and --backbone to say which network it is for.")
     preprocessing = args.preprocessing or file.notes.get("preprocessing", "published")
     size = args.input_size or ((256, 256) if joints == 16 else (256, 192))  # as published for MPII and COCO

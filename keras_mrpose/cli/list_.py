@@ -14,7 +14,7 @@ TRAINING = ("input", "sigma", "scale", "rotation", "flip", "rate", "epsilon", "s
 
 def register_parser(subparsers) -> None:
     """The options of `list`."""
-    summary = "List the experiments with the paper's numbers and their training, the networks and the backbones."
+    summary = "List the experiments with the paper's numbers and their training, the trained networks and the parts."
     sub = subparsers.add_parser("list", help=summary, description=summary)
     sub.set_defaults(handle=handle)
 
@@ -50,6 +50,14 @@ def handle(args) -> None:
         (name, *_recipe(experiments.with_recipe(experiments.EXPERIMENTS[SHOWN], name))) for name in experiments.RECIPES
     ]
     console.print(tables.plain(f"What --recipe changes, in {SHOWN}", ("recipe", *RECIPE), lines))
+
+    lines = [
+        (name, f"{preset.metric} {preset.value or ''}".strip(), str(preset.megabytes), preset.source, preset.licence)
+        for name, preset in keras_mrpose.list_presets().items()
+    ]
+    console.print(
+        tables.plain("Trained networks (presets)", ("preset", "result", "MB", "from", "licence"), lines, folds=4)
+    )
 
     depths = ", ".join(
         f"{backbone} (*{ending})" if ending else backbone for backbone, ending in experiments.DEPTHS.items()

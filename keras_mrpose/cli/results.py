@@ -129,7 +129,7 @@ def _number(numbers: dict, name: str) -> float | None:
 
 def _depth(backbone: str | None) -> str | None:
     """A backbone without its variant: `resnet50` and `resnet50_v1b` are one row."""
-    return backbone and backbone.removesuffix("_v1b")
+    return backbone and backbone.removesuffix("_v1b").removesuffix("_torch")
 
 
 def result_name(file: str | Path) -> str:

@@ -2,7 +2,8 @@
 
 - `networks`: the five, and `build`; `heads` and `backbones` are their two halves.
 - `normalization`: batch norm as in the published training.
-- `pretrained`: weights files into a backbone or a whole network; `presets`: those that come with the package.
+- `pretrained`: weights files into a backbone or a whole network; `preset_weights`: those that come with the package;
+  `downloads`: those that are fetched.
 - `fuse`: a trained network rewritten for fast prediction; `macs`: how many multiplications a network takes.
 """
 

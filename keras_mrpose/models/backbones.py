@@ -8,7 +8,9 @@ Three families, one table (`BACKBONES`):
   bias, epsilon 1e-5. A layer is named as torchvision's module with underscores for dots: `layer1.0.conv1` is
   `layer1_0_conv1`. Tensor names do not tell the two layouts apart, so a weights file has to go to the right one.
   `small_v1b` (for two CPU cores) and `tiny_v1b` (for tests) are the same code with other numbers.
-- `mobilenetv2` and `efficientnetv2b0`, for phones and CPUs, are again those of `keras.applications`.
+- `mobilenetv2` and `efficientnetv2b0`, for phones and CPUs, are again those of `keras.applications`. Where these
+  halve the sides they pad on the right and below alone; `mobilenetv2_torch` is MobileNetV2 as torchvision and MMPose
+  have it: padded on all sides, epsilon 1e-5, heads of 256 filters.
 
 Batch norms average with momentum 0.9 (Keras' own networks come with 0.99 and 0.999, made for a million images).
 """
@@ -68,17 +70,40 @@ def application(name: str, *, weights: str | None = None, **kwargs) -> keras.Mod
     return getattr(keras.applications, name)(include_top=False, weights=weights, **kwargs)
 
 
-def _application_on(image, name: str) -> keras.Model:
-    """A network of `keras.applications` with random weights on an image tensor, with this library's batch norms."""
+def _application_on(image, name: str, **norm) -> keras.Model:
+    """A network of `keras.applications` with random weights on an image tensor, with this library's batch norms.
+
+    Args:
+        image: the tensor.
+        name: of its class.
+        norm: what else is different in its batch norms.
+    """
 
     def own(layer):
         config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
-            return BatchNorm.from_config({**config, "momentum": BN_MOMENTUM})
+            return BatchNorm.from_config({**config, "momentum": BN_MOMENTUM, **norm})
         return type(layer).from_config(config)
 
     model = application(name, input_shape=tuple(image.shape[1:]))
     return keras.models.clone_model(model, input_tensors=image, clone_function=own)
+
+
+def _mobilenetv2_torch_on(image) -> keras.Model:
+    """Keras' MobileNetV2 with PyTorch's padding, one pixel on all sides, where it halves the sides; epsilon 1e-5."""
+
+    def own(layer):
+        config = layer.get_config()
+        if isinstance(layer, layers.ZeroPadding2D):  # before the depthwise convolutions of stride 2
+            config["padding"] = 1
+        elif layer.name == "Conv1":
+            config["padding"] = "valid"
+        return type(layer).from_config(config)
+
+    model = _application_on(image, "MobileNetV2", epsilon=1e-5)
+    return keras.models.clone_model(
+        model, input_tensors=layers.ZeroPadding2D(1, name="Conv1_pad")(image), clone_function=own
+    )
 
 
 def _keras_resnet(name: str, last_blocks: tuple[int, int, int, int]) -> Backbone:
@@ -139,6 +164,9 @@ BACKBONES = {
         96,
         "MobileNetV2",
         "symmetric",
+    ),
+    "mobilenetv2_torch": Backbone(
+        _mobilenetv2_torch_on, ("block_2_add", "block_5_add", "block_12_add", "out_relu"), 256
     ),
     "efficientnetv2b0": Backbone(
         partial(_application_on, name="EfficientNetV2B0"),

@@ -23,6 +23,7 @@ from keras_mrpose.models import agreement, heads, pretrained
 from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone
 from keras_mrpose.models.fuse import DepthToSpace
 from keras_mrpose.models.normalization import BatchNorm
+from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +77,16 @@ class PoseModel(keras.Model):
         self.codec = codec
         self.calibration = calibration
         self._spec = dict(spec)
+
+    @classmethod
+    def from_preset(cls, preset: str, **arguments) -> PoseModel:
+        """A trained network by name: `build(preset=preset, ...)`.
+
+        Args:
+            preset: see `list_presets`.
+            arguments: others of `build`, such as `input_shape`, or `skeleton` with `map_joints`.
+        """
+        return build(preset=preset, **arguments)
 
     @property
     def spec(self) -> dict:
@@ -190,11 +201,12 @@ def list_models() -> list[str]:
 
 
 def build(
-    name: str,
-    backbone: str = "resnet50",
-    input_shape: tuple[int, int, int] = (256, 192, 3),
+    name: str | None = None,
+    backbone: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     num_joints: int | None = None,
     *,
+    preset: str | None = None,
     skeleton: str | Skeleton | None = None,
     weights: str | Path | None = None,
     backbone_weights: str | Path | None = None,
@@ -203,20 +215,21 @@ def build(
     map_joints: bool = False,
     codec: str | Codec | None = None,
 ) -> PoseModel:
-    """Build one of the five networks.
+    """Build one of the five networks, or a trained one by the name of its preset.
 
     Args:
-        name: see `list_models`; any case; published names too.
-        backbone: see `list_backbones`.
-        input_shape: (height, width, 3), sides multiples of 32.
+        name: see `list_models`; any case; published names too. With a preset it can be left out.
+        backbone: see `list_backbones`; by default the preset's, and "resnet50" without one.
+        input_shape: (height, width, 3), sides multiples of 32; by default the preset's, and (256, 192, 3) without one.
         num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
         skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
-        weights: the whole network's, loaded last: the name of one that comes with the package (`list_presets`), a
-            `.keras` or `.weights.h5` file of this library, or a state dict of the published network (a PyTorch file
-            such as `.pth.tar`, or a `.npz` with the same names). A preset, a `.keras` file and a state dict bring their
-            preprocessing (and their joints, if neither `num_joints` nor `skeleton` is
-            given); their input size may be another. A `.weights.h5` file holds numbers only: give the same
-            `backbone_weights` as for the model that wrote it.
+        preset: name of a trained network, see `list_presets`: `weights` of that name, with its network, backbone and
+            input size. The published ones are downloaded, once, into Keras' cache.
+        weights: the whole network's, loaded last: the name of a preset, a `.keras` or `.weights.h5` file of this
+            library, or a state dict of the published network or of MMPose (a PyTorch file such as `.pth.tar`, or a
+            `.npz` with the same names). A preset, a `.keras` file and a state dict bring their preprocessing (and their
+            joints, if neither `num_joints` nor `skeleton` is given); their input size may be another. A `.weights.h5`
+            file holds numbers only: give the same `backbone_weights` as for the model that wrote it.
         backbone_weights: None (random), a state dict with torchvision's names, a `.npz` with folded batch norms
             (`LAYER.kernel`, `LAYER.bias`, layers named as in `keras.applications`; before training see
             `normalization.match_statistics`), a Keras `.h5` file without classifier, or "imagenet", which downloads
@@ -231,14 +244,27 @@ def build(
         map_joints: `weights` may be of another skeleton: joints whose names both have keep their part of the head,
             the others start random, to be trained.
         codec: "gaussian" (published; the default), "dark" or "udp", with sigma 2, or 3 from a height of 384 on; or a
-            codec of your own sigma, such as `DarkCodec(1.5)`. By default that of a `.keras` file in `weights`.
+            codec of your own sigma, such as `DarkCodec(1.5)`. By default that of a preset or of a `.keras` file.
 
     Returns:
         A Functional model: RGB 0..255, (batch, H, W, 3), to float32 heatmaps, (batch, H/4, W/4, joints).
 
     Raises:
-        InputError: a name, size, number or file is wrong.
+        InputError: a name, size, number or file is wrong, or a preset cannot be downloaded.
     """
+    defaults = None, "resnet50", (256, 192, 3)
+    if preset is not None:
+        if weights is not None:
+            raise InputError(f"The preset {preset!r} brings its weights; give preset or weights, not both.")
+        weights = lookup("preset", preset, PRESETS)
+        row = PRESETS[weights]
+        defaults = row.network, row.backbone, (*row.input_size, 3)
+    name, backbone, input_shape = (
+        default if given is None else given
+        for given, default in zip((name, backbone, input_shape), defaults, strict=True)
+    )
+    if name is None:
+        raise InputError(f"Give the name of a network ({', '.join(NETWORKS)}) or preset=, a name of list_presets().")
     name = lookup("network", name, [*NETWORKS, *PUBLISHED_NAMES])
     name = PUBLISHED_NAMES.get(name, name)
     backbone = lookup("backbone", backbone, BACKBONES)

@@ -5,8 +5,11 @@ Accepted are
 - for a backbone: a state dict with torchvision's tensor names (ResNet, MobileNetV2), a `.npz` with folded batch norms
   and the layer names of `keras.applications` (`folded_norms`), Keras' `.h5` without the classifier, and `"imagenet"`,
   Keras' own download;
-- for a whole network: the name of one that comes with the package (`presets`), `.keras` and `.weights.h5` written by
-  this library, and state dicts of the published networks.
+- for a whole network: the name of a preset, `.keras` and `.weights.h5` written by this library, and state dicts of the
+  published networks and of MMPose.
+
+`mobilenetv2_torch` computes what PyTorch computes from such a state dict. So does `mobilenetv2`, but half a stride
+further on in the image, and along the border something else: Keras pads convolutions of stride 2 on one side alone.
 
 A state dict is a PyTorch file (`.pth`, `.pth.tar`, `.pt`, `.tar`, `.bin`, read without PyTorch) or a `.npz` with the
 same names. A file that is missing, broken or made for another network is an `InputError` that names file and tensor.
@@ -14,6 +17,7 @@ same names. A file that is missing, broken or made for another network is an `In
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import keras
@@ -24,10 +28,11 @@ from keras_mrpose import skeletons
 from keras_mrpose.calibration import Calibration
 from keras_mrpose.checkpoints import folded_norms, state_dicts, tensor_names
 from keras_mrpose.checkpoints.tensor_names import JointMap, WeightMap, torch_module
-from keras_mrpose.codecs import Codec
+from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.errors import InputError, short_message
 from keras_mrpose.models import fuse, preset_weights
 from keras_mrpose.models.backbones import BACKBONES, application
+from keras_mrpose.models.downloads import download
 from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
 
@@ -76,36 +81,17 @@ def load_backbone(backbone: keras.Model, name: str, source: str | Path, preproce
         return
     tensors = state_dicts.read_state_dict(source).tensors
     if kind == "folded":
+        if name == "mobilenetv2_torch":
+            raise InputError(f"{source} has Keras' layer names; its MobileNetV2, padded otherwise, is mobilenetv2.")
         plan = folded_norms.plan_folded(backbone, source, tensors, bgr=preprocessing in ("caffe", state_dicts.BGR))
     else:
-        own = [layer for layer in backbone.layers if layer.weights]
+        if not state_dicts.has_torch_names(name):
+            raise InputError(f"{source}: the backbone {name} takes Keras .h5 weights or 'imagenet', not a state dict.")
         plan = WeightMap(source, tensors, bgr=preprocessing == state_dicts.BGR)
-        for layer, module in zip(own, _backbone_modules(name, own, tensors, source), strict=True):
-            plan.add(layer, module)
+        for layer in backbone.layers:
+            if layer.weights:
+                plan.add(layer, torch_module(layer.name))
     plan.assign(f"the backbone {name}")
-
-
-def _backbone_modules(name: str, own: list, tensors: dict, path) -> list[str]:
-    """Torchvision's module name for each layer with weights."""
-    if name == "mobilenetv2":
-        return _mobilenet_modules(nested="features.1.conv.0.0.weight" in tensors)
-    if state_dicts.is_resnet(name):
-        return [torch_module(layer.name) for layer in own]
-    raise InputError(f"{path}: the backbone {name} takes Keras .h5 weights or 'imagenet', not a state dict.")
-
-
-def _mobilenet_modules(nested: bool) -> list[str]:
-    """Module names of MobileNetV2 in network order, convolution and batch norm alternating, as in Keras' graph.
-
-    A block was published first as one flat list (`conv.3`); today's torchvision nests convolution, norm and ReLU6
-    (`conv.1.0`). Keras pads stride-2 convolutions on the right and below, PyTorch on all sides: every feature is the
-    one that PyTorch computes, but half a stride further on in the image, and only along the border another.
-    """
-    flat = {1: (0, 1, 3, 4), 2: (0, 1, 3, 4, 6, 7)}
-    deep = {1: ("0.0", "0.1", 1, 2), 2: ("0.0", "0.1", "1.0", "1.1", 2, 3)}
-    parts = deep if nested else flat
-    blocks = [f"features.{block}.conv.{part}" for block in range(1, 18) for part in parts[min(block, 2)]]
-    return ["features.0.0", "features.0.1", *blocks, "features.18.0", "features.18.1"]
 
 
 # --- Keras' own weights ----------------------------------------------------------------------------------------------
@@ -222,9 +208,7 @@ class PresetWeights(PoseWeights):
         self.name = name
         about, self._tensors = preset_weights.read_preset(name)
         self._spec = about["spec"]
-        for key, value in spec.items():
-            if self._spec[key] != value:
-                raise InputError(f"The preset {name!r} has {key}={self._spec[key]!r}, but {value!r} is asked for.")
+        _check_preset(name, self._spec, spec)
         self.codec = keras.saving.deserialize_keras_object(about["codec"])
         self.skeleton = Skeleton.from_dict(about["skeleton"])
         self.calibration = about["calibration"] and Calibration.from_dict(about["calibration"])
@@ -239,11 +223,7 @@ class PresetWeights(PoseWeights):
         Raises:
             InputError: the joints are others, and not to be mapped by name or without a name in common.
         """
-        if self.skeleton.joints != model.skeleton.joints and not map_joints:
-            raise InputError(
-                f"The preset {self.name!r} has the {self.skeleton.num_joints} joints of {self.skeleton.name}, but "
-                f"{model.skeleton.name} is asked for; map_joints=True keeps those that both know."
-            )
+        _check_joints(self.name, self.skeleton, model.skeleton, map_joints)
         joints = JointMap(self.skeleton, model.skeleton) if map_joints else None
         for layer in model.layers:
             if layer.weights:
@@ -255,6 +235,20 @@ class PresetWeights(PoseWeights):
             model.get_layer(name).set_weights([kernel, *bias])
         if not map_joints:
             model.calibration = self.calibration
+
+
+def _check_preset(name: str, has: dict, asked: dict) -> None:
+    for key, value in asked.items():
+        if has.get(key, value) != value:
+            raise InputError(f"The preset {name!r} has {key}={has[key]!r}, but {value!r} is asked for.")
+
+
+def _check_joints(name: str, has: Skeleton, asked: Skeleton, map_joints: bool) -> None:
+    if has.joints != asked.joints and not map_joints:
+        raise InputError(
+            f"The preset {name!r} has the {has.num_joints} joints of {has.name}, but {asked.name} is asked for; "
+            "map_joints=True keeps those that both know."
+        )
 
 
 class StateDictWeights(PoseWeights):
@@ -272,6 +266,29 @@ class StateDictWeights(PoseWeights):
     def assign(self, model: keras.Model, map_joints: bool) -> None:
         """Load the tensors; an InputError if they are of another network."""
         state_dicts.assign(model, self.path, self.file, model.spec["preprocessing"], map_joints)
+
+
+class DownloadedWeights(StateDictWeights):
+    """A preset that is fetched from where it was published: the table tells its joints and its heatmaps' sigma.
+
+    Args:
+        name: a key of `PRESETS`.
+        spec: what has to agree: name and backbone.
+
+    Raises:
+        InputError: it is another network, cannot be fetched or is spoilt.
+    """
+
+    def __init__(self, name: str, spec: dict):
+        self.name, row = name, PRESETS[name]
+        _check_preset(name, {"name": row.network, "backbone": row.backbone}, spec)
+        super().__init__(download(name, row))
+        self.skeleton, self.codec = skeletons.get(row.skeleton), GaussianCodec(row.sigma)
+
+    def assign(self, model: keras.Model, map_joints: bool) -> None:
+        """Load the tensors; an InputError if the joints are others and not to be mapped, or if they do not fit."""
+        _check_joints(self.name, self.skeleton, model.skeleton, map_joints)
+        super().assign(model, map_joints)
 
 
 class H5Weights(PoseWeights):
@@ -295,7 +312,7 @@ def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
     """The weights in a file, read as far as they tell about the network; random weights for None.
 
     Args:
-        source: a name of `presets`, a `.keras` or `.weights.h5` file of this library, or a state dict of a published
+        source: a preset's name, a `.keras` or `.weights.h5` file of this library, or a state dict of a published
             network.
         spec: name, backbone and include_preprocessing of the network that they are for.
 
@@ -305,7 +322,12 @@ def pose_weights(source: str | Path | None, spec: dict) -> PoseWeights:
     if source is None:
         return PoseWeights()
     if source in PRESETS:
-        return PresetWeights(str(source), spec)
+        return (DownloadedWeights if PRESETS[source].address else PresetWeights)(str(source), spec)
+    if str(source) == "imagenet":
+        raise InputError(
+            "weights='imagenet' would be of a whole network, and ImageNet's are of a backbone: give "
+            "backbone_weights='imagenet', or weights='people' for a network that knows people."
+        )
     path = _existing(source)
     if path.suffix == ".keras":
         return KerasWeights(path, spec)
@@ -338,7 +360,9 @@ def _check_finite(model: keras.Model, path: Path) -> None:
 def _existing(source: str | Path) -> Path:
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such weights file, nor a preset ({', '.join(PRESETS)}).")
+        near = difflib.get_close_matches(str(source), PRESETS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see keras_mrpose.list_presets()"
+        raise InputError(f"{path}: there is no such weights file, nor a preset of that name ({hint}).")
     return path
 
 

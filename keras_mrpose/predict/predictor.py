@@ -46,8 +46,8 @@ class Predictor:
 
     Args:
         source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, an exported
-            ``.tflite`` file with its sidecar beside it, or the name of a network that comes with the package
-            (`list_presets`), which is then built in Keras. None is the package's ``"people"``, as it was exported where
+            ``.tflite`` file with its sidecar beside it, or the name of a preset (`list_presets`), which is then built
+            in Keras. None is the package's ``"people"``, as it was exported where
             LiteRT is installed: without TensorFlow, it is ready in a fraction of the time.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
@@ -257,14 +257,16 @@ def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
     from keras_mrpose.models import networks, pretrained
 
     if (name := str(path)) in PRESETS:
-        return networks.build(PRESETS[name].network, PRESETS[name].backbone, weights=name)
+        return networks.build(preset=name)
     if path.is_dir():
         found = [path / name for name in CHECKPOINTS if (path / name).exists()]
         if not found:
             raise InputError(f"{path} has none of {', '.join(CHECKPOINTS)}; give the folder of a run or a .keras file.")
         path = found[0]
     if not path.exists():
-        raise InputError(f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run.")
+        raise InputError(
+            f"The model {path} is not there; give a .keras file, a .tflite file or the folder of a run, or a preset."
+        )
     return pretrained.read_keras(path)
 
 

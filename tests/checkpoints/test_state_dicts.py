@@ -187,8 +187,8 @@ WRONG = {
     "variance": ({"bn1.running_var": -np.ones(8, np.float32)}, {}, ["bn1.running_var", "negative"]),
     "network": ({}, {"name": "mrheatnet1"}, ["mrfeanet2", "mrheatnet1"]),
     "tapering": ({}, {"name": "mrfeanet1"}, ["mrfeanet2", "mrfeanet1"]),
-    "depth": ({}, {"backbone": "resnet50_v1b"}, ["ResNet of another kind", "resnet50_v1b"]),
-    "backbone": ({}, {"backbone": "mobilenetv2"}, ["mobilenetv2", "ResNet"]),
+    "depth": ({}, {"backbone": "resnet50_v1b"}, ["backbone of another kind", "resnet50_v1b"]),
+    "backbone": ({}, {"backbone": "efficientnetv2b0"}, ["efficientnetv2b0", "ResNet"]),
     "joints": ({}, {"num_joints": 16}, ["final_layer.weight", "17", "16"]),
 }
 

@@ -113,6 +113,17 @@ def test_golden_files(golden):
         }
 
 
+def test_golden_files_of_mmpose(golden):
+    """Names of version 0 as they are; beside the tensors of a training lie MMEngine's records, NumPy arrays, Adam."""
+    folder, _, _ = golden
+    expected = dict(np.load(folder / "mm_expected.npz"))
+    training = read_torch_file(folder / "mmengine_training.pth")
+    assert_same(training.tensors, expected)
+    assert training.notes == {}
+    old = {name.replace("head.", "keypoint_head."): value for name, value in expected.items()}
+    assert_same(read_torch_file(folder / "mmpose_v0.pth").tensors, old)
+
+
 def test_golden_hostile_files(golden):
     folder, index, _ = golden
     hostile = [entry for entry in index if entry["kind"] == "hostile"]
@@ -270,7 +281,12 @@ def state_dict_and(entry):
         (lambda run: literal("builtins") + literal("eval.x") + b"\x93", r"would run `builtins\.eval\.x`"),
         (lambda run: b"(" + run + b"iposix\nsystem\n", r"instruction INST \(posix system\)"),
         (lambda run: b"(cposix\nsystem\n" + run + b"o", r"posix\.system"),
-        (lambda run: b"ctorch\nSize\n)\x81", "instruction NEWOBJ"),
+        (lambda run: b"cposix\nsystem\n" + run + b"\x85\x81", r"would run `posix\.system`"),
+        (lambda run: b"cposix\nsystem\n" + run + b"\x81", r"would run `posix\.system`"),
+        (lambda run: literal(3) + b")\x81", "damaged"),
+        (lambda run: b"cbuiltins\ngetattr\nctorch\nSize\n" + run + b"\x86R", "would run `getattr`"),
+        (lambda run: b"c__builtin__\ngetattr\n" + tensor() + run + b"\x86R", "would run `getattr`"),
+        (lambda run: b"cmmengine.config\nConfig\n)\x81", r"would run `mmengine\.config\.Config`"),
         (lambda run: b"ccollections\nOrderedDict\n)}\x92", "instruction NEWOBJ_EX"),
         (lambda run: b"\x82\x01", "instruction EXT1"),
         (lambda run: b"P0\n", "instruction PERSID"),

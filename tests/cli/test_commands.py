@@ -168,6 +168,11 @@ def test_list_tells_everything(run, capsys, monkeypatch):
             experiment = experiments.EXPERIMENTS[name]
             assert list(map(float, cells)) == list(table.of(experiment).numbers.values())
             assert trainings[number][-2:] == [str(experiment.recipe.epochs), str(experiment.recipe.batch_size)]
+    heading, _, *lines = printed["Trained networks (presets)"]
+    assert heading == ["preset", "result", "MB", "from", "licence"]
+    presets = keras_mrpose.list_presets()
+    assert [line[0] for line in lines if line[0] in presets] == list(presets)
+    assert ["simplebaseline_resnet101_mpii_256x256", "PCKh", "88.8", "212", "MMPose", "Apache-2.0"] in lines
     heading, _, *lines = printed["Without published numbers"]
     listed += [line[0] for line in lines]
     assert set(listed) == set(experiments.EXPERIMENTS)

@@ -11,6 +11,7 @@ from published import SHAPE, published_file
 import keras_mrpose
 from keras_mrpose import skeletons, training
 from keras_mrpose.checkpoints import state_dicts
+from keras_mrpose.checkpoints.torch_files import write_torch_file
 
 TINY = ("--backbone", "tiny_v1b", "--input-size", "64", "32")
 
@@ -34,6 +35,32 @@ def test_in_and_out_again(run, tmp_path, capsys):
         back = state_dicts.read_state_dict(out).tensors
         assert back.keys() == tensors.keys()
         assert all(np.array_equal(back[name], value) for name, value in tensors.items())
+
+
+def test_mmpose_by_hand(run, tmp_path, capsys):
+    """Kind, joints and colours are the file's; a name of version 0, and a size of its own."""
+    tensors = state_dicts.read_state_dict(published_file(tmp_path / "mpii.npz", "simplebaseline", 16)).tensors
+    parts = {name: "keypoint_head" if name.startswith(("deconv", "final")) else "backbone" for name in tensors}
+    write_torch_file(tmp_path / "mm.pth", {f"{parts[name]}.{name}": value for name, value in tensors.items()})
+    out = tmp_path / "mpii"
+    # the backbone is one that no published file has
+    assert call(run, "import", tmp_path / "mm.pth", "--model", "simplebaseline", *TINY, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "16 joints" in printed and "'torchvision' preprocessing\n" in printed and "none missing" in printed
+    model = keras_mrpose.Predictor(out).model
+    assert model.spec["preprocessing"] == "torchvision" and model.skeleton.name == "mpii"
+    wanted = tensors["final_layer.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.get_layer("final_layer").kernel, wanted)
+
+
+@pytest.mark.slow
+def test_mmpose_mobilenet_by_hand(run, tmp_path, golden_dir):
+    """The backbone is that which pads as PyTorch does."""
+    entries = json.loads((golden_dir / "mmpose.json").read_text())["mobilenetv2"]["entries"]
+    write_torch_file(tmp_path / "mm.pth", {name: np.ones(shape, np.float32) for name, shape in entries})
+    assert call(run, "import", tmp_path / "mm.pth", "--out", tmp_path / "mobile") == 0
+    built = json.loads((tmp_path / "mobile" / "import.json").read_text())["built"]
+    assert built["backbone"] == "mobilenetv2_torch" and built["input_shape"] == [256, 192, 3]
 
 
 def test_joints_for_fine_tuning(run, tmp_path, capsys):

@@ -68,13 +68,16 @@ def resnet64(rgb, tensors, stages, caffe):
     return features
 
 
-def mobilenet64(rgb, tensors):
-    """The last map of a MobileNetV2 with flat names, with Keras' padding: one zero on the right and below."""
+def mobilenet64(rgb, tensors, halving=(0, 1)):
+    """The last map of a MobileNetV2 with flat names; `halving` is its padding where it halves the sides.
+
+    Keras has one zero on the right and below, PyTorch one on all sides, (1, 1).
+    """
 
     def unit(x, conv, norm, stride=1, relu=True):
         weight = tensors[f"{conv}.weight"]
         groups = x.shape[-1] if weight.shape[1] == 1 else 1
-        pad = (0, 0) if weight.shape[2] == 1 else (0, 1) if stride == 2 else (1, 1)
+        pad = (0, 0) if weight.shape[2] == 1 else halving if stride == 2 else (1, 1)
         x = norm64(conv64(x, weight, stride, pad, groups), tensors, norm)
         return np.clip(x, 0, 6) if relu else x
 
@@ -192,7 +195,27 @@ def test_real_mobilenet_in_both_spellings(shared, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_names_of_keras_resnet_layers():
+def test_torchvision_mobilenet_computes_what_pytorch_computes(shared):
+    """Padded on all sides; Keras' MobileNetV2 is another function of the same numbers."""
+    path = shared / "data" / "weights" / "mobilenetv2_imagenet.npz"
+    with np.load(path) as archive:
+        tensors = dict(archive)
+    model = build("simplebaseline", "mobilenetv2_torch", (32, 64, 3), backbone_weights=path)
+    assert model.spec["preprocessing"] == "torchvision"
+    got = keras.Model(model.input, model.get_layer("out_relu").output)(rgb(32, 64))
+    exact, other = (mobilenet64(rgb(32, 64), tensors, halving) for halving in ((1, 1), (0, 1)))
+    # as above: 52 x sqrt(960) roundings
+    np.testing.assert_allclose(got, exact, atol=52 * 31 * 2**-24 * np.abs(exact).max())
+    assert np.abs(other - got).max() > 0.1 * np.abs(exact).max()
+
+
+def test_folded_files_are_of_keras_padding(tmp_path):
+    path = save(tmp_path / "folded.npz", {"Conv1.kernel": np.ones((3, 3, 3, 32)), "Conv1.bias": np.ones(32)})
+    with pytest.raises(InputError, match=r"folded\.npz has Keras' layer names.*mobilenetv2\."):
+        pretrained.load_backbone(None, "mobilenetv2_torch", path)
+
+
+def test_names_of_keras_layers():
     names = {
         "conv1_conv": "conv1",
         "conv1_bn": "bn1",
@@ -200,6 +223,20 @@ def test_names_of_keras_resnet_layers():
         "conv3_block12_0_bn": "layer2.11.downsample.1",
         "conv5_block3_2_conv": "layer4.2.conv2",
         "conv4_block23_3_bn": "layer3.22.bn3",
+        "Conv1": "features.0.0",
+        "bn_Conv1": "features.0.1",
+        "expanded_conv_depthwise": "features.1.conv.0.0",
+        "expanded_conv_depthwise_BN": "features.1.conv.0.1",
+        "expanded_conv_project": "features.1.conv.1",
+        "expanded_conv_project_BN": "features.1.conv.2",
+        "block_1_expand": "features.2.conv.0.0",
+        "block_1_expand_BN": "features.2.conv.0.1",
+        "block_16_depthwise": "features.17.conv.1.0",
+        "block_16_depthwise_BN": "features.17.conv.1.1",
+        "block_16_project": "features.17.conv.2",
+        "block_16_project_BN": "features.17.conv.3",
+        "Conv_1": "features.18.0",
+        "Conv_1_bn": "features.18.1",
         "layer3_22_conv2": "layer3.22.conv2",
         "layer1_0_downsample_1": "layer1.0.downsample.1",
         "bn1": "bn1",
