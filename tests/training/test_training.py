@@ -493,13 +493,13 @@ def test_a_network_that_is_built_already(people, validation, tmp_path):
     history = train.train(whole, people, validation, tmp_path / "whole", **options)
     np.testing.assert_array_equal(whole.get_layer("conv1").get_weights(), kernel)
     train.train(part, people, validation, tmp_path / "part", **options, time_limit=0.0)
+    shutil.copytree(tmp_path / "part", tmp_path / "thawed")
     resumed = train.train(network(), people, validation, tmp_path / "part", **options, resume=True)
     assert resumed["val_loss"] == history["val_loss"]
     config = Experiment.load(tmp_path / "whole" / "config.json")
     assert (config.recipe, config.augmentation, config.sigma) == (recipe, augmentation, 1.5)
     thawed = network()
     thawed.get_layer("conv1").trainable = True
-    shutil.copytree(tmp_path / "part", tmp_path / "thawed")
     with pytest.raises(InputError, match=r"optimizer variables .* or other layers are frozen now"):
         train.train(thawed, people, validation, tmp_path / "thawed", **options, resume=True)
 
