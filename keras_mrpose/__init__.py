@@ -3,7 +3,9 @@
 Photographs with person boxes go in, named joints in image pixels come out::
 
     model = keras_mrpose.build("mrfeanet2")           # a Functional keras.Model, RGB 0..255 -> heatmaps
-    joints = keras_mrpose.Predictor("saved_models/demo")(image, boxes)   # (people, joints, 3): x, y, score
+    people = keras_mrpose.data.load("folder", "train")                   # a table of annotated people
+    model.fit(keras_mrpose.dataset(people, model, augment=True))         # after model.compile()
+    joints = keras_mrpose.Predictor(model)(image, boxes)                 # (people, joints, 3): x, y, score
 
 The conventions, everywhere:
 
@@ -18,9 +20,9 @@ The package, from the bottom up; a module imports only from layers below its own
 
 - L0 `errors`, `joint_names` (left and right in them), `skeletons` (joints, pairs, edges)
 - L1 `geometry` (box -> crop matrix -> points, and back), `codecs` (points <-> heatmaps), `checkpoints` (other
-  people's files)
+  people's files); on the codecs `losses`, `metrics`, `optimizers`, with which a network compiles itself
 - L2 `data` (loaders, augmentation, `tf.data`), `synthetic` (drawn people), `models` (backbones, heads, the five
-  networks), `losses`, `metrics`, `nms`, `optimizers`, `runtime` (exported files as networks), `visualization`
+  networks), `nms`, `runtime` (exported files as networks), `visualization`
 - L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder)
 - L4 `evaluation` (exact numbers that say how they were made), `paper` (its tables and experiments)
 - L5 `export` (files for phones, each verified against the Keras model), `doctor` (checks a data folder)
@@ -44,6 +46,9 @@ from keras_mrpose.keras_import import OnKerasImport
 if TYPE_CHECKING:
     from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
     from keras_mrpose.data.augmentation import Augmentation
+    from keras_mrpose.data.images import read_image
+    from keras_mrpose.data.people import People
+    from keras_mrpose.data.pipeline import dataset
     from keras_mrpose.errors import InputError
     from keras_mrpose.evaluation.evaluate import Result, evaluate
     from keras_mrpose.export import export_litert
@@ -57,11 +62,13 @@ if TYPE_CHECKING:
         load_state_dict,
         save_state_dict,
     )
+    from keras_mrpose.paper.experiments import get_experiment, list_experiments, list_recipes
     from keras_mrpose.predict.predictor import Predictor
     from keras_mrpose.presets import list_presets
-    from keras_mrpose.skeletons import Skeleton
+    from keras_mrpose.skeletons import Skeleton, list_skeletons
     from keras_mrpose.training.config import Experiment, Recipe
     from keras_mrpose.training.train import train
+    from keras_mrpose.visualization.skeletons import draw
 
     __version__: str
 
@@ -71,6 +78,9 @@ _HOMES = {
     "GaussianCodec": "codecs",
     "UDPCodec": "codecs",
     "Augmentation": "data.augmentation",
+    "read_image": "data.images",
+    "People": "data.people",
+    "dataset": "data.pipeline",
     "InputError": "errors",
     "Result": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
@@ -86,11 +96,16 @@ _HOMES = {
     "list_presets": "presets",
     "load_state_dict": "models",
     "save_state_dict": "models",
+    "get_experiment": "paper.experiments",
+    "list_experiments": "paper.experiments",
+    "list_recipes": "paper.experiments",
     "Predictor": "predict.predictor",
     "Skeleton": "skeletons",
+    "list_skeletons": "skeletons",
     "Experiment": "training.config",
     "Recipe": "training.config",
     "train": "training.train",
+    "draw": "visualization.skeletons",
 }
 
 __all__ = [
@@ -103,6 +118,7 @@ __all__ = [
     "HeatmapMSE",
     "InputError",
     "PCKh",
+    "People",
     "PoseModel",
     "Predictor",
     "Recipe",
@@ -110,12 +126,19 @@ __all__ = [
     "Skeleton",
     "UDPCodec",
     "build",
+    "dataset",
+    "draw",
     "evaluate",
     "export_litert",
+    "get_experiment",
     "list_backbones",
+    "list_experiments",
     "list_models",
     "list_presets",
+    "list_recipes",
+    "list_skeletons",
     "load_state_dict",
+    "read_image",
     "save_state_dict",
     "train",
 ]

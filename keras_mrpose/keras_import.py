@@ -21,7 +21,7 @@ def check_backend() -> None:
     if name not in BACKENDS:
         raise InputError(
             f"{chosen_by} is {name!r}, which is no backend of Keras; this package trains with 'tensorflow' (the "
-            "default) or 'jax'."
+            "default), 'jax' or 'torch'."
         )
     if importlib.util.find_spec(name) is None:
         raise InputError(

@@ -223,6 +223,11 @@ BODY19 = Skeleton(
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP, BODY19)}
 
 
+def list_skeletons() -> list[str]:
+    """Names of the built-in skeletons, which `build(..., skeleton=...)` and experiments take."""
+    return list(SKELETONS)
+
+
 def get(skeleton: str | Skeleton) -> Skeleton:
     """The skeleton of that name (``"coco"``, ``"mpii"``, ``"lsp"``, ``"body19"``), or the given one itself."""
     if isinstance(skeleton, Skeleton):

@@ -129,6 +129,7 @@ class Codec:
             ``(batch, height, width, joints)``.
         """
         back = ops.take(ops.flip(flipped_heatmaps, axis=2), ops.convert_to_tensor(list(flip_indices), "int32"), axis=3)
+        heatmaps = ops.convert_to_tensor(heatmaps)  # PyTorch adds no tensor to an array
         return (heatmaps + self._shifted(back, heatmaps)) * 0.5
 
     def _shifted(self, back, heatmaps):

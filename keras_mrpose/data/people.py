@@ -116,6 +116,12 @@ class People:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        skeleton, images = self.skeleton, len(np.unique(self.image_index))
+        return (
+            f"<People {self._name()}: {len(self)} in {images} images, {skeleton.num_joints} joints ({skeleton.name})>"
+        )
+
     def take(self, rows) -> People:
         """The people of these rows (indices, a slice or a mask); the image list stays."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
@@ -154,8 +160,11 @@ class People:
 
     def account(self) -> str:
         """One line: the source, how many people there are, and who is left out and why."""
-        name = " + ".join(os.path.basename(part) for part in self.source.split(" + "))
-        return f"{name}: {len(self)} people" + (f"; left out: {self.reasons()}" if self.left_out else "")
+        return f"{self._name()}: {len(self)} people" + (f"; left out: {self.reasons()}" if self.left_out else "")
+
+    def _name(self) -> str:
+        """The source without its folders."""
+        return " + ".join(os.path.basename(part) for part in self.source.split(" + "))
 
     def reasons(self) -> str:
         """Who is left out and why, such as ``12 box smaller than 2 px, 3 crowd``."""

@@ -1,17 +1,22 @@
 """The input pipeline from the `People` table to batches of crops and targets: one short `tf.data` graph.
 
+`dataset` is for `model.fit`; `batches`, which a training can enter at any step, is what `train` takes.
+
 No Python runs for a plain image (`images` says which those are), unless it cannot be read and is skipped.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
@@ -24,7 +29,9 @@ from keras_mrpose.data.image_tensors import awaited_at_exit, read_image_tensor
 from keras_mrpose.data.images import why_unreadable
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
+from keras_mrpose.skeletons import joint_map
 
+_LOG = logging.getLogger(__name__)
 ON_BAD_RECORD = ("stop", "skip")
 AHEAD = 2  # batches that wait while one is computed with
 SKIPPED = "skipped.json"
@@ -67,6 +74,58 @@ class Skipped:
         part = folder / f"part-{SKIPPED}"
         part.write_text(json.dumps(self.records(), indent=1) + "\n")
         part.replace(file)
+
+
+def dataset(
+    people: People,
+    model: keras.Model,
+    batch_size: int = 32,
+    *,
+    augment: bool | Augmentation = False,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    on_bad_record: str = "stop",
+) -> tf.data.Dataset:
+    """Batches of ``(images, targets)`` for ``model.fit``, ``evaluate`` and ``predict``, on every backend of Keras.
+
+    Size of the crops, joints and codec are the model's. A pass ends; the next one (``epochs=10`` are ten) has the
+    people in another order and with another augmentation, which depend only on the seed and on how many passes there
+    were before: a program that runs again sees the same crops.
+
+    People with other joints get those of the model, by name (`People.with_skeleton`).
+
+    Args:
+        people: whose image files exist; `keras_mrpose.data.load` reads them.
+        model: made by `keras_mrpose.build`.
+        batch_size: people per batch.
+        augment: vary the crops: True by the defaults of `Augmentation`, or as one of your own says.
+        shuffle: whether each pass has an order of its own. Then batches are whole, and people that do not fill one sit
+            this pass out; else the last batch is as it falls. None: shuffled where crops vary, as for training.
+        seed: of order and augmentation.
+        on_bad_record: see `batches`.
+
+    Returns:
+        Dataset of images ``(batch, height, width, 3)`` float32 RGB 0..255, and targets ``(batch, joints, 4)`` float32,
+        see `batches`.
+
+    Raises:
+        InputError: nobody, people and model without a joint in common, a model of somebody else, or a mirroring of
+            joints that are not known to be left or right.
+    """
+    if not hasattr(model, "codec") or not hasattr(model, "skeleton"):
+        raise InputError(f"{model!r} is not a model made by keras_mrpose.build; give one, it says what crops to make.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; give a whole number of at least 1.")
+    if not isinstance(augment, bool | Augmentation):
+        raise InputError(f"augment is {augment!r}; give True, False or a keras_mrpose.Augmentation.")
+    augmentation = Augmentation() if augment is True else augment or None
+    shuffle = augmentation is not None if shuffle is None else shuffle
+    _check(people, augmentation, on_bad_record)
+    people = with_joints_of(model, people)
+    size = min(batch_size, len(people)) if shuffle else batch_size
+    order = _one_pass(len(people), len(people) // size * size, shuffle, seed)
+    crops = _Crops(people, tuple(model.input_shape[1:3]), model.codec, augmentation, seed, on_bad_record, None)
+    return crops.batched(order, size, whole=shuffle)
 
 
 def batches(
@@ -121,12 +180,7 @@ def batches(
         float32: x, y (heatmap pixels), weight (1 labelled, 0 not), reference length (heatmap pixels); of people of
         several sources ``(batch, joints, 5)``, the fifth is the source's number.
     """
-    if on_bad_record not in ON_BAD_RECORD:
-        raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
-    if len(people) == 0:
-        raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
-    if augmentation is not None and augmentation.flip_probability:
-        people.skeleton.check_mirroring("Augmentation by mirroring", "flip_probability=0")
+    _check(people, augmentation, on_bad_record)
     present, count = len(people), shard[1]
     whole = whole or count > 1
     if augmentation is not None:
@@ -138,37 +192,84 @@ def batches(
         order = tf.data.Dataset.range(len(people)).map(lambda person: (tf.constant(0, tf.int64), person))
         order = _share(order, batch_size, shard)
         order = order.apply(tf.data.experimental.assert_cardinality(len(people) // count))  # so Keras knows it
-    boxes = tf.constant(people.boxes, tf.float32)
-    reference_length = tf.constant(people.reference_length, tf.float32)
-    flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
-    sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
-    codec = codec or GaussianCodec()
-    scale = codec.scale(input_size)
-    read = _reader(people, on_bad_record, skipped)
-
-    def sample(epoch, person):
-        image, points = read(person)
-        params, box = augment.IDENTITY, boxes[person]
-        if augmentation is not None:
-            params = augment.draw(_fold(seed, epoch, person), augmentation)
-            box = augment.moved_box(box, points, params, augmentation, upper_body)
-        matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
-        joints = augment.move_joints(points, matrix, params.flip, flip_indices)
-        length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
-        crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
-        return crop, target(joints, length, scale, sources if sources is None else sources[person])
-
-    size = batch_size // count
-    data = order.map(sample, num_parallel_calls=os.cpu_count(), deterministic=True)
-    data = data.batch(size, drop_remainder=whole or augmentation is not None)
-    if len(people) != present:
-        weights = tf.fill([size], len(people) / present)
-        data = data.map(lambda images, targets: (images, targets, weights))
-    data = data.prefetch(AHEAD).with_options(_no_autotuning())
-    data.codec, data.reference_length = codec, _reference_length(people)
+    weight = None if len(people) == present else len(people) / present
+    of_people = _Crops(people, input_size, codec or GaussianCodec(), augmentation, seed, on_bad_record, skipped)
+    data = of_people.batched(order, batch_size // count, whole or augmentation is not None, weight)
     if augmentation is not None:
         data.steps_per_epoch = (len(people) if crops is None else sum(crops)) // batch_size
     return data
+
+
+def _check(people: People, augmentation: Augmentation | None, on_bad_record: str) -> None:
+    if on_bad_record not in ON_BAD_RECORD:
+        raise InputError(f"on_bad_record is {on_bad_record!r}; give one of {', '.join(ON_BAD_RECORD)}.")
+    if len(people) == 0:
+        raise InputError(f"{people.source} has no people to make batches of; choose another file or split.")
+    if augmentation is not None and augmentation.flip_probability:
+        people.skeleton.check_mirroring("Augmentation by mirroring", "flip_probability=0")
+
+
+def with_joints_of(model: keras.Model, people: People) -> People:
+    """The people with a model's joints, by name; labels that it has no heatmap for are warned of."""
+    own = joint_map(model.skeleton, people.skeleton)
+    left_out = [name for name, index in zip(people.skeleton.joints, own, strict=True) if index < 0]
+    found = people.with_skeleton(model.skeleton)
+    if left_out:
+        _LOG.warning(
+            "%s labels %s, which %s does not find: build it with skeleton=people.skeleton if they matter.",
+            people.source,
+            ", ".join(left_out),
+            model.name,
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """How a row of a table of people becomes a crop and its target; the arguments are those of `batches`."""
+
+    people: People
+    input_size: tuple[int, int]
+    codec: Codec
+    augmentation: Augmentation | None
+    seed: int
+    on_bad_record: str
+    skipped: Skipped | None
+
+    def batched(self, order: tf.data.Dataset, size: int, whole: bool, weight: float | None = None) -> tf.data.Dataset:
+        """Batches of ``(epoch, person)`` pairs; all whole ones if asked for, and with a weight for each sample."""
+        data = order.map(self._sample(), num_parallel_calls=os.cpu_count(), deterministic=True)
+        data = data.batch(size, drop_remainder=whole)
+        if weight is not None:
+            weights = tf.fill([size], weight)
+            data = data.map(lambda images, targets: (images, targets, weights))
+        data = data.prefetch(AHEAD).with_options(_no_autotuning())
+        data.codec, data.reference_length = self.codec, _reference_length(self.people)
+        return data
+
+    def _sample(self) -> Callable:
+        """A graph function from an epoch and a row of the table to a crop and its target."""
+        people, augmentation, input_size = self.people, self.augmentation, self.input_size
+        boxes = tf.constant(people.boxes, tf.float32)
+        reference_length = tf.constant(people.reference_length, tf.float32)
+        flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
+        sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
+        scale = self.codec.scale(input_size)
+        read = _reader(people, self.on_bad_record, self.skipped)
+
+        def sample(epoch, person):
+            image, points = read(person)
+            params, box = augment.IDENTITY, boxes[person]
+            if augmentation is not None:
+                params = augment.draw(_fold(self.seed, epoch, person), augmentation)
+                box = augment.moved_box(box, points, params, augmentation, upper_body)
+            matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
+            joints = augment.move_joints(points, matrix, params.flip, flip_indices)
+            length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
+            crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
+            return crop, target(joints, length, scale, sources if sources is None else sources[person])
+
+        return sample
 
 
 def _reference_length(people: People) -> str:
@@ -357,12 +458,33 @@ def _endless_mixture(counts: list[int], crops: tuple[int, ...], seed: int, first
 
 def _endless_order(people: int, per_epoch: int, seed: int, first_epoch: int) -> tf.data.Dataset:
     """``(epoch, person)`` pairs, shuffled anew in every epoch."""
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    return epochs.flat_map(lambda epoch: _epoch_order(epoch, people, per_epoch, seed))
 
-    def epoch_order(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(people, dtype=tf.int64), seed=_fold(seed, epoch))
-        return tf.data.Dataset.from_tensor_slices(order[:per_epoch]).map(lambda person: (epoch, person))
 
-    return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_order)
+def _one_pass(people: int, per_pass: int, shuffle: bool, seed: int) -> tf.data.Dataset:
+    """``(pass, person)`` pairs of one pass, another whenever they are gone through: the n-th is `_endless_order`'s."""
+    passes = itertools.count()
+    # Counted in Python: a variable would be one of the strategy's in its scope, and the seeds of `tf.data` are the
+    # user's own, too.
+    count = awaited_at_exit(lambda: np.int64(next(passes)))
+
+    def number(_):
+        return tf.ensure_shape(tf.numpy_function(count, [], tf.int64), ())
+
+    def order(epoch):
+        if shuffle:
+            return _epoch_order(epoch, people, per_pass, seed)
+        return tf.data.Dataset.range(people).map(lambda person: (epoch, person))
+
+    found = tf.data.Dataset.from_tensors(0).map(number).flat_map(order)
+    return found.apply(tf.data.experimental.assert_cardinality(per_pass if shuffle else people))
+
+
+def _epoch_order(epoch: tf.Tensor, people: int, per_epoch: int, seed: int) -> tf.data.Dataset:
+    """``(epoch, person)`` pairs of the people that whole batches take, shuffled for this epoch."""
+    order = tf.random.experimental.stateless_shuffle(tf.range(people, dtype=tf.int64), seed=_fold(seed, epoch))
+    return tf.data.Dataset.from_tensor_slices(order[:per_epoch]).map(lambda person: (epoch, person))
 
 
 def _fold(seed: int, *numbers: tf.Tensor) -> tf.Tensor:

@@ -48,6 +48,19 @@ class Result:
     protocol: dict
     predictions: Predictions
 
+    def __repr__(self) -> str:
+        people, network = self.numbers.get("people", len(self.predictions.ids)), self.protocol["network"].get("model")
+        return f"<Result {self.metric} {100 * self.value:.1f}: {network} on {people} people>"
+
+    def __str__(self) -> str:
+        """The number that is compared, and what the protocol counts besides, in percent, a line each."""
+        lines = [(self.metric, self.value)]
+        for name, number in self.numbers.items():
+            of_joints = number.items() if name in ("joints", "joint_oks", "groups") else [(name, number)]
+            lines += [(key, share) for key, share in of_joints if isinstance(share, float) and 0 <= share <= 1]
+        width = max(len(name) for name, _ in lines)
+        return "\n".join([repr(self), *(f"{name:<{width}}  {100 * share:5.1f}" for name, share in lines[1:])])
+
     @property
     def settings(self) -> Settings:
         """Settings under which it was made."""

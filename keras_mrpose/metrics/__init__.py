@@ -13,10 +13,11 @@ from keras_mrpose.metrics.functional import (
     published_accuracy,
     torso_length,
 )
-from keras_mrpose.metrics.keras_metrics import OKSAP, PCK, PCKh
+from keras_mrpose.metrics.keras_metrics import METRIC_NAMES, OKSAP, PCK, PCKh, metric
 
 __all__ = [
     "JOINT_SCORE_THRESHOLD",
+    "METRIC_NAMES",
     "OKSAP",
     "OKS_THRESHOLDS",
     "PCK",
@@ -26,6 +27,7 @@ __all__ = [
     "average_precision",
     "correct_joints",
     "distances",
+    "metric",
     "oks",
     "person_score",
     "published_accuracy",

@@ -21,7 +21,7 @@ import keras
 from keras import ops
 
 from keras_mrpose.codecs import GaussianCodec
-from keras_mrpose.errors import InputError
+from keras_mrpose.errors import InputError, lookup
 from keras_mrpose.metrics.functional import (
     OKS_THRESHOLDS,
     PELVIS_AND_THORAX,
@@ -33,6 +33,7 @@ from keras_mrpose.metrics.functional import (
     share,
     torso_length,
 )
+from keras_mrpose.skeletons import Skeleton
 
 REFERENCE_LENGTH = "reference_length"
 
@@ -281,3 +282,35 @@ class OKSAP(_PoseMetric):
         """Arguments that recreate this metric."""
         config = {"sigmas": self.sigmas, "bins": self.bins}
         return {**super().get_config(), **config} | ({"exclude": self.exclude} if self.exclude else {})
+
+
+def metric(name: str, skeleton: Skeleton, codec=None, **options) -> _PoseMetric:
+    """The metric of a name as the data sets' protocols have it for a skeleton.
+
+    Args:
+        name: ``"pck"`` (0.2 of the torso), ``"pckh"`` (without pelvis and thorax) or ``"oks_ap"``.
+        skeleton: of the targets.
+        codec: decodes the heatmaps; None takes the network's.
+        options: others of the metric; they go before those of the skeleton.
+
+    Raises:
+        InputError: another name, or no torso in the skeleton, which PCK divides by.
+    """
+    return _METRICS[lookup("metric", name, _METRICS)](skeleton, codec=codec, **options)
+
+
+def _pck(skeleton: Skeleton, **options) -> PCK:
+    return PCK(**{"torso": skeleton.torso, **options})
+
+
+def _pckh(skeleton: Skeleton, **options) -> PCKh:
+    uncounted = [joint for joint, own in enumerate(skeleton.joints) if own in ("pelvis", "thorax")]
+    return PCKh(**{"exclude": uncounted, **options})
+
+
+def _oks_ap(skeleton: Skeleton, **options) -> OKSAP:
+    return OKSAP(**{"sigmas": skeleton.sigmas, **options})
+
+
+_METRICS = {"pck": _pck, "pckh": _pckh, "oks_ap": _oks_ap}
+METRIC_NAMES = tuple(_METRICS)  # which are also the metrics' names in logs

@@ -15,8 +15,28 @@ import numpy as np
 
 from keras_mrpose.codecs import Codec
 from keras_mrpose.errors import InputError
+from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.metrics import METRIC_NAMES, metric
+from keras_mrpose.skeletons import Skeleton
 
+LOSS_NAMES = {"heatmap_mse": HeatmapMSE}
 _INFINITE = -1  # `tf.data.INFINITE_CARDINALITY`
+
+
+def own_metrics(skeleton: Skeleton) -> list[keras.metrics.Metric]:
+    """Metrics of a network that nobody chose any for: PCK, or OKS-AP where the skeleton has no torso."""
+    return [metric("pck" if skeleton.torso else "oks_ap", skeleton)]
+
+
+def named(parts: Any, skeleton: Skeleton) -> Any:
+    """Losses and metrics as `compile` takes them, those of this package in the place of their names."""
+    if isinstance(parts, dict):
+        return {key: named(part, skeleton) for key, part in parts.items()}
+    if isinstance(parts, list | tuple):
+        return [named(part, skeleton) for part in parts]
+    if parts in METRIC_NAMES:
+        return metric(parts, skeleton)
+    return LOSS_NAMES[parts]() if parts in tuple(LOSS_NAMES) else parts
 
 
 def give_codec(codec: Codec, parts: Any) -> None:

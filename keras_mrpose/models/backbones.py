@@ -12,6 +12,8 @@ Three families, one table (`BACKBONES`):
   halve the sides they pad on the right and below alone; `mobilenetv2_torch` is MobileNetV2 as torchvision and MMPose
   have it: padded on all sides, epsilon 1e-5, heads of 256 filters.
 
+A Keras model of one's own can be a backbone as well (`attach`).
+
 Batch norms average with momentum 0.9 (Keras' own networks come with 0.99 and 0.999, made for a million images).
 """
 
@@ -24,9 +26,12 @@ from functools import partial
 import keras
 from keras import layers
 
+from keras_mrpose.errors import InputError
 from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 
 LEVELS = ("C2", "C3", "C4", "C5")
+STRIDES = (4, 8, 16, 32)
+WIDTH = 256  # of a head on a backbone that says nothing else, as in the paper
 
 # Scale and offset of `keras.layers.Rescaling` on RGB 0..255, per channel. Weights are trained for one of them.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -201,8 +206,50 @@ def stage_layers(model: keras.Model, backbone: str, stages: int = len(LEVELS)) -
         backbone: its name.
         stages: 1 is up to C2, 4 the whole backbone.
     """
-    last = model.get_layer(BACKBONES[backbone].feature_layers[stages - 1])
+    last = model.get_layer(feature_layers(backbone)[stages - 1])
     return keras.Model(model.inputs, last.output).layers
+
+
+def feature_layers(backbone: str) -> tuple[str, ...]:
+    """Names of the layers of a network whose outputs are C2..C5."""
+    return BACKBONES[backbone].feature_layers if backbone in BACKBONES else LEVELS
+
+
+def attach(backbone: keras.Model, image) -> dict:
+    """A copy of a Keras model, with its weights, on an image tensor: {"C2", "C3", "C4", "C5"}, its feature maps.
+
+    Args:
+        backbone: a Functional model of one image input, with `pyramid_outputs` (as KerasHub's backbones have them) or
+            several outputs; of each stride, 4, 8, 16 and 32, the last is taken.
+        image: symbolic tensor (batch, H, W, 3), as the model takes it; H and W are multiples of 32.
+
+    Raises:
+        InputError: it has no feature map at one of the strides, or is no Functional model of one input.
+    """
+    try:
+        maps = keras.tree.flatten(getattr(backbone, "pyramid_outputs", None) or backbone.outputs)
+        inputs = backbone.inputs
+    except AttributeError:
+        inputs = []
+    if len(inputs) != 1:
+        raise InputError(f"The backbone {backbone.name!r} is no Functional keras.Model of one image input; give one.")
+    graph = keras.Model(inputs[0], maps)
+    copy = keras.models.clone_model(graph, input_tensors=image)
+    for layer in graph.layers:
+        if layer.weights:
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    height, width = image.shape[1:3]
+    found = {tuple(values.shape[1:3]): values for values in copy.outputs if len(values.shape) == 4}
+    sizes = {stride: (height // stride, width // stride) for stride in STRIDES}
+    if missing := [str(stride) for stride, size in sizes.items() if size not in found]:
+        raise InputError(
+            f"The backbone {backbone.name!r} has no feature map at stride {', '.join(missing)}; give a Functional "
+            "keras.Model whose outputs (or pyramid_outputs) are feature maps at strides 4, 8, 16 and 32, channels last."
+        )
+    return {
+        level: layers.Activation("linear", name=level)(found[size])
+        for level, size in zip(LEVELS, sizes.values(), strict=True)
+    }
 
 
 def list_backbones() -> list[str]:

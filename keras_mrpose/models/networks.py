@@ -8,6 +8,7 @@ is all that a prediction needs.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,14 +20,25 @@ from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import Codec
 from keras_mrpose.codecs import codec as codec_of
 from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import agreement, heads, pretrained
-from keras_mrpose.models.backbones import BACKBONES, PREPROCESSING, build_backbone
+from keras_mrpose.models.backbones import (
+    BACKBONES,
+    LEVELS,
+    PREPROCESSING,
+    WIDTH,
+    attach,
+    build_backbone,
+    feature_layers,
+)
 from keras_mrpose.models.fuse import DepthToSpace
 from keras_mrpose.models.normalization import BatchNorm
+from keras_mrpose.optimizers import Adam
 from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
 
 _LOG = logging.getLogger(__name__)
+SHUFFLE_PLACE = 7  # of the argument of `fit`, behind x and y
 INPUT_MULTIPLE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
 
 NETWORKS: dict[str, Callable] = {
@@ -54,7 +66,8 @@ class PoseModel(keras.Model):
     Args:
         inputs: the image, symbolic.
         outputs: the heatmaps, symbolic.
-        skeleton: joints of the heatmaps.
+        name: of the model.
+        skeleton: joints of the heatmaps; this and the next two are always to be given.
         codec: encodes points as heatmaps and decodes heatmaps to points.
         spec: arguments that `build` made it with: name, backbone, input_shape, num_joints,
             include_preprocessing, preprocessing.
@@ -65,14 +78,21 @@ class PoseModel(keras.Model):
         self,
         inputs,
         outputs,
+        name: str | None = None,
         *,
-        skeleton: Skeleton,
-        codec: Codec,
-        spec: dict,
+        skeleton: Skeleton | None = None,
+        codec: Codec | None = None,
+        spec: dict | None = None,
         calibration: Calibration | None = None,
         **kwargs,
     ):
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        if skeleton is None:  # `keras.models.clone_model` gives inputs, outputs and name
+            original = _original_of(outputs)
+            skeleton, codec, spec, calibration = (
+                *(original.skeleton, original.codec),
+                *(original.spec, original.calibration),
+            )
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.skeleton = skeleton
         self.codec = codec
         self.calibration = calibration
@@ -93,14 +113,62 @@ class PoseModel(keras.Model):
         """A copy of the arguments that `build` made this model with."""
         return {**self._spec, "input_shape": tuple(self._spec["input_shape"])}
 
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
-        """Compile as Keras does; losses and metrics of this package without a codec get the network's.
+    def __repr__(self) -> str:
+        (_, height, width, _), (*_, joints) = self.input_shape, self.output_shape
+        size = f"{height}x{width}, {joints} joints ({self.skeleton.name}), {self.count_params():,} parameters"
+        return f"<{type(self).__name__} {self.name}: {size}>"
+
+    @property
+    def backbone(self) -> keras.Model:
+        """View of the part from images to {"C2", "C3", "C4", "C5"}, a Functional model; the layers are this network's.
+
+        ``model.backbone.trainable = False``, before `compile`, keeps its weights and batch norm statistics.
+        """
+        features = self._features()
+        view = keras.Model(self.input, features, name=self._spec["backbone"])
+        if _is_frozen(view.layers):
+            view.trainable = False
+        return view
+
+    @property
+    def head(self) -> Head:
+        """View of the part from {"C2", "C3", "C4", "C5"} to heatmaps; the layers are this network's."""
+        names = {layer.name for layer in self.backbone.layers}
+        of_head = [layer for layer in self.layers if layer.name not in names]
+        return Head(self._features(), self.output, of_head, name=f"{self._spec['name']}_head")
+
+    def _features(self) -> dict:
+        """Symbolic C2..C5."""
+        if not {"name", "backbone"} <= self._spec.keys():
+            raise InputError(f"{self.name} was not made by keras_mrpose.build, which says what its backbone is.")
+        of_levels = zip(LEVELS, feature_layers(self._spec["backbone"]), strict=True)
+        return {level: self.get_layer(name).output for level, name in of_levels}
+
+    def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        """Compile as Keras does; what is left out is this network's own.
+
+        Args:
+            optimizer: None is Adam as published: 1e-3, with an epsilon that suits the small gradients of heatmaps.
+            loss: None is `HeatmapMSE`; also by name, ``"heatmap_mse"``.
+            loss_weights: as in Keras.
+            metrics: of a network without a loss of the caller's None is PCK with the torso of the skeleton (OKSAP for
+                one without a torso), ``[]`` is none; also by names: ``"pck"``, ``"pckh"``, ``"oks_ap"``, for this
+                network's skeleton.
+            weighted_metrics: likewise, and None is none.
+            kwargs: others of Keras.
+
+        Losses and metrics of this package without a codec get the network's.
 
         Raises:
-            InputError: one has another codec.
+            InputError: one has another codec, or the skeleton no torso, which PCK divides by.
         """
+        if loss is None and metrics is None:
+            metrics = agreement.own_metrics(self.skeleton)
+        loss, metrics, weighted_metrics = (
+            agreement.named(parts, self.skeleton) for parts in (loss or HeatmapMSE(), metrics, weighted_metrics)
+        )
         agreement.give_codec(self.codec, [loss, metrics, weighted_metrics])
-        self._compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        self._compile(optimizer or Adam(epsilon=1e-8), loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def _compile(
         self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs
@@ -130,6 +198,8 @@ class PoseModel(keras.Model):
             data = validation if isinstance(validation, tuple | list) else (validation,)
             self._meet(kwargs, "validation_steps", *data[:2])
         self._meet(kwargs, "steps_per_epoch", x, y)
+        if hasattr(x, "element_spec") and len(args) < SHUFFLE_PLACE:
+            kwargs.setdefault("shuffle", False)  # a data set has shuffled itself; Keras warns that it cannot
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -164,6 +234,13 @@ class PoseModel(keras.Model):
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }
 
+    def _run_through_graph(self, *args, **kwargs):
+        """What the graph makes of inputs; symbolic outputs remember whose it is, for `keras.models.clone_model`."""
+        outputs = super()._run_through_graph(*args, **kwargs)
+        if isinstance(outputs, keras.KerasTensor):
+            outputs.graph_of = weakref.ref(self)
+        return outputs
+
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> PoseModel:
         """The model of a config, with random weights."""
@@ -179,6 +256,39 @@ class PoseModel(keras.Model):
             name=graph.name,
             trainable=graph.trainable,
         )
+
+
+def _original_of(outputs) -> PoseModel:
+    """The model whose graph made these outputs."""
+    original = getattr(outputs, "graph_of", lambda: None)()
+    if original is None:
+        raise InputError(
+            "A PoseModel has no skeleton; give skeleton, codec and spec, or let keras_mrpose.build make it."
+        )
+    return original
+
+
+class Head(keras.Model):
+    """View of the part of a network that makes heatmaps of feature maps; it shares the layers.
+
+    Call it with {"C2", "C3", "C4", "C5"}, as `PoseModel.backbone` returns them; what it returns are the heatmaps.
+    (A Functional model from feature maps on would call the layers once more, after which they have no `output`.)
+    """
+
+    def __init__(self, features: dict, heatmaps, of_head: list[keras.layers.Layer], name: str):
+        super().__init__(name=name, trainable=not _is_frozen(of_head))
+        self.parts = of_head
+        self._graph = keras.Function(features, heatmaps)
+        self.built = True
+
+    def call(self, features, training=None):
+        """Heatmaps ``(batch, H/4, W/4, joints)`` of the feature maps."""
+        return self._graph(features)
+
+
+def _is_frozen(of_view: list[keras.layers.Layer]) -> bool:
+    """Whether none of the layers that have weights is to be trained."""
+    return not any(layer.trainable for layer in of_view if layer.weights)
 
 
 class _PoseModelInFile(PoseModel):
@@ -202,7 +312,7 @@ def list_models() -> list[str]:
 
 def build(
     name: str | None = None,
-    backbone: str | None = None,
+    backbone: str | keras.Model | None = None,
     input_shape: tuple[int, int, int] | None = None,
     num_joints: int | None = None,
     *,
@@ -219,7 +329,10 @@ def build(
 
     Args:
         name: see `list_models`; any case; published names too. With a preset it can be left out.
-        backbone: see `list_backbones`; by default the preset's, and "resnet50" without one.
+        backbone: see `list_backbones`; by default the preset's, and "resnet50" without one. Or a Functional keras.Model
+            of your own with feature maps at strides 4, 8, 16 and 32 as its outputs or its `pyramid_outputs`
+            (KerasHub's backbones). The network gets a copy of it, with its weights; say with `preprocessing` or
+            `include_preprocessing` what images it was trained on.
         input_shape: (height, width, 3), sides multiples of 32; by default the preset's, and (256, 192, 3) without one.
         num_joints: number of heatmaps; by default as many as the skeleton has joints, and 17 without one.
         skeleton: name of a skeleton or one of your own; by default the one with `num_joints` joints.
@@ -267,7 +380,10 @@ def build(
         raise InputError(f"Give the name of a network ({', '.join(NETWORKS)}) or preset=, a name of list_presets().")
     name = lookup("network", name, [*NETWORKS, *PUBLISHED_NAMES])
     name = PUBLISHED_NAMES.get(name, name)
-    backbone = lookup("backbone", backbone, BACKBONES)
+    own = backbone if isinstance(backbone, keras.Model) else None
+    backbone = lookup("backbone", backbone, BACKBONES) if own is None else f"own_{own.name}"
+    if own is not None and backbone_weights is not None:
+        raise InputError("backbone_weights are for backbones by name; load those of your own model before.")
     input_shape = _checked_shape(input_shape)
     asked = {"name": name, "backbone": backbone, "include_preprocessing": bool(include_preprocessing)}
     whole = pretrained.pose_weights(weights, asked)
@@ -281,10 +397,13 @@ def build(
     if include_preprocessing:
         scale, offset = PREPROCESSING[preprocessing]
         x = keras.layers.Rescaling(scale, offset, name="preprocessing", dtype="float32")(x)
-    features_model, features = build_backbone(backbone, x)
-    if backbone_weights is not None:
-        pretrained.load_backbone(features_model, backbone, backbone_weights, preprocessing)
-    heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width)
+    if own is None:
+        features_model, features = build_backbone(backbone, x)
+        if backbone_weights is not None:
+            pretrained.load_backbone(features_model, backbone, backbone_weights, preprocessing)
+    else:
+        features = attach(own, x)
+    heatmaps = NETWORKS[name](features, skeleton.num_joints, BACKBONES[backbone].width if own is None else WIDTH)
     spec = {
         "name": name,
         "backbone": backbone,
@@ -302,8 +421,9 @@ def _preprocessing(asked: str | None, whole: pretrained.PoseWeights, backbone: s
     """Key of `PREPROCESSING`: what was asked for if the weights allow it, else what they were trained with."""
     if asked is not None:
         asked = lookup("preprocessing", asked, PREPROCESSING)
-    needed, of_keras = whole.preprocessing(asked), BACKBONES[backbone].keras_preprocessing
+    needed = whole.preprocessing(asked)
     if needed is None:
+        of_keras = BACKBONES[backbone].keras_preprocessing if backbone in BACKBONES else None
         if of_keras and pretrained.source_kind(backbone_weights) in ("keras", "folded"):
             needed = of_keras
         else:

@@ -130,6 +130,25 @@ _ROWS = [
 EXPERIMENTS = {row.name: row for row in _ROWS}
 
 
+def list_experiments() -> list[str]:
+    """Names of the experiments, which `get_experiment` and ``mrpose train`` take."""
+    return list(EXPERIMENTS)
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes, which `get_experiment` and ``mrpose train --recipe`` take."""
+    return list(RECIPES)
+
+
+def get_experiment(name: str, recipe: str = "published") -> Experiment:
+    """An experiment by its name, for `keras_mrpose.train`; ``dataclasses.replace`` changes single values of it.
+
+    Raises:
+        InputError: no such experiment or recipe.
+    """
+    return with_recipe(EXPERIMENTS[lookup("experiment", name, EXPERIMENTS)], recipe)
+
+
 def with_recipe(experiment: Experiment, name: str) -> Experiment:
     """The same experiment by a row of `RECIPES`."""
     row = RECIPES[lookup("recipe", name, RECIPES)]

@@ -103,6 +103,11 @@ class Predictor:
         self.detector, self.person_threshold = detector, person_threshold
         self.calibration = getattr(self.model, "calibration", None)
 
+    def __repr__(self) -> str:
+        height, width = self.input_size
+        joints = f"{self.skeleton.num_joints} joints ({self.skeleton.name})"
+        return f"<Predictor {self.model.name}: {height}x{width}, {joints}{', flip test' if self.flip_test else ''}>"
+
     @property
     def codec(self) -> Codec:
         """The codec that decodes the heatmaps."""

@@ -18,7 +18,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class State:
         data_hash: hash of the people of each table, see `run_dir.data_hash`; it must not change.
         preprocessing: what the first layer of the network does, see `networks.build`.
         variables: ``model/...``, ``optimizer/...`` and ``metrics/...`` -> value, see `capture`.
+        callbacks: of each of the caller's, what the training has changed in it, see `changed`.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class State:
     data_hash: dict[str, str] = field(default_factory=dict)
     preprocessing: str | None = None
     variables: dict[str, np.ndarray] = field(default_factory=dict)
+    callbacks: list[dict] = field(default_factory=list)
 
 
 class States:
@@ -100,7 +102,8 @@ class States:
         """
         self.folder.mkdir(exist_ok=True)
         with atomic_write(self.folder / "state.npz") as part:
-            about = {name: getattr(state, name) for name in ("epoch", "step", "history", "data_hash", "preprocessing")}
+            names = ("epoch", "step", "history", "data_hash", "preprocessing", "callbacks")
+            about = {name: getattr(state, name) for name in names}
             with part.open("wb") as file:
                 np.savez(file, **{_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}, **state.variables)
             path = self.folder / f"{_file_prefix(state.epoch, state.step)}-{_digest(part)}.npz"
@@ -157,8 +160,8 @@ def restore(model: keras.Model, variables: dict[str, np.ndarray], part: str) -> 
     if {name: tuple(v.shape) for name, v in own.items()} != {name: v.shape for name, v in values.items()}:
         raise InputError(
             f"The run's state has other {part} variables than the network has, for example "
-            f"{min(own.keys() ^ values.keys(), default='of another shape')}; it is of another version of this library: "
-            "start again with overwrite=True."
+            f"{min(own.keys() ^ values.keys(), default='of another shape')}; it is of another version of this library, "
+            "or other layers are frozen now: start again with overwrite=True."
         )
     for name, variable in own.items():
         assign(variable, values[name])
@@ -175,6 +178,22 @@ def assign(variable: keras.Variable, value: np.ndarray) -> None:
         copy.assign(part)
     if not copies:
         variable.assign(value)
+
+
+def attributes(callback: keras.callbacks.Callback) -> dict:
+    """The public attributes of a callback that JSON can hold: numbers, strings, None, lists and dicts of such."""
+    found = {}
+    for name, value in vars(callback).items():
+        value = value.item() if isinstance(value, np.generic) else value
+        if not name.startswith("_") and name not in ("params", "model"):
+            with contextlib.suppress(TypeError, ValueError):  # no JSON
+                found[name] = json.loads(json.dumps(value))
+    return found
+
+
+def changed(callback: keras.callbacks.Callback, before: dict) -> dict:
+    """Those of its `attributes` that are not as they were when the training began, such as the best score so far."""
+    return {name: value for name, value in attributes(callback).items() if before.get(name, ...) != value}
 
 
 @contextlib.contextmanager
@@ -270,18 +289,30 @@ class SaveState(keras.callbacks.Callback):
         steps: per epoch.
         seconds: between two states; None is at the ends of epochs only.
         interruption: says whether to stop.
+        callbacks: of the caller, before this one in the list: what the training changes in them is kept as well.
     """
 
     def __init__(
-        self, states: States, resume_state: State, steps: int, seconds: float | None, interruption: Interruption
+        self,
+        states: States,
+        resume_state: State,
+        steps: int,
+        seconds: float | None,
+        interruption: Interruption,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         super().__init__()
+        self.callbacks, self.before = callbacks, [{} for _ in callbacks]
         self.states, self.resume_state, self.steps, self.seconds = states, resume_state, steps, seconds
         self.interruption = interruption
         self.saved = time.monotonic()
 
     def on_train_begin(self, logs=None):
-        """Save the beginning, from which the first epoch's files can be written again."""
+        """Save the beginning, from which the first epoch's files can be written again; restore the callbacks."""
+        self.before = [attributes(callback) for callback in self.callbacks]
+        for callback, values in zip(self.callbacks, self.resume_state.callbacks, strict=False):
+            for name, value in values.items():
+                setattr(callback, name, value)
         if not self.resume_state.variables:
             self._save(self._state(0, 0))
 
@@ -335,7 +366,8 @@ class SaveState(keras.callbacks.Callback):
             self._stop(state)
 
     def _state(self, epoch: int, step: int) -> State:
-        return replace(self.resume_state, epoch=epoch, step=step, variables=capture(self.model))
+        callbacks = [changed(*pair) for pair in zip(self.callbacks, self.before, strict=True)]
+        return replace(self.resume_state, epoch=epoch, step=step, variables=capture(self.model), callbacks=callbacks)
 
     def _save(self, state: State) -> None:
         if not all(np.isfinite(values).all() for values in state.variables.values()):

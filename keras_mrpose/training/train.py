@@ -1,10 +1,10 @@
-"""Train an experiment on people; the run folder gets the network, its history and the state to go on from."""
+"""Train an experiment or a network; the run folder gets the network, its history and the state to go on from."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,18 +16,19 @@ import tensorflow as tf
 
 from keras_mrpose import codecs, skeletons
 from keras_mrpose.data import mixture, pipeline
+from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.mixture import Source
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.data.pipeline import Skipped
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.models import backbones, networks, normalization
+from keras_mrpose.metrics import metric
+from keras_mrpose.models import PoseModel, backbones, networks, normalization
 from keras_mrpose.models.pretrained import source_kind
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.callbacks import Curves, ListSkipped, PreviewImages, SourceScore, Throughput, TimeLimit
 from keras_mrpose.training.checkpointing import ReadOnlyStates, SaveState, State, States, restore
-from keras_mrpose.training.config import Experiment
+from keras_mrpose.training.config import Experiment, Recipe
 from keras_mrpose.training.distributed import ProcessGroup, devices, per_sample
 from keras_mrpose.training.optimization import AveragedWeights, ValidateAveraged, build_optimizer, precise_bn_batches
 from keras_mrpose.training.run_dir import (
@@ -52,11 +53,14 @@ FOLDED_NORM_CROPS = 320
 
 
 def train(
-    experiment: Experiment,
+    experiment: Experiment | PoseModel,
     people: People,
     validation: People,
     run: str | Path,
     *,
+    recipe: Recipe | None = None,
+    augmentation: Augmentation | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
     time_limit: float | None = None,
@@ -65,7 +69,7 @@ def train(
     strategy: str = "auto",
     process_group: ProcessGroup | None = None,
 ) -> dict[str, list[float]]:
-    """Train an experiment; everything that it makes is in the run folder.
+    """Train an experiment, or a network that is built already; everything that it makes is in the run folder.
 
     The folder gets ``config.json``, ``data.json`` (who was left out, and why), ``best.keras`` (best in validation, see
     `metrics`), ``last.keras`` (with the optimizer), ``history.json`` (one value per epoch), ``logs/`` for TensorBoard,
@@ -73,10 +77,16 @@ def train(
     `keras_mrpose.training.checkpointing`).
 
     Args:
-        experiment: what to train.
-        people: the training people.
+        experiment: what to train; or a network made by `build`, from the weights that it has, with the layers frozen
+            that are. It is compiled anew, by the recipe, and trains on one device.
+        people: the training people; for a network with other joints by name (`People.with_skeleton`).
         validation: evaluated after each epoch.
         run: the run folder.
+        recipe: for a network; None is `Recipe()`. (An experiment has its own, and its own augmentation.)
+        augmentation: for a network; None is `Augmentation()`.
+        callbacks: of your own, called after those that validate and write the epoch's files. A training that goes on
+            finds their public attributes as they were, if JSON can hold them: the best score of an `EarlyStopping`,
+            but not the weights that it keeps (``best.keras`` has them).
         resume: go on where the run in this folder was left; start it if there is none.
         overwrite: delete an earlier run in this folder first.
         time_limit: seconds after which the running epoch is the last; None is no limit.
@@ -96,7 +106,14 @@ def train(
             known to be left or right, an unreadable image, a file that cannot be written, or a loss that is NaN.
         Stopped: SIGINT (Ctrl-C) or SIGTERM came, and the state is saved.
     """
-    run, recipe, group = Path(run), experiment.recipe, process_group or ProcessGroup()
+    run, group, model = Path(run), process_group or ProcessGroup(), None
+    if isinstance(experiment, PoseModel):
+        model, strategy = experiment, _one_device(strategy)
+        experiment = _experiment_of(model, recipe, augmentation)
+        people, validation = (pipeline.with_joints_of(model, table) for table in (people, validation))
+    elif recipe is not None or augmentation is not None:
+        raise InputError("An experiment has its own recipe and augmentation; change those, with dataclasses.replace.")
+    recipe = experiment.recipe
     _check_joints(experiment, people, validation)
     distribution = devices(strategy, recipe.batch_size)
     crops = _crops_of_epoch(experiment, people)
@@ -124,13 +141,14 @@ def train(
 
     keras.utils.set_random_seed(recipe.seed)
     with distribution.scope():
-        model, resume_state = _build_or_restore(experiment, people, steps, resume_state)
+        model, resume_state = _build_or_restore(experiment, people, steps, resume_state, model)
     anew = not resume_state.variables
     new_folder = group.is_main and make_folder(
         run, states, experiment, account(people, validation), anew
     )  # after all that can be refused
     interruption = group.interruption()
-    save_state = SaveState(states, resume_state, steps, save_every if group.is_main else None, interruption)
+    seconds = save_every if group.is_main else None
+    save_state = SaveState(states, resume_state, steps, seconds, interruption, callbacks)
     batches = partial(_precise_bn_data, people, augmented, precise_bn_batches(recipe.batch_size, steps), save_state)
     averaged = AveragedWeights(model, batches, group.broadcast_arrays)
     validate = ValidateAveraged(averaged)
@@ -156,6 +174,7 @@ def train(
                     StopOnNaN(BadBatch(folder, people, augmented, states), (resume_state.epoch, resume_state.step)),
                     *_recording_callbacks(folder, resume_state.history, model, preview, experiment, people, validate),
                     ListSkipped(folder, skipped),
+                    *callbacks,
                     save_state,
                     TimeLimit(time_limit, group),
                 ],
@@ -175,11 +194,6 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
         steps: batches per epoch, for the schedule.
         preprocessing: what the first layer does, see `networks.build`.
     """
-    if experiment.recipe.ohkm_topk > people.skeleton.num_joints:
-        raise InputError(
-            f"The recipe's ohkm_topk is {experiment.recipe.ohkm_topk}, but {people.skeleton.name} has "
-            f"{people.skeleton.num_joints} joints; give fewer."
-        )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(experiment.recipe.precision)
     try:
@@ -196,6 +210,16 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
         )
     finally:
         keras.config.set_dtype_policy(before)
+    return compile_by_recipe(model, experiment, people, steps)
+
+
+def compile_by_recipe(model: keras.Model, experiment: Experiment, people: People, steps: int) -> keras.Model:
+    """The network, its stages frozen and its batch norms synchronized as the recipe says, and compiled."""
+    if experiment.recipe.ohkm_topk > people.skeleton.num_joints:
+        raise InputError(
+            f"The recipe's ohkm_topk is {experiment.recipe.ohkm_topk}, but {people.skeleton.name} has "
+            f"{people.skeleton.num_joints} joints; give fewer."
+        )
     backbones.freeze(model, experiment.backbone, experiment.recipe.frozen_stages)
     if experiment.recipe.sync_batch_norm:
         normalization.synchronize(model)
@@ -221,10 +245,10 @@ def metrics(
     """
     if sources:
         return [_metric_of(index, skeleton, codec, sources, people) for index in _validated(sources)]
-    torso = [PCK(codec, threshold=0.2, torso=skeleton.torso, name="pck")] if skeleton.torso else []
+    torso = [metric("pck", skeleton, codec)] if skeleton.torso else []
     if skeleton == MPII if people is None else protocol_of(people) == "pckh":
-        return [PCKh(codec, exclude=_pelvis_and_thorax(skeleton), name="pckh"), *torso]
-    similarity = [OKSAP(skeleton.sigmas, codec=codec, name="oks_ap")]
+        return [metric("pckh", skeleton, codec), *torso]
+    similarity = [metric("oks_ap", skeleton, codec)]
     return torso + similarity if skeleton == LSP else similarity + torso
 
 
@@ -239,18 +263,11 @@ def _metric_name(source: Source) -> str:
 def _metric_of(index: int, skeleton: Skeleton, codec, sources: tuple[Source, ...], people: People):
     """The metric of one source by its own protocol, on the joints of the skeleton that it labels."""
     source = sources[index]
-    name, kwargs = _metric_name(source), {"codec": codec, "source": index if len(sources) > 1 else None}
-    if source.protocol == "pckh":
-        return PCKh(**kwargs, exclude=_pelvis_and_thorax(skeleton), name=name)
-    if source.protocol == "pck":
-        return PCK(**kwargs, threshold=0.2, torso=skeleton.torso, name=name)
-    labelled = (people.keypoints[people.source_index == index, :, 2] > 0).any(axis=0)
-    return OKSAP(skeleton.sigmas, **kwargs, exclude=np.flatnonzero(~labelled).tolist(), name=name)
-
-
-def _pelvis_and_thorax(skeleton: Skeleton) -> list[int]:
-    """The joints that are not part of the published PCKh."""
-    return [joint for joint, own in enumerate(skeleton.joints) if own in ("pelvis", "thorax")]
+    options = {"name": _metric_name(source), "source": index if len(sources) > 1 else None}
+    if source.protocol == "ap":
+        labelled = (people.keypoints[people.source_index == index, :, 2] > 0).any(axis=0)
+        options["exclude"] = np.flatnonzero(~labelled).tolist()
+    return metric(METRICS[source.protocol], skeleton, codec, **options)
 
 
 def _crops_of_epoch(experiment: Experiment, people: People) -> tuple[int, ...] | None:
@@ -259,6 +276,35 @@ def _crops_of_epoch(experiment: Experiment, people: People) -> tuple[int, ...] |
         return None
     batch_size, total = experiment.recipe.batch_size, experiment.crops_per_epoch
     return mixture.crops_of_epoch(experiment.sources, people, batch_size, total)
+
+
+def _one_device(strategy: str) -> str:
+    """The strategy of a network that is built already, outside of the scope of any."""
+    if strategy == "mirrored":
+        raise InputError("A network that is built already trains on one device; give an Experiment for several.")
+    return "none" if strategy == "auto" else strategy
+
+
+def _experiment_of(model: PoseModel, recipe: Recipe | None, augmentation: Augmentation | None) -> Experiment:
+    """The experiment that trains a network that is built already."""
+    precision, spec = model.dtype_policy.name, {"name": "own", "backbone": "", **model.spec}
+    recipe = recipe or Recipe(precision=precision)
+    if recipe.precision != precision:
+        raise InputError(
+            f"The recipe's precision is {recipe.precision!r}, but {model.name} was built with {precision!r}; give one "
+            "precision, by keras.config.set_dtype_policy before building."
+        )
+    return Experiment(
+        name=spec["name"],  # not the model's, which Keras numbers, nor the folder's, which may be moved
+        model=spec["name"],
+        backbone=spec["backbone"],
+        skeleton=model.skeleton,
+        input_size=tuple(model.input_shape[1:3]),
+        sigma=float(model.codec.sigma),
+        codec=codecs.name_of(model.codec),
+        augmentation=augmentation or Augmentation(),
+        recipe=recipe,
+    )
 
 
 def _check_joints(experiment: Experiment, *tables: People) -> None:
@@ -305,14 +351,22 @@ def _agree_on_resume_state(
 
 
 def _build_or_restore(
-    experiment: Experiment, people: People, steps: int, resume_state: State
+    experiment: Experiment, people: People, steps: int, resume_state: State, given: PoseModel | None
 ) -> tuple[keras.Model, State]:
-    """The network with the weights of a state, and that state; at the beginning, with the network's preprocessing."""
-    if not resume_state.variables:
+    """The network with the weights of a state, and that state; at the beginning, with the network's preprocessing.
+
+    `given` is the network if it is built already.
+    """
+    anew = not resume_state.variables
+    if given is not None:
+        model = compile_by_recipe(given, experiment, people, steps)
+    elif anew:
         model = build(experiment, people, steps)
+    else:
+        bare = replace(experiment, weights=None, backbone_weights=None, map_joints=False)  # the files may be gone
+        model = build(bare, people, steps, resume_state.preprocessing)
+    if anew:
         return model, replace(resume_state, preprocessing=model.spec.get("preprocessing"))
-    bare = replace(experiment, weights=None, backbone_weights=None, map_joints=False)  # the files may be gone
-    model = build(bare, people, steps, resume_state.preprocessing)
     for part in ("model", "optimizer"):
         restore(model, resume_state.variables, part)
     return model, resume_state

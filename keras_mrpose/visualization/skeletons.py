@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import Skeleton
+from keras_mrpose.skeletons import get as get_skeleton
 
 LEFT, RIGHT, MIDDLE = (230, 159, 0), (86, 180, 233), (250, 250, 250)
 OUTLINE = (25, 25, 25)
@@ -24,6 +25,29 @@ PEOPLE = (
 )  # fmt: skip
 FACE = {"nose", "eye", "ear", "mouth", "chin"}  # words of joints whose edges are drawn thin
 SHIFT = 4  # OpenCV draws at 1 / 2^SHIFT of a pixel
+
+
+def draw(image: np.ndarray, people, skeleton: str | Skeleton | None = None, *, threshold: float = 0.2) -> np.ndarray:
+    """Draw people's skeletons on an image: found ones, annotated ones, or keypoints of your own.
+
+    Args:
+        image: ``(height, width, 3)`` uint8 RGB; `keras_mrpose.read_image` reads a file.
+        people: a `Pose`, a `People` table of this image (its hidden joints are drawn as uncertain), or keypoints
+            ``(people, joints, 3)``: x, y in image pixels, score.
+        skeleton: names and connects the joints of keypoints, its name will do.
+        threshold: found joints with a lower score are drawn as uncertain.
+
+    Returns:
+        A new image like the given one.
+
+    Raises:
+        InputError: keypoints without a skeleton, or image or keypoints of another shape or type.
+    """
+    skeleton = skeleton or getattr(people, "skeleton", None)
+    if skeleton is None:
+        raise InputError("The keypoints have no skeleton; give its name, such as skeleton='coco', or a Skeleton.")
+    keypoints, labels = getattr(people, "keypoints", people), hasattr(people, "image_index")
+    return draw_skeleton(image, keypoints, get_skeleton(skeleton), threshold=threshold, visibility=labels)
 
 
 def draw_skeleton(

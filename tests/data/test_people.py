@@ -156,3 +156,9 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path):
 def test_the_table_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         People(**fields()).ids = [1]
+
+
+def test_a_table_in_one_line():
+    people = People(**fields(source="/data/annotations/a.json"))
+    assert repr(people) == "<People a.json: 4 in 2 images, 3 joints (three)>"
+    assert repr(people.take([0, 3])) == "<People a.json: 2 in 1 images, 3 joints (three)>"

@@ -1,6 +1,7 @@
 """The pipeline: what it yields, in which order, the same again, and what it says of a broken image."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_mrpose import geometry
-from keras_mrpose.codecs import UDPCodec
+from keras_mrpose.codecs import GaussianCodec, UDPCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
@@ -366,3 +367,71 @@ def test_another_size_than_annotated_stops_or_is_skipped(people):
         (101, "has 60x81 pixels"),
         (104, "has 60x81 pixels"),
     ]
+
+
+# --- for `model.fit` ----------------------------------------------------------------------------------------------
+
+
+def network(skeleton=THREE, codec=None, size=SIZE):
+    """What a data set asks of a network."""
+    return SimpleNamespace(
+        name="network", skeleton=skeleton, codec=codec or GaussianCodec(), input_shape=(None, *size, 3)
+    )
+
+
+def test_a_data_set_takes_size_codec_and_joints_from_the_model(people):
+    """Without augmentation it is everybody in order; the model's joints are in another order, and one nobody labels."""
+    other = Skeleton("other", ("right_eye", "nose", "left_ear"), ())
+    data = pipeline.dataset(people, network(other, UDPCodec(), (32, 64)), 3)
+    (images, targets), *more = data.as_numpy_iterator()
+    assert [len(images), *(len(images) for images, _ in more)] == [3, 3, 1] and data.cardinality() == 3
+    wanted_images, wanted = taken(pipeline.batches(people, (32, 64), 3, codec=UDPCodec()), 1)
+    np.testing.assert_array_equal(images, wanted_images)
+    np.testing.assert_array_equal(targets[:, :2], wanted[:, [2, 0]])
+    assert not targets[:, 2, :3].any() and data.codec == UDPCodec()
+    assert data.reference_length == "square root of the area"
+
+
+def test_each_pass_is_the_next_epoch_of_a_training(people):
+    """Two whole batches of three; who runs the program again sees the same."""
+    first, again, other = (pipeline.dataset(people, network(), 3, augment=STRONG, seed=seed) for seed in (5, 5, 6))
+    assert first.cardinality() == 2
+    passes = [taken(first, 9) for _ in range(3)]
+    for epoch, (images, targets) in enumerate(passes):
+        wanted_images, wanted = taken(training(people, seed=5, first_epoch=epoch), 2)
+        np.testing.assert_array_equal(images, wanted_images)
+        np.testing.assert_array_equal(targets, wanted)
+    np.testing.assert_array_equal(taken(again, 9)[1], passes[0][1])
+    assert not np.array_equal(taken(other, 9)[1], passes[0][1])
+
+
+def test_order_and_augmentation_are_chosen_apart(people):
+    """Crops that vary in the people's order, the last batch as it falls; and still ones shuffled."""
+    still = Augmentation(flip_probability=0)  # else mirroring exchanges labels
+    ordered = pipeline.dataset(people, network(), 4, augment=still, shuffle=False)
+    (images, targets), (more, _) = ordered.as_numpy_iterator()
+    assert (len(images), len(more), ordered.cardinality()) == (4, 3, 2)
+    np.testing.assert_array_equal(targets[:, :, 2], np.array(SEEN)[:4] > 0)
+    assert not np.array_equal(next(ordered.as_numpy_iterator())[0], images)
+    shuffled = pipeline.dataset(people, network(), 100, shuffle=True)  # more than there are: one batch of seven
+    (still, _), (one, _), (two, _) = (taken(data, 9) for data in (pipeline.dataset(people, network()), *[shuffled] * 2))
+    sums = [np.round(images.sum(axis=(1, 2, 3)), 3).tolist() for images in (still, one, two)]
+    assert sums[1] != sums[0] != sums[2] != sums[1] and sorted(sums[0]) == sorted(sums[1]) == sorted(sums[2])
+
+
+def test_labels_that_the_model_does_not_find_are_warned_of(people, caplog):
+    pipeline.dataset(people, network(Skeleton("one", ("nose",))))
+    assert "seven blobs labels left_eye, right_eye, which network does not find" in caplog.text
+
+
+def test_a_data_set_names_what_is_wrong(people):
+    for arguments, words in (
+        ((people, SimpleNamespace(name="plain")), "is not a model made by keras_mrpose.build"),
+        ((people, network(), 0), "batch_size is 0"),
+        ((people.take([]), network()), "has no people"),
+        ((people, network(Skeleton("none", ("tail",)))), "none of which is in the skeleton none"),
+    ):
+        with pytest.raises(InputError, match=words):
+            pipeline.dataset(*arguments)
+    with pytest.raises(InputError, match="augment is 'yes'; give True, False"):
+        pipeline.dataset(people, network(), augment="yes")

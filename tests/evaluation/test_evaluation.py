@@ -6,6 +6,7 @@ import json
 import math
 
 import dots
+import made_up
 import numpy as np
 import pytest
 from PIL import Image
@@ -330,3 +331,13 @@ def test_an_interval_of_people(people, predictor, noisy):
     assert "interval_95" not in evaluate(predictor, noisy, diagnose=False).numbers
     with pytest.raises(InputError, match="bootstrap is -1; give a number of draws"):
         evaluate(predictor, people, bootstrap=-1)
+
+
+def test_a_result_in_one_line_and_as_a_table(tmp_path):
+    """The numbers are those of the result, in percent."""
+    truth = made_up.folder(tmp_path)
+    result = made_up.result(made_up.predictions(truth), truth)
+    assert repr(result) == f"<Result AP {100 * result.value:.1f}: simplebaseline on 12 people>"
+    lines = dict(line.rsplit(maxsplit=1) for line in str(result).splitlines()[1:])
+    assert lines["AP75"] == f"{100 * result.numbers['AP75']:.1f}"
+    assert lines["left_ankle"] == f"{100 * result.numbers['joint_oks']['left_ankle']:.1f}"

@@ -14,7 +14,8 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
-from keras_mrpose.skeletons import COCO, LSP
+from keras_mrpose.optimizers import Adam
+from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 from keras_mrpose.training import train as training
 
 SIZE = (96, 64)  # height, width
@@ -74,6 +75,55 @@ def test_a_file_of_old_with_another_codec_loads_with_a_warning(caplog):
     assert "has the codec GaussianCodec" in caplog.text and isinstance(again.optimizer, keras.optimizers.Adam)
 
 
+def test_what_is_left_out_is_the_networks_own():
+    """The skeleton's torso, right hip (12) to left shoulder (5); a skeleton without one has OKS-AP."""
+    model = network(UDPCodec(3))
+    model.compile()
+    (metric,) = model._compile_metrics._user_metrics
+    assert isinstance(model.loss, HeatmapMSE) and model.loss.codec == metric.codec == UDPCodec(3)
+    assert (type(metric), metric.torso, metric.threshold) == (PCK, (12, 5), 0.2)
+    assert isinstance(model.optimizer, Adam) and model.optimizer.epsilon == 1e-8
+    bare = network(skeleton=Skeleton("bare", ("nose", "left_eye", "right_eye")))
+    bare.compile()
+    assert type(bare._compile_metrics._user_metrics[0]) is OKSAP
+
+
+def test_what_is_given_goes_first():
+    """A loss of the caller's brings no metric."""
+    model = network()
+    for loss, metrics, wanted in (
+        (None, [], HeatmapMSE),
+        ("mse", None, str),
+        (HeatmapMSE(ohkm_topk=8), None, HeatmapMSE),
+    ):
+        model.compile("sgd", loss, metrics=metrics)
+        assert type(model.loss) is wanted and not getattr(model._compile_metrics, "_user_metrics", None)
+    assert model.loss.ohkm_topk == 8
+
+
+def test_losses_and_metrics_by_name():
+    """MPII's PCKh leaves out its joints 6 and 7, pelvis and thorax."""
+    model = network(DarkCodec(2), MPII)
+    model.compile("adam", "heatmap_mse", metrics=["pck", "pckh", "mae"], weighted_metrics={"conv2": "oks_ap"})
+    pck, pckh, mae = model._compile_metrics._user_metrics
+    assert (pck.torso, pckh.exclude, mae) == (MPII.torso, (6, 7), "mae")
+    assert pck.codec == pckh.codec == model.loss.codec == DarkCodec(2)
+    model = network(skeleton=Skeleton("bare", ("nose", "left_eye", "right_eye")))
+    with pytest.raises(InputError, match="'pck' has no torso to divide by"):
+        model.compile(metrics=["pck"])
+
+
+# TensorFlow 2.21's variables under NumPy 2.4, whenever Keras saves them; neither side is ours.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_own_metrics_come_back_from_a_file(tmp_path):
+    model = network()
+    model.compile()
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(again.loss, HeatmapMSE) and again._compile_metrics._user_metrics[0].torso == COCO.torso
+
+
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +158,16 @@ def test_data_for_another_codec_are_named(people):
         data = pipeline.batches(people, SIZE, 4, codec=its)
         compiled(network(codec)).evaluate(data.take(1), verbose=0)
         compiled(network(codec)).evaluate(data, steps=1, verbose=0)
+
+
+def test_fit_and_evaluate_on_data_sets(people):
+    """Two passes of four whole batches; joints, size and codec need no word."""
+    model, seen = network(UDPCodec(1.5), size=(64, 96)), Seen()
+    model.compile()
+    train, val = pipeline.dataset(people, model, 4, augment=True), pipeline.dataset(people, model)
+    history = model.fit(train, validation_data=val, epochs=2, callbacks=[seen], verbose=0).history
+    assert seen.batches == [4, 4] and history.keys() == {"loss", "pck", "val_loss", "val_pck"}
+    assert model.predict(val, verbose=0).shape == (19, 16, 24, 17)
 
 
 def test_a_metric_of_another_data_set_is_named(people):

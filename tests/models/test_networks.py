@@ -1,10 +1,14 @@
 """The five networks: sizes, parameter counts, wiring, precision, saving, errors."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import PoseModel, build, list_backbones, list_models
@@ -313,6 +317,114 @@ def test_weights_of_a_keras_file_bring_their_codec(tmp_path):
     build("mrfeanet1", "tiny_v1b", (64, 32, 3), codec=UDPCodec(1.5)).save(path)
     assert build("mrfeanet1", "tiny_v1b", (32, 64, 3), weights=path).codec == UDPCodec(1.5)
     assert build("mrfeanet1", "tiny_v1b", (32, 64, 3), weights=path, codec="dark").codec == DarkCodec(2)
+
+
+# --- backbone and head ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mrheatnet1", "mrfeanet2"])
+def test_backbone_and_head_are_the_network(name):
+    """Together they have all layers, each once, and compute the same; they leave the layers as they were."""
+    model = build(name, "tiny_v1b", (64, 96, 3))
+    backbone, head = model.backbone, model.head
+    features = backbone(images())
+    assert {level: values.shape for level, values in features.items()} == {
+        "C2": (2, 16, 24, 32),
+        "C3": (2, 8, 12, 64),
+        "C4": (2, 4, 6, 128),
+        "C5": (2, 2, 3, 256),
+    }
+    np.testing.assert_array_equal(head(features), model(images()))
+    assert {layer.name for layer in [*backbone.layers, *head.layers]} == {layer.name for layer in model.layers}
+    assert len(backbone.layers) + len(head.layers) == len(model.layers)
+    assert backbone.count_params() + head.count_params() == model.count_params()
+    assert all(layer.output is not None for layer in model.layers)  # an error for layers that are called twice
+    lines = []
+    head.summary(print_fn=lines.append)
+    assert "final_layer (Conv2D)" in "".join(lines) and "layer1_0_conv1" not in "".join(lines)
+
+
+def test_a_frozen_backbone_stands_still(tmp_path):
+    """Weights and batch-norm statistics; the head learns; a file keeps it so."""
+    model = build("mrfeanet1", "tiny_v1b", (64, 96, 3))
+    model.backbone.trainable = False
+    assert not model.backbone.trainable and model.head.trainable and model.trainable
+    model.compile("sgd")
+    before, head = model.backbone.get_weights(), model.head.get_weights()
+    target = np.full((2, 17, 4), 5, np.float32)
+    model.fit(images(), target, verbose=0)
+    assert all(map(np.array_equal, before, model.backbone.get_weights()))
+    assert not all(map(np.array_equal, head, model.head.get_weights()))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert not again.backbone.trainable and again.head.trainable
+    again.backbone.trainable = True
+    assert again.backbone.trainable and len(again.trainable_variables) > len(model.trainable_variables)
+
+
+def own_backbone(levels=4, name="mine"):
+    """Feature maps at strides 2 to 32, smallest first, with weights that no initializer makes."""
+    image = x = keras.Input((None, None, 3))
+    maps = {}
+    for stride in (2, 4, 8, 16, 32)[: levels + 1]:
+        x = keras.layers.Conv2D(stride, 3, 2, padding="same", name=f"conv{stride}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn{stride}")(x)
+        maps[f"P{stride}"] = x
+    model = keras.Model(image, x, name=name)
+    for number, layer in enumerate(model.layers):
+        layer.set_weights([np.full(w.shape, 0.1 + number / 50, np.float32) for w in layer.get_weights()])
+    return model, maps
+
+
+def test_a_backbone_of_ones_own(tmp_path):
+    """With `pyramid_outputs`, or with several outputs; the network has a copy, with its weights."""
+    mine, maps = own_backbone()
+    mine.pyramid_outputs = maps
+    model = build("mrfeanet1", mine, (64, 96, 3), include_preprocessing=False)
+    features, wanted = model.backbone(images()), keras.Model(mine.input, maps)(images())
+    for level, stride in (("C2", 4), ("C3", 8), ("C4", 16), ("C5", 32)):
+        np.testing.assert_array_equal(features[level], wanted[f"P{stride}"])
+    assert model.output_shape == (None, 16, 24, 17) and model.spec["backbone"] == "own_mine"
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.backbone(images())["C5"], features["C5"])
+    several = keras.Model(mine.input, list(maps.values()), name="several")
+    heatmaps = build("mrfeanet1", several, (64, 96, 3), include_preprocessing=False, weights=None)
+    np.testing.assert_array_equal(heatmaps.backbone(images())["C3"], features["C3"])
+    mine.get_layer("conv4").set_weights([np.zeros_like(w) for w in mine.get_layer("conv4").get_weights()])
+    np.testing.assert_array_equal(model.backbone(images())["C5"], features["C5"])
+
+
+def test_a_backbone_without_the_strides_is_named():
+    with pytest.raises(InputError, match="'mine' has no feature map at stride 4, 8, 16; give a Functional"):
+        build("mrfeanet1", own_backbone()[0], (64, 96, 3))
+    with pytest.raises(InputError, match="backbone_weights are for backbones by name"):
+        build("mrfeanet1", own_backbone()[0], (64, 96, 3), backbone_weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        keras.models.clone_model,
+        copy.deepcopy,
+        lambda model: pickle.loads(pickle.dumps(model)),
+        lambda model: PoseModel.from_config(model.get_config()),
+    ],
+    ids=["clone_model", "deepcopy", "pickle", "from_config"],
+)
+def test_copies_keep_skeleton_codec_and_calibration(copied):
+    model = build("mrheatnet2", "tiny_v1b", (64, 32, 3), skeleton="lsp", codec="udp")
+    model.calibration = Calibration((0.1, 0.5), (0.2, 0.9), "near")
+    again = copied(model)
+    assert type(again) is PoseModel and again is not model
+    assert (again.skeleton, again.codec, again.spec) == (LSP, UDPCodec(2), model.spec)
+    assert again.calibration == model.calibration and again.name == model.name
+
+
+def test_a_network_in_one_line():
+    """153 layers are no line."""
+    said = repr(build("mrheatnet2", "tiny_v1b", (64, 32, 3), skeleton="lsp"))
+    assert said.startswith("<PoseModel mrheatnet2_tiny_v1b: 64x32, 14 joints (lsp), ") and said.endswith(" parameters>")
 
 
 @pytest.mark.parametrize(

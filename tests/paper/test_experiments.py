@@ -271,3 +271,13 @@ def test_the_modern_recipe():
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(InputError, match=r"Unknown recipe 'moderne'\. Did you mean modern\?"):
         experiments.with_recipe(experiments.EXPERIMENTS["demo"], "moderne")
+
+
+def test_experiments_and_recipes_by_name():
+    assert keras_mrpose.list_experiments() == list(experiments.EXPERIMENTS)
+    assert keras_mrpose.list_recipes() == ["published", "modern"]
+    assert keras_mrpose.list_skeletons() == ["coco", "mpii", "lsp", "body19"]
+    assert keras_mrpose.get_experiment("coco-mrfeanet2") == experiments.EXPERIMENTS["coco-mrfeanet2"]
+    assert keras_mrpose.get_experiment("coco-mrfeanet2", "modern").recipe.optimizer == "adamw"
+    with pytest.raises(InputError, match="Unknown experiment 'coco-mrfeanet3'"):
+        keras_mrpose.get_experiment("coco-mrfeanet3")

@@ -446,3 +446,70 @@ def test_a_training_is_judged_by_the_measure_of_its_data(skeleton, names):
     assert [metric.name for metric in train.metrics(skeleton, GaussianCodec(1.5))] == names
     bare = Skeleton("bare", ("nose", "tail"))
     assert [metric.name for metric in train.metrics(bare, GaussianCodec(1.5))] == ["oks_ap"]
+
+
+# --- a network of the caller's, and callbacks of the caller's ----------------------------------------------------
+
+
+class Counter(keras.callbacks.Callback):
+    """Has a state that the training changes, one that it does not, and one that JSON cannot hold."""
+
+    def __init__(self, patience):
+        super().__init__()
+        self.patience = patience
+        self.monitor = np.argmax
+
+    def on_train_begin(self, logs=None):
+        self.seen, self.best = 0, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen += 1
+        self.best = max(logs["val_pck"], -1 if self.best is None else self.best)
+
+
+def test_callbacks_go_on_as_they_were(people, validation, half, finished, tmp_path):
+    """What the training changed in them is restored, what the caller gives is the caller's."""
+    run, first, second = tmp_path / "run", Counter(3), Counter(4)
+    train.train(EXPERIMENT, people, validation, run, callbacks=[first], time_limit=0.0)
+    assert (first.seen, second.patience) == (1, 4)
+    history = train.train(EXPERIMENT, people, validation, run, callbacks=[second], resume=True)
+    assert (second.seen, second.patience) == (2, 4) and second.best == max(history["val_pck"])
+    assert history["val_loss"] == finished.history["val_loss"]  # a callback changes nothing
+
+
+def test_a_network_that_is_built_already(people, validation, tmp_path):
+    """It trains from its own weights, with its frozen layers; stopped and resumed as if it never had been."""
+    recipe, augmentation = EXPERIMENT.recipe, EXPERIMENT.augmentation
+
+    def network():
+        keras.utils.set_random_seed(5)
+        model = micro("", backbone="", input_shape=(96, 64, 3), skeleton=COCO, codec=GaussianCodec(1.5))
+        model.get_layer("conv1").trainable = False
+        return model
+
+    options = {"recipe": recipe, "augmentation": augmentation}
+    whole, part = network(), network()
+    kernel = whole.get_layer("conv1").get_weights()
+    history = train.train(whole, people, validation, tmp_path / "whole", **options)
+    np.testing.assert_array_equal(whole.get_layer("conv1").get_weights(), kernel)
+    train.train(part, people, validation, tmp_path / "part", **options, time_limit=0.0)
+    shutil.copytree(tmp_path / "part", tmp_path / "thawed")
+    resumed = train.train(network(), people, validation, tmp_path / "part", **options, resume=True)
+    assert resumed["val_loss"] == history["val_loss"]
+    config = Experiment.load(tmp_path / "whole" / "config.json")
+    assert (config.recipe, config.augmentation, config.sigma) == (recipe, augmentation, 1.5)
+    thawed = network()
+    thawed.get_layer("conv1").trainable = True
+    with pytest.raises(InputError, match=r"optimizer variables .* or other layers are frozen now"):
+        train.train(thawed, people, validation, tmp_path / "thawed", **options, resume=True)
+
+
+def test_what_a_network_cannot_be_trained_with_is_named(people, validation, tmp_path):
+    model = micro("", backbone="", input_shape=(96, 64, 3), skeleton=COCO, codec=GaussianCodec(1.5))
+    for trained, options, words in (
+        (EXPERIMENT, {"recipe": Recipe()}, "An experiment has its own recipe and augmentation"),
+        (model, {"recipe": Recipe(precision="mixed_bfloat16")}, "precision is 'mixed_bfloat16', but .* 'float32'"),
+        (model, {"strategy": "mirrored"}, "trains on one device"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train.train(trained, people, validation, tmp_path / "run", **options)

@@ -1,5 +1,7 @@
 """Images: facts about single pixels, on images that are not square."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -269,3 +271,17 @@ def test_a_real_photograph_is_drawn_on(shared):
     keypoints = np.column_stack([np.linspace(10, width - 10, 14), np.linspace(10, height - 10, 14), np.ones(14)])
     drawn = visualize.draw_skeleton(photo, keypoints[None], skeletons.LSP)
     assert 0.001 < (drawn != photo).any(axis=-1).mean() < 0.2
+
+
+def test_draw_takes_people_poses_and_keypoints(image):
+    """Labels of a table are flags: a hidden joint (1) is uncertain, where a score of 1 is sure."""
+    hidden = person((30, 20, 1), (160, 30, 2), (40, 100, 0), (150, 90, 2))
+    table = SimpleNamespace(keypoints=hidden, skeleton=SKELETON, image_index=[0])
+    labels = visualize.draw_skeleton(image, hidden, SKELETON, visibility=True)
+    np.testing.assert_array_equal(visualize.draw(image, table), labels)
+    pose = SimpleNamespace(keypoints=SURE, skeleton=SKELETON)
+    scores = visualize.draw_skeleton(image, SURE, SKELETON)
+    np.testing.assert_array_equal(visualize.draw(image, pose), scores)
+    np.testing.assert_array_equal(visualize.draw(image, SURE, SKELETON), scores)
+    with pytest.raises(InputError, match="keypoints have no skeleton; give its name"):
+        visualize.draw(image, SURE)
