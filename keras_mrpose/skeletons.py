@@ -49,8 +49,14 @@ class Skeleton:
     pairs_from_names: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.joints, str):
+            raise InputError(f"Skeleton {self.name!r} has the joints {self.joints!r:.200}; give a list of names.")
         count = len(self.joints)
         object.__setattr__(self, "joints", tuple(self.joints))
+        if len(set(self.joints)) != count:
+            raise InputError(
+                f"Skeleton {self.name!r} has a joint name twice in {str(self.joints):.500}; give each its own."
+            )
         object.__setattr__(self, "sigmas", tuple(self.sigmas) or (DEFAULT_SIGMA,) * count)
         if self.flip_pairs is None:
             object.__setattr__(self, "flip_pairs", flip_pairs_of(self.joints))
@@ -69,8 +75,6 @@ class Skeleton:
                     raise InputError(
                         f"Skeleton {self.name!r}: {name} has {pair}; give pairs of joint indices below {count}."
                     )
-        if len(set(self.joints)) != count:
-            raise InputError(f"Skeleton {self.name!r} has a joint name twice in {self.joints}; give each its own.")
         if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
             raise InputError(
                 f"Skeleton {self.name!r} has the sigmas {self.sigmas}; give a positive one for each of {count} joints."

@@ -328,7 +328,9 @@ def _read_sidecar(sidecar: Path, path: Path) -> dict:
             f"{sidecar} is damaged or not of an export ({short_message(error)}); export {path.name} again."
         ) from error
     if version != VERSION:
-        raise InputError(f"{sidecar} is of version {version}, this library reads {VERSION}; export {path.name} again.")
+        raise InputError(
+            f"{sidecar} is of version {version!r:.100}, this library reads {VERSION}; export {path.name} again."
+        )
     if path.name not in files:
         raise InputError(
             f"{sidecar} knows no {path.name}, only {', '.join(map(str, files))}; keep the names of an export."
