@@ -17,7 +17,7 @@ LAYERS = (
     {"data", "losses", "metrics", "models", "nms", "optimizers", "runtime", "synthetic", "visualization"},
     {"predict", "training"},
     {"evaluation", "paper"},
-    {"doctor", "export"},
+    {"doctor", "export", "web"},
     {"study"},
     {"__init__"},
     {"cli"},
