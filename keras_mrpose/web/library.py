@@ -18,6 +18,10 @@ INTEGRITY = {
     "wasm-utils/dist/index.js": "sha384-HIPwlWsctS5BRqrnvJKDVJ8SvqKB0QmiImdr6+hpP7+8UqeMJX/qrBkdfKQV2WZ/",
     "core/wasm/litert_wasm_internal.js": "sha384-NB/Wc4iozynQO5jzJ2VFoMKbqMvwwFGWxJL/o63IJT6W2JfZbsSLxA2cF6H/mLpQ",
     "core/wasm/litert_wasm_internal.wasm": "sha384-AZ/Ak4CbDpjqpSr8WsnoL3Dcx6bDFA/k9b/jahok1TGHZ2OqIRjLBMiEmiNedhlC",
+    "core/wasm/litert_wasm_jspi_internal.js": "sha384-Y6/AvIxciaLSzSWRJcd1FVuRAhc/f2HeaLQuYuwdN/Y0aipWnFoBrszL8JHT0GHD",
+    "core/wasm/litert_wasm_jspi_internal.wasm": (
+        "sha384-FBGaMKCEjTkeIOEl4TMyiD0fjfNzVbruCGIwX4FQdVmfp4GBiSCTmniGAPU5olS+"
+    ),
     "core/wasm/litert_wasm_compat_internal.js": (
         "sha384-oh4nb8zDq6eVOpGeZE5gwDOJ16QujHLL8k/HEXt3XiPxr+8zn3YnkXP8P3BlJET1"
     ),
@@ -35,6 +39,7 @@ VARIANTS = {  # what the page chooses from
     "plain": "litert_wasm_internal",
     "compat": "litert_wasm_compat_internal",
     "threaded": "litert_wasm_threaded_internal",
+    "jspi": "litert_wasm_jspi_internal",
 }
 
 

@@ -71,6 +71,14 @@ class _Files(http.server.SimpleHTTPRequestHandler):
         logger.debug(format, *args)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """Goes on without a word when a browser breaks off, as it does over a certificate that it does not know."""
+
+    def handle_error(self, request, client_address) -> None:
+        """What went wrong with one request, for who looks for it."""
+        logger.debug("a request of %s broke off", client_address, exc_info=True)
+
+
 def make_server(
     folder: str | Path, host: str = LOCALHOST, port: int = PORT, certificate: str | Path | None = None
 ) -> http.server.ThreadingHTTPServer:
@@ -89,7 +97,7 @@ def make_server(
         raise InputError(f"{folder} is no page of an export (it has no {ABOUT}); give the folder of one.")
     handler = functools.partial(_Files, directory=str(folder))
     try:
-        server = http.server.ThreadingHTTPServer((host, port), handler)
+        server = _Server((host, port), handler)
     except (OSError, OverflowError) as error:
         raise InputError(f"Port {port} of {host} cannot be had ({error}); give another one.") from None
     if certificate is not None:
@@ -99,5 +107,6 @@ def make_server(
         except OSError as error:  # ssl's own among them
             server.server_close()
             raise InputError(f"{certificate} is no PEM file with a certificate and its key ({error}).") from None
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        # Who connects and says nothing must not hold up the others: each request's own thread shakes hands.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     return server

@@ -1,7 +1,7 @@
 // Drive a page of `mrpose web` in a headless Chromium: one line of JSON in (a job), one line of JSON out (what was seen).
 //
 // node browser.mjs MODULES, where MODULES is a folder into which npm has installed puppeteer-core and @sparticuz/chromium.
-// A job: {url, args, size, dark, steps}. A step is {evaluate: source of an async function body, argument},
+// A job: {args, size, dark, steps}. A step is {goto: address}, {evaluate: source of an async function body, argument},
 // {waitFor: source of an expression, timeout}, {upload: [files]}, {screenshot: file} or {keys: [names]}.
 
 import {createRequire} from 'node:module';
@@ -30,8 +30,8 @@ try {
   page.on('request', (request) => seen.requests.push([request.method(), request.url()]));
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('console', (message) => ['error', 'warn'].includes(message.type()) && seen.errors.push(message.text()));
-  await page.goto(job.url);
   for (const step of job.steps) {
+    if ('goto' in step) await page.goto(step.goto);
     if ('waitFor' in step) await page.waitForFunction(step.waitFor, {timeout: step.timeout ?? 120_000});
     if ('upload' in step) await (await page.$('input[type=file]')).uploadFile(...step.upload);
     if ('keys' in step) for (const key of step.keys) await page.keyboard.press(key);

@@ -69,7 +69,7 @@ def test_files_are_described(page):
     plain = {"type": "float32", "scale": 0.0, "zero": 0}
     assert file["input"] == {**plain, "shape": [1, 256, 192, 3]}
     assert file["outputs"] == [{**plain, "shape": [1, 64, 48, 19]}]
-    assert file["label"] == "heatmaps, float16 (9.7 MB)" and about["detector"] is None
+    assert file["label"] == "heatmaps float16, 10 MB" and about["detector"] is None
     assert dict(about["card"])["Network"] == "mrfeanet1 on mobilenetv2"
     assert dict(about["card"])["Licence"].startswith("MIT")
 

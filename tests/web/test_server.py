@@ -131,7 +131,7 @@ def test_mistakes(folder, tmp_path):
         make_server(folder, port=0, certificate=folder / "page.json")
     with pytest.raises(InputError, match=r"none\.pem is no PEM file"):
         make_server(folder, port=0, certificate=tmp_path / "none.pem")
-    with pytest.raises(InputError, match="Port 99999 of 127.0.0.1 cannot be had"):
+    with pytest.raises(InputError, match=r"Port 99999 of 127\.0\.0\.1 cannot be had"):
         make_server(folder, port=99999)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -53,7 +53,7 @@ export async function checkNetwork(finder, page, reference) {
       shift = Math.max(shift, scale * Math.hypot(one.joints[row][0] - x, one.joints[row][1] - y));
     }
   }
-  const {limits} = finder.network.about;
+  const limits = finder.network.about.limits[finder.network.accelerator];
   const passed = shift < limits.shift && scores < limits.scores; // false for NaN, too
   return {shift, scores, passed};
 }

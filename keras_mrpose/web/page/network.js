@@ -14,17 +14,22 @@ function blobUrl(content) {
 /**
  * Load LiteRT.js; its scripts run from the checked bytes, so that nothing unchecked can.
  *
- * With several threads where the page is isolated from other origins (`mrpose serve` sends the headers for that).
+ * On the processor with several threads where the page is isolated from other origins (`mrpose serve` sends the headers
+ * for that); on the graphics by the one build that can leave single operations to the processor.
  *
  * @param library of page.json
- * @returns the library's module and what was chosen: 'threaded', 'plain' or 'compat' (processors without relaxed SIMD)
+ * @param accelerator 'wasm' (the processor) or 'webgpu' (the graphics)
+ * @returns the library's module and the build: 'threaded', 'jspi', 'plain', or 'compat' for processors of few abilities
  */
-export async function loadLibrary(library) {
+export async function loadLibrary(library, accelerator) {
   const [index, utils] = await Promise.all([library.index, library.utils].map(fetchChecked));
   const source = new TextDecoder().decode(index).replace('"@litertjs/wasm-utils"', JSON.stringify(blobUrl(utils)));
   const litert = await import(blobUrl(source));
-  const threads = self.crossOriginIsolated && (await litert.supportsFeature('threads'));
-  const variant = !(await litert.supportsFeature('relaxedSimd')) ? 'compat' : threads ? 'threaded' : 'plain';
+  const can = (feature) => litert.supportsFeature(feature);
+  let variant = 'plain';
+  if (!(await can('relaxedSimd'))) variant = 'compat';
+  else if (accelerator === 'webgpu') variant = (await can('jspi')) ? 'jspi' : 'plain';
+  else if (self.crossOriginIsolated && (await can('threads'))) variant = 'threaded';
   const [script, wasmBinary] = await Promise.all(['js', 'wasm'].map((kind) => fetchChecked(library[variant][kind])));
   const url = blobUrl(script);
   self.Module = {wasmBinary, mainScriptUrlOrBlob: url}; // where LiteRT.js looks before it fetches

@@ -8,10 +8,12 @@ import {PeopleFinder} from './people.js';
 
 const MAX_SIDE = 4096; // of a photo: phones have no larger canvases
 const AVERAGED = 10; // frames
+// The library has another build for each, and a page can hold one: a change loads the page again.
+const ACCELERATOR = new URLSearchParams(location.search).get('on') === 'webgpu' && navigator.gpu ? 'webgpu' : 'wasm';
 
 const at = (id) => document.getElementById(id);
 /** What the page has done so far, to be looked at from a console or a test. */
-export const state = {checks: null, frames: 0, people: [], photos: [], milliseconds: 0, variant: '', accelerator: ''};
+export const state = {litert: null, variant: '', accelerator: '', checks: null, frames: 0, people: [], photos: []};
 
 let about, page, reference, library, finder, detector;
 let stream = null;
@@ -47,12 +49,13 @@ async function start() {
   reference = await loadReference(page);
   for (const {name, label} of page.files) at('network').append(new Option(label, name));
   at('accelerator').options[1].disabled = !navigator.gpu;
+  at('accelerator').value = ACCELERATOR;
   at('threshold').value = about.threshold;
   showThreshold();
   showCard();
   badge('loading LiteRT.js');
-  library = await loadLibrary(page.library);
-  state.variant = library.variant;
+  library = await loadLibrary(page.library, ACCELERATOR);
+  Object.assign(state, library);
   if (page.detector) detector = new Detector(await Network.load(library.litert, page.detector), page.detector);
   await useNetwork();
   at('camera').disabled = at('photos').disabled = false;
@@ -62,7 +65,15 @@ async function start() {
 async function useNetwork() {
   badge('checking');
   const chosen = page.files.find((file) => file.name === at('network').value);
-  const network = await Network.load(library.litert, chosen, at('accelerator').value);
+  let [network, refusal] = [null, ''];
+  try {
+    network = await Network.load(library.litert, chosen, ACCELERATOR);
+    if (network.accelerator !== ACCELERATOR) refusal = 'it has operations that the graphics do not know';
+  } catch (error) {
+    if (ACCELERATOR === 'wasm') throw error;
+    network = await Network.load(library.litert, chosen, 'wasm');
+    refusal = error.message;
+  }
   finder?.network.delete();
   finder = new PeopleFinder(about, page, network, detector);
   const decoder = checkDecoder(about, page, reference);
@@ -77,9 +88,7 @@ async function useNetwork() {
     `${decoder.jointsOff.toFixed(5)} pixels, network ${run.shift.toFixed(4)} crop pixels and ` +
     `${run.scores.toFixed(5)} of confidence. It runs on the ` +
     `${network.accelerator === 'webgpu' ? 'graphics' : `processor with ${threads}`}.`;
-  const refused = network.accelerator !== at('accelerator').value;
-  say(refused ? `${chosen.label} cannot run on the graphics; it runs on the processor.` : '');
-  at('accelerator').value = network.accelerator;
+  say(refusal && `${chosen.label} runs on the processor: ${refusal}.`);
 }
 
 function changeNetwork() {
@@ -119,6 +128,7 @@ function describe(people, milliseconds) {
 
 /** A bar for each joint of the first person. */
 function showScores(people) {
+  state.people = people;
   at('scores').hidden = !people.length;
   if (!people.length || !at('scores').open) return;
   const body = at('scores').querySelector('tbody');
@@ -178,7 +188,9 @@ async function showPhoto(file) {
 
 /** Draw all photos again, with other settings. */
 function redraw() {
-  for (const {file, canvas, people} of state.photos) inTurn(async () => draw(canvas, await readPhoto(file), people));
+  for (const {name, file, canvas, people} of state.photos) {
+    inTurn(async () => draw(canvas, await readPhoto(file), people)).catch((error) => say(`${name}: ${error.message}`));
+  }
 }
 
 function addPhotos(files) {
@@ -252,9 +264,8 @@ async function runCamera(mine) {
         if (stream !== mine) return;
         draw(at('stage'), image, people);
         state.frames += 1;
-        state.people = people;
-        state.milliseconds = times.reduce((sum, time) => sum + time) / times.length;
-        at('speed').textContent = `${describe(people, state.milliseconds)} a frame`;
+        const milliseconds = times.reduce((sum, time) => sum + time) / times.length;
+        at('speed').textContent = `${describe(people, milliseconds)} a frame`;
         showScores(people);
       });
     } catch (error) {
@@ -279,8 +290,11 @@ document.addEventListener('drop', (event) => {
   event.preventDefault();
   if (!at('photos').disabled) addPhotos(event.dataTransfer.files);
 });
+at('scores').addEventListener('toggle', () => showScores(state.people));
 at('network').addEventListener('change', changeNetwork);
-at('accelerator').addEventListener('change', changeNetwork);
+at('accelerator').addEventListener('change', () => {
+  location.search = at('accelerator').value === 'webgpu' ? '?on=webgpu' : '';
+});
 at('threshold').addEventListener('input', showThreshold);
 at('threshold').addEventListener('change', redraw);
 at('boxes').addEventListener('change', redraw);
