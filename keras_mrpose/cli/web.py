@@ -17,8 +17,8 @@ def register_parser(subparsers) -> None:
     sub.add_argument("--out", metavar="DIR", help="folder of the page (default: web in the folder of the export)")
     sub.add_argument(
         "--vendor", metavar="DIR",
-        help=f"copy LiteRT.js from here, where `npm install --prefix DIR @litertjs/core@{VERSION}` has put it; without, "
-        "the page loads it from a CDN, checked by hashes",
+        help=f"copy LiteRT.js from here, where `npm install --prefix DIR @litertjs/core@{VERSION}` has put it; "
+        "without, the page loads it from a CDN, checked by hashes",
     )  # fmt: skip
     sub.add_argument("--detector", metavar="FILE", help="a .tflite detector: the page finds several people")
     sub.add_argument(

@@ -49,7 +49,8 @@ def browse():
         assert done.returncode == 0, done.stderr
         seen = json.loads(done.stdout)
         assert "failure" not in seen, seen
-        own = tuple({f"{prefix}{step['goto']}" for step in steps if "goto" in step for prefix in ("", "blob:")})
+        addresses = {step["goto"].partition("?")[0] for step in steps if "goto" in step}
+        own = tuple(f"{prefix}{address}" for address in addresses for prefix in ("", "blob:"))
         assert [
             method for method, url in seen["requests"] if method != "GET" or not url.startswith((*own, "data:"))
         ] == []
@@ -114,6 +115,20 @@ def test_reference_case(page, browse, threads, monkeypatch):
         assert found["good"] and found["decoder"]["cropOff"] < 1e-3 and found["decoder"]["jointsOff"] < 1e-3, name
         if "int8" not in name:
             assert found["network"]["shift"] < 0.01 and found["network"]["scores"] < 1e-3, name
+
+
+def test_graphics(page, browse):
+    """By WebGPU, here in software: float16 as in Python, and what it does not know runs on the processor."""
+    software = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan,WebGPU"]
+    adapter = {"evaluate": "return Boolean(navigator.gpu && (await navigator.gpu.requestAdapter()));"}
+    with served(page) as address:
+        steps = [{"goto": address}, adapter, {"goto": f"{address}?on=webgpu"}, {"waitFor": READY}]
+        names = [f"{name}.tflite" for name in ("heatmaps_float16", "keypoints_int8")]
+        there, *checks, state = browse(*steps, *map(choose, names), {"evaluate": STATE}, args=software)
+    if not there:
+        pytest.skip("this browser has no WebGPU")
+    assert state["accelerator"] == "webgpu" and all(found["good"] for found in checks)
+    assert checks[0]["network"]["shift"] < 0.01
 
 
 def test_photos_as_in_python(page, browse, tmp_path):
