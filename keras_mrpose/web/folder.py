@@ -97,8 +97,9 @@ def write_page(
         folder.mkdir(parents=True, exist_ok=True)
         for file in PAGE.iterdir():
             shutil.copyfile(file, folder / file.name)
-        title, policy = html.escape(content["title"]), html.escape(_policy(vendor is not None))
-        page = (PAGE / "index.html").read_text(encoding="utf-8").replace("{title}", title).replace("{policy}", policy)
+        page = (PAGE / "index.html").read_text(encoding="utf-8")
+        for name, text in (("{title}", content["title"]), ("{policy}", policy(vendor is not None))):
+            page = page.replace(name, html.escape(text))
         (folder / "index.html").write_text(page, encoding="utf-8")
         for name in (SIDECAR, *names):
             shutil.copyfile(export / name, folder / name)
@@ -113,8 +114,12 @@ def write_page(
     return folder
 
 
-def _policy(copied: bool) -> str:
-    """What the page may load: its own files, scripts of checked bytes, and the library's CDN if it has no copy."""
+def policy(copied: bool) -> str:
+    """Content security policy of the page: its own files, scripts of checked bytes, and the library's CDN or its copy.
+
+    Args:
+        copied: whether the page has a copy of the library.
+    """
     connect = "'self'" if copied else f"'self' {library.CDN}"
     return (
         f"default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval'; worker-src blob:; connect-src {connect}; "

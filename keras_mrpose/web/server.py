@@ -10,8 +10,7 @@ import ssl
 from pathlib import Path
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.web import library
-from keras_mrpose.web.folder import ABOUT
+from keras_mrpose.web.folder import ABOUT, policy
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +20,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # The page has a stricter one of its own; this holds for every file.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval'; worker-src blob:; "
-    f"connect-src 'self' {library.CDN}; img-src 'self' data: blob:; media-src 'self' blob:; style-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    # A page with a copy of the library has a stricter one of its own; this holds for every file.
+    "Content-Security-Policy": f"{policy(copied=False)}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",

@@ -31,6 +31,15 @@ NODE = Path(os.environ.get("MRPOSE_NODE", ROOT))
 PACKAGES = (f"@litertjs/core@{library.VERSION}", "puppeteer-core", "@sparticuz/chromium")
 READY = "['good', 'bad'].some((kind) => document.getElementById('badge').classList.contains(kind))"
 STATE = "const {state} = await import('./page.js'); const {litert, photos, ...others} = state; return others;"
+PRESS_CAMERA = (  # and what is said then, how wide the page is, and the colour of its ground
+    {"evaluate": "document.getElementById('camera').focus();"},
+    {"keys": ["Enter"]},
+    {"waitFor": "!document.getElementById('message').hidden"},
+    {
+        "evaluate": "return [document.getElementById('message').textContent, document.documentElement.scrollWidth,"
+        " getComputedStyle(document.body).backgroundColor];"
+    },
+)
 FORMATS = ("float32", "float16", "int8", "keypoints_int8")
 
 
@@ -262,15 +271,28 @@ def test_keyboard_phone_and_a_refused_camera(page, browse, tmp_path):
     """Everything is reached by Tab, nothing is wider than a phone, and a refused camera says what to do."""
     focus = {"evaluate": "return document.activeElement.id;"}
     walk = [step for _ in range(3) for step in ({"keys": ["Tab"]}, focus)]
-    message = {"waitFor": "!document.getElementById('message').hidden"}
-    look = {
-        "evaluate": "return [document.getElementById('message').textContent, document.documentElement.scrollWidth,"
-        " getComputedStyle(document.body).backgroundColor];"
+    refuse = {
+        "evaluate": "navigator.mediaDevices.getUserMedia = async () => {"
+        "  throw new DOMException('', 'NotAllowedError'); };"
     }
     with served(page) as address:
-        ready = [{"goto": address}, {"waitFor": READY}, {"waitFor": "!document.getElementById('camera').disabled"}]
-        press = [{"evaluate": "document.getElementById('camera').focus();"}, {"keys": ["Enter"]}, message, look]
+        start = [{"goto": address}, {"waitFor": READY}, {"waitFor": "!document.getElementById('camera').disabled"}]
         shot = {"screenshot": str(tmp_path / "dark.png")}
-        *order, _, (words, width, ground) = browse(*ready, *walk, *press, shot, size=[360, 740], dark=True)
+        *order, _, (none, *_), _, _, (words, width, ground) = browse(
+            *start, *walk, *PRESS_CAMERA, refuse, *PRESS_CAMERA, shot, size=[360, 740], dark=True
+        )
     assert order[:2] == ["camera", "photos"]
-    assert "camera" in words.lower() and width == 360 and ground == "rgb(20, 22, 26)"
+    assert none == "There is no camera here. Photos work without."
+    assert words.startswith("The browser refused the camera. Allow it for this page")
+    assert width == 360 and ground == "rgb(20, 22, 26)"
+
+
+def test_address_without_https(page, browse):
+    """As on a phone that asks another machine: no camera, one thread; all else works, and that is said."""
+    with served(page) as address:
+        elsewhere = address.replace("localhost", "phone.example")
+        ready = [{"goto": elsewhere}, {"waitFor": READY}, {"waitFor": "!document.getElementById('camera').disabled"}]
+        rule = ["--host-resolver-rules=MAP phone.example 127.0.0.1"]
+        state, _, (words, _, ground) = browse(*ready, {"evaluate": STATE}, *PRESS_CAMERA, args=rule)
+    assert state["checks"]["network"]["passed"] and state["variant"] == "plain" and ground == "rgb(251, 251, 249)"
+    assert words.startswith("Browsers give the camera to pages of https:// or http://localhost only.")
