@@ -134,9 +134,8 @@ def _export_of(source: str | Path) -> Path:
     for place in places:
         if (place / SIDECAR).is_file():
             return place
-    known = ", ".join(presets.PRESETS)
     raise InputError(
-        f"{source} is no export (it has no {SIDECAR}); give the folder of one, or a network of the package ({known})."
+        f"{source} is no export (it has no {SIDECAR}); give the folder of one, or a network of the package (people)."
     )
 
 
@@ -169,14 +168,13 @@ def _reference(export: Path, model: ExportedModel, about: dict) -> dict[str, np.
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}); export again.") from None
-    name = next((name for name in presets.PRESETS if presets.exported_file(name).parent == export), None)
-    if name is None:
+    if export.parent != presets.FOLDER:
         raise InputError(f"{export} has no {path.name}, which comes with every export; export again.")
     size, sides = about["input"]["size"], np.array(about["input"]["size"][::-1], np.float64)
     box = np.concatenate([sides / 2 * (1 - 1 / PADDING), sides / PADDING])  # whose padded window is the image
     matrix = decoder.crop_matrix(box, size, about["crop"]["padding"])
     cases = []
-    for crop in presets.read_crops(name)[:CASES]:
+    for crop in presets.read_crops(export.name)[:CASES]:
         image = np.rint(crop).astype(np.uint8)
         pixels = decoder.crop(image, matrix, size)
         heatmaps = model.predict_on_batch(pixels[None])[0]
