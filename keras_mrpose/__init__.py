@@ -25,7 +25,8 @@ The package, from the bottom up; a module imports only from layers below its own
   networks), `nms`, `runtime` (exported files as networks), `visualization`
 - L3 `predict` (image + boxes -> joints), `training` (`model.fit` and its run folder)
 - L4 `evaluation` (exact numbers that say how they were made), `paper` (its tables and experiments)
-- L5 `export` (files for phones, each verified against the Keras model), `doctor` (checks a data folder)
+- L5 `export` (files for phones, each verified against the Keras model), `web` (a page that runs them in a browser),
+  `doctor` (checks a data folder)
 - L6 `study` (networks trained alike, compared with error bars)
 - `cli` (the commands of `mrpose`)
 

@@ -18,7 +18,7 @@ LAYERS = (
     {"data", "models", "nms", "runtime", "synthetic", "visualization"},
     {"predict", "training"},
     {"evaluation", "paper"},
-    {"doctor", "export"},
+    {"doctor", "export", "web"},
     {"study"},
     {"__init__"},
     {"cli"},

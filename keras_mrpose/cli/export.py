@@ -83,7 +83,7 @@ def handle(args) -> int:
         _print(refused.report)
         raise
     _print(report)
-    print(f"written to {out}; what the columns mean: {out / 'report.md'}")
+    print(f"written to {out}; what the columns mean: {out / 'report.md'}; in a browser: {args.program} web {out}")
     if not report.skipped:
         return 0
     print("int8 is calibrated without these images:", *report.unreadable(), sep="\n  ", file=sys.stderr)

@@ -28,13 +28,14 @@ from keras_mrpose.cli import (
     synthesize,
     train,
     upper_bound,
+    web,
 )
 from keras_mrpose.cli.saved_models import SAVED
 from keras_mrpose.errors import InputError, install_command
 
 COMMANDS = (
     demo, doctor, train, study, evaluate, evaluate_results, compare, results, upper_bound, calibrate, predict, export,
-    import_, synthesize, list_,
+    web, import_, synthesize, list_,
 )  # fmt: skip
 # What the library's messages speak of, and what it is called here.
 OPTIONS = {

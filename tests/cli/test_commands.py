@@ -38,6 +38,8 @@ COMMANDS = (
     "predict",
     "import",
     "export",
+    "web",
+    "serve",
     "synthesize",
     "list",
 )
