@@ -55,7 +55,7 @@ class Skeleton:
         object.__setattr__(self, "joints", tuple(self.joints))
         if len(set(self.joints)) != count:
             raise InputError(
-                f"Skeleton {self.name!r} has a joint name twice in {str(self.joints):.500}; give each its own."
+                f"Skeleton {self.name!r} has a joint name twice in {self.joints!s:.500}; give each its own."
             )
         object.__setattr__(self, "sigmas", tuple(self.sigmas) or (DEFAULT_SIGMA,) * count)
         if self.flip_pairs is None:
