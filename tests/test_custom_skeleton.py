@@ -187,6 +187,7 @@ def test_other_spellings_are_mirrored_as_coco(spelled, work, tmp_path):
     np.testing.assert_array_equal(own, coco_names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("names", "problem"), [(without_sides, "says of no joint"), (one_side_left, "left_wrist;")])
 def test_unknown_sides_are_not_mirrored(names, problem, run, work, tmp_path, capfd):
     """Neither in training nor in a flip test, which say what to do; the doctor says so before."""

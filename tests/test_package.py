@@ -89,7 +89,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import keras, keras_mrpose",  # as sorted imports stand
+        pytest.param("import keras, keras_mrpose", marks=pytest.mark.slow),  # as sorted imports stand
         pytest.param("import tensorflow, keras_mrpose, keras", marks=pytest.mark.slow),
         pytest.param("import keras_mrpose\nkeras_mrpose.PCK\nimport keras", marks=pytest.mark.slow),
         "import keras_mrpose\nimport tensorflow, keras",

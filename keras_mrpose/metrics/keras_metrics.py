@@ -284,7 +284,7 @@ class OKSAP(_PoseMetric):
         return {**super().get_config(), **config} | ({"exclude": self.exclude} if self.exclude else {})
 
 
-def metric(name: str, skeleton: Skeleton, codec=None, **options) -> _PoseMetric:
+def metric(name: str, skeleton: Skeleton, codec=None, /, **options) -> _PoseMetric:
     """The metric of a name as the data sets' protocols have it for a skeleton.
 
     Args:

@@ -377,7 +377,9 @@ def build(
         for given, default in zip((name, backbone, input_shape), defaults, strict=True)
     )
     if name is None:
-        raise InputError(f"Give the name of a network ({', '.join(NETWORKS)}) or preset=, a name of list_presets().")
+        raise InputError(
+            f"The network's name is None; give one of {', '.join(NETWORKS)}, or preset, one of list_presets()."
+        )
     name = lookup("network", name, [*NETWORKS, *PUBLISHED_NAMES])
     name = PUBLISHED_NAMES.get(name, name)
     own = backbone if isinstance(backbone, keras.Model) else None

@@ -122,6 +122,7 @@ def test_every_option_arrives(run, network, drawn, boxes, work, capsys):
     assert "note: 2 of the 4 images have annotated people but no box in this file" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_fewer_images(run, network, drawn, boxes, work, capsys):
     """Those with boxes, or those of the first people; their people are counted all."""
     people = coco_data.load(drawn)
@@ -138,6 +139,7 @@ def test_fewer_images(run, network, drawn, boxes, work, capsys):
         assert "note:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_protocol(run, network, drawn, work, capsys):
     out = work / "pck.json"
     options = ("--protocol", "pck", "--threshold", 0.5, "--no-flip", "--out", out)

@@ -128,6 +128,7 @@ def test_refused(run, network, data, capsys):
     assert commands.contents(network) == before
 
 
+@pytest.mark.slow
 def test_bad_images_of_the_calibration_are_left_out_and_listed(run, network, data, work, capsys, monkeypatch):
     """One is damaged, one is gone; the files are there, the report and the exit code tell."""
     monkeypatch.setattr(bundle, "CALIBRATION", 44)

@@ -340,6 +340,7 @@ def test_files_tell_what_they_are(exported):
             assert archive.read("joints.txt").decode().splitlines() == about(folder)["skeleton"]["joints"]
 
 
+@pytest.mark.slow
 def test_calibration_is_augmented(model, calibration):
     """More crops than people, few of them alike, none as it would be still; the same ones every time."""
     predictor = Predictor(model)
@@ -366,6 +367,7 @@ def refuse(words, kind, folder, *arguments, **options):
     return caught.value
 
 
+@pytest.mark.slow
 def test_dark_calibration_is_beyond_the_tolerance(model, people, data, tmp_path):
     """Ranges of images a tenth as bright: all maps are cut at a tenth, and nothing is left of the places."""
     dark = dotted.folder(tmp_path / "dark", "train2017", 34, brightness=0.1)

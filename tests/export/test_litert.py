@@ -127,6 +127,7 @@ def test_quantized_output_is_given_back_as_numbers(kind):
     np.testing.assert_allclose(heatmaps(conversion), heatmaps(converted("int8")), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_quiet(capfd):
     litert.convert(output(), "int8", CROPS, float_layers=["final_layer"])
     LiteRTModel(litert.convert(output(), "float32").content)
@@ -286,6 +287,7 @@ def test_crops_of_bytes_and_none_at_all():
     assert lite.output_shape == (1, 16, 24, 17)
 
 
+@pytest.mark.slow
 def test_a_batch_of_two():
     lite = LiteRTModel(litert.convert(outputs.heatmaps(trained(), batch=2), "float32").content)
     np.testing.assert_allclose(lite(CROPS[:4]), expected(), rtol=0, atol=1e-5 * abs(expected()).max())

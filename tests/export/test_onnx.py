@@ -34,6 +34,7 @@ def test_numbers_are_those_of_keras(name, capfd):
     assert captured.out == captured.err == ""
 
 
+@pytest.mark.slow
 def test_through_verification(tmp_path):
     people = dotted.folder(tmp_path, "val2017", 10)
     report = export_litert(dotted.network(), tmp_path / "out", "onnx", people=people, outputs=("heatmaps", "keypoints"))

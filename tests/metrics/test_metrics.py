@@ -518,6 +518,7 @@ def expected_logs(target, heatmaps, weight=None):
 
 
 # Keras 3.15 saves TensorFlow variables with np.array(variable), which NumPy 2 does not like
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_in_compiled_fit_and_after_loading(tmp_path):
     target, heatmaps = people(30, seed=7)

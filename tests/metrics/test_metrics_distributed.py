@@ -94,6 +94,7 @@ def test_fit_counts_everybody_once_in_each_epoch(replicas):
         assert history[f"val_{name}"] == [value] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_evaluate_takes_any_batches_in_any_order(replicas):
     people = given(29, 2)

@@ -401,6 +401,7 @@ def test_imagenet_is_a_sentence_where_there_is_none(monkeypatch):
 # --- whole networks --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_from_keras_and_h5_files(tmp_path):
     model = shaken(build("mrheatnet1", "tiny_v1b", (64, 32, 3), skeleton="lsp"))
     model.save(tmp_path / "model.keras")

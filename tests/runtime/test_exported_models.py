@@ -189,6 +189,7 @@ def test_left_and_right_change_places(tmp_path):
 # --- evaluated ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip_test", [True, False])
 def test_evaluation_gives_the_numbers_of_keras(folder, people, flip_test):
     keras, lite = (

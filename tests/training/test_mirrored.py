@@ -206,6 +206,7 @@ def pair():
     return one, two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8)), 3, 13])
 def test_any_number_of_people_is_validated_and_predicted_in_order(count):
     """Fewer people than devices, than a batch; a batch; and one that ends with shares of 3 and 2 people."""
@@ -305,6 +306,7 @@ def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
         np.testing.assert_array_equal(two.variables[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_running_metrics_are_restored_on_two_devices():
     """In the middle of an epoch: whole numbers, which TensorFlow would deal out to the devices and round down."""
     model = built("mirrored")

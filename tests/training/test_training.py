@@ -142,6 +142,7 @@ def test_tensorboard_has_curves_and_pictures(finished):
             assert len(np.unique(decoded)) > 20
 
 
+@pytest.mark.slow
 def test_the_codec_goes_all_the_way(people, validation, tmp_path, monkeypatch):
     """Into the targets of both data sets, the images, the loss and the saved network."""
     seen = {"codec": [], "scale": []}
@@ -467,6 +468,7 @@ class Counter(keras.callbacks.Callback):
         self.best = max(logs["val_pck"], -1 if self.best is None else self.best)
 
 
+@pytest.mark.slow
 def test_callbacks_go_on_as_they_were(people, validation, half, finished, tmp_path):
     """What the training changed in them is restored, what the caller gives is the caller's."""
     run, first, second = tmp_path / "run", Counter(3), Counter(4)
