@@ -71,12 +71,12 @@ def register_parser(subparsers) -> None:
 
 
 def needs_tensorflow(args) -> bool:
-    """Whether the networks that are asked for run in Keras; exported ones do not, except for the flip test."""
+    """Whether the networks that are asked for run in Keras; exported ones do not."""
     from keras_mrpose.runtime import litert
 
     model, _ = _model_and_sources(args.sources)
     exported = litert.is_installed() if model is None else Path(model).suffix == ".tflite"
-    return not exported or args.flip or str(args.detector).startswith("keras_hub:")
+    return not exported or str(args.detector).startswith("keras_hub:")
 
 
 def handle(args) -> int:

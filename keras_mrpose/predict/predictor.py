@@ -214,6 +214,8 @@ class Predictor:
         heatmaps = self._run(crops)
         if self.flip_test:
             flipped_heatmaps = self._run(crops[:, :, ::-1])
+            if isinstance(self.model, ExportedModel) and self._codec is None:
+                return self.model.merge_flipped(heatmaps, flipped_heatmaps)
             heatmaps = np.asarray(self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices))
         return heatmaps
 

@@ -37,6 +37,7 @@ except ImportError:
 
 SIDECAR, VERSION = "model.json", 1
 OUTPUTS = ("heatmaps", "keypoints")
+_FLIP_SHIFT = {"gaussian": 1, "dark": 0.75, "udp": 0}  # columns that mirrored maps are moved by
 CODEC_FIELDS = {"name", "scale", "sigma", "flip_shift", "published_border"}  # of all codecs
 
 
@@ -305,6 +306,17 @@ class ExportedModel:
             crops: ``(n, height, width, 3)``, RGB 0..255.
         """
         return self._network(crops)
+
+    def merge_flipped(self, heatmaps: np.ndarray, flipped_heatmaps: np.ndarray) -> np.ndarray:
+        """Merge a flip test ``(n, h, w, joints)`` as the codec's `merge_flipped` does, without Keras."""
+        about = self.codec_config
+        back = flipped_heatmaps[:, :, ::-1, list(self.skeleton.flip_indices)]
+        columns = _FLIP_SHIFT[about["name"]] if about.get("flip_shift") else 0
+        if columns:
+            first = back if about.get("published_border") else heatmaps
+            moved = (1 - columns) * back[:, :, 1:] + columns * back[:, :, :-1]
+            back = np.concatenate([first[:, :, :1], moved], axis=2)
+        return (heatmaps + back) * np.float32(0.5)
 
 
 def _sha256(path: Path) -> str:

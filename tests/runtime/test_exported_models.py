@@ -6,6 +6,7 @@ import shutil
 
 import commands
 import dots
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ from PIL import Image
 
 import keras_mrpose
 from keras_mrpose import geometry
-from keras_mrpose.codecs import CODECS
+from keras_mrpose.codecs import CODECS, DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.data import augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
@@ -142,13 +143,12 @@ def test_heatmaps_give_the_joints_of_keras(folder, codec, flip_test):
     # is 0.003 cells in the mean, and three or four times that for the worst.
     bound = 0.51 if codec is None else 0.03
     largest = 0
-    for keras, float32, int8 in pairs(folder, codec=codec, flip_test=flip_test):
-        np.testing.assert_allclose(float32, keras, rtol=0, atol=1e-4)
-        assert in_cells(int8, keras) < bound
-        np.testing.assert_allclose(
-            int8[..., 2], keras[..., 2], rtol=0, atol=2 / 256
-        )  # a level, and what is rounded before
-        largest = max(largest, abs(int8 - keras).max())
+    for wanted, float32, int8 in pairs(folder, codec=codec, flip_test=flip_test):
+        np.testing.assert_allclose(float32, wanted, rtol=0, atol=1e-4)
+        assert in_cells(int8, wanted) < bound
+        # a level, and what is rounded before
+        np.testing.assert_allclose(int8[..., 2], wanted[..., 2], rtol=0, atol=2 / 256)
+        largest = max(largest, abs(int8 - wanted).max())
     assert largest > 1e-3  # int8 is int8
 
 
@@ -184,6 +184,29 @@ def test_left_and_right_change_places(tmp_path):
     image = crops(1)
     wanted = Predictor(network).heatmaps(image)
     np.testing.assert_allclose(Predictor(tmp_path / "net.tflite").heatmaps(image), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        GaussianCodec(1.5),
+        GaussianCodec(1.5, published_border=False),
+        GaussianCodec(1.5, flip_shift=False),
+        DarkCodec(1.5),
+        DarkCodec(1.5, flip_shift=False),
+        UDPCodec(1.5),
+    ],
+    ids=str,
+)
+def test_a_flip_test_needs_no_keras(tmp_path, codec):
+    """It is the codec's own."""
+    skeleton = Skeleton("paired", ("left_hip", "right_hip", "nose"), flip_pairs=((0, 1),))
+    export(dots.network(SIZE, skeleton, codec), tmp_path, net=("heatmaps", "float32"))
+    maps, flipped = np.random.default_rng(3).random((2, 2, 24, 16, 3), np.float32)
+    wanted = keras.ops.convert_to_numpy(codec.merge_flipped(maps, flipped, skeleton.flip_indices))
+    merged = ExportedModel(tmp_path / "net.tflite").merge_flipped(maps, flipped)
+    assert merged.dtype == np.float32
+    np.testing.assert_allclose(merged, wanted, rtol=1e-6)
 
 
 # --- evaluated ----------------------------------------------------------------------------------------------------
