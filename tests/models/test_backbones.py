@@ -20,7 +20,9 @@ def test_feature_maps_have_strides_4_to_32(name):
     assert tuple(features) == LEVELS
     sizes = [tuple(features[level].shape[1:3]) for level in LEVELS]
     assert sizes == [(24, 16), (12, 8), (6, 4), (3, 2)]
-    assert features["C5"] is model.output  # every layer of the backbone, and so every pretrained weight, is in use
+    # The last is the output: every layer of the backbone, and so every pretrained weight, is in use.
+    assert features["C5"] is model.layers[-1].output
+    assert model.output_names == [BACKBONES[name].feature_layers[-1]]
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms and all(layer.momentum == 0.9 for layer in norms)
     # A tap is the last output of its stride: no later residual sum (or ReLU after one) that it would miss.
