@@ -24,8 +24,10 @@ LABELS = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet152": "ResN
 _RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}  # by the blocks of stages
 _MOBILENET_BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # of its stages
 _MOBILENET_ENDS = {
-    **{"Conv1": "features.0.0", "bn_Conv1": "features.0.1"},
-    **{"Conv_1": "features.18.0", "Conv_1_bn": "features.18.1"},
+    "Conv1": "features.0.0",
+    "bn_Conv1": "features.0.1",
+    "Conv_1": "features.18.0",
+    "Conv_1_bn": "features.18.1",
 }
 _FIRST = ("conv1", "features.0.0")  # convolution of a backbone
 _MMPOSE = ("backbone", "head", "keypoint_head")  # parts of a network there; the last in files of its version 0

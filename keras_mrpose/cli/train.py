@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keras_mrpose.cli import data_options
 from keras_mrpose.cli.data_options import require_positive
 from keras_mrpose.cli.saved_models import SAVED, run_folder
-from keras_mrpose.errors import InputError, lookup
+from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -111,7 +111,7 @@ def load(args) -> tuple[Experiment, People, People]:
     from keras_mrpose.evaluation import evaluate
     from keras_mrpose.paper import experiments
 
-    experiment = experiments.EXPERIMENTS[lookup("experiment", args.experiment, experiments.EXPERIMENTS)]
+    experiment = experiments.get_experiment(args.experiment)
     if args.quick:
         experiment = experiments.quick(experiment)
     if args.recipe:

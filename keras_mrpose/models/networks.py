@@ -88,10 +88,8 @@ class PoseModel(keras.Model):
     ):
         if skeleton is None:  # `keras.models.clone_model` gives inputs, outputs and name
             original = _original_of(outputs)
-            skeleton, codec, spec, calibration = (
-                *(original.skeleton, original.codec),
-                *(original.spec, original.calibration),
-            )
+            skeleton, codec = original.skeleton, original.codec
+            spec, calibration = original.spec, original.calibration
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.skeleton = skeleton
         self.codec = codec

@@ -21,9 +21,8 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.predict.results import JOINT_THRESHOLD, PERSON_THRESHOLD, Pose, nobody
 from keras_mrpose.presets import PRESETS, exported_file
-from keras_mrpose.runtime import decoder
+from keras_mrpose.runtime import decoder, litert
 from keras_mrpose.runtime.litert import ExportedModel
-from keras_mrpose.runtime.litert import is_installed as litert_is_installed
 
 if TYPE_CHECKING:
     import keras
@@ -47,8 +46,8 @@ class Predictor:
     Args:
         source: a model made by `keras_mrpose.build`, a ``.keras`` file of one, the folder of a run, an exported
             ``.tflite`` file with its sidecar beside it, or the name of a preset (`list_presets`), which is then built
-            in Keras. None is the package's ``"people"``, as it was exported where
-            LiteRT is installed: without TensorFlow, it is ready in a fraction of the time.
+            in Keras. None is the package's ``"people"``, where LiteRT is installed as it was exported: without
+            TensorFlow, it is ready in a fraction of the time.
         flip_test: also look at the mirror image and average (published test protocol; twice the work).
         batch_size: crops per step.
         codec: decodes the heatmaps: a codec, or the name of one (``"gaussian"``, ``"dark"``, ``"udp"``), then with the
@@ -254,7 +253,7 @@ class Predictor:
 
 def load_model(source: str | Path | None = None) -> keras.Model | ExportedModel:
     """Load the model of a ``.keras`` file, the best one of a run folder, an exported one, or one of the package."""
-    if source is None and litert_is_installed():
+    if source is None and litert.is_installed():
         return ExportedModel(exported_file(DEFAULT))
     path = Path(DEFAULT if source is None else source)
     if path.suffix == ".tflite" and path.is_file():

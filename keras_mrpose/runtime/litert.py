@@ -29,7 +29,7 @@ from keras_mrpose.skeletons import Skeleton
 if TYPE_CHECKING:
     from keras_mrpose.codecs import Codec
 
-try:  # not there is it on machines that it has no wheel for, and by no means everything needs it
+try:  # there are machines that it has no wheel for, and most of the package works without
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
 except ImportError:
