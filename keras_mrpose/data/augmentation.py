@@ -18,12 +18,14 @@ import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
+from keras_mrpose.data.image_tensors import LEVELS, OpenedImage
 from keras_mrpose.errors import require
 
 HALF_BODY, SHIFT, COLOUR, ERASING = range(4)  # whose seed is which
 HALF_BODY_PADDING = 1.5  # HRNet's, in place of the usual one
 HALF_BODY_JOINTS = 3  # that a half must have to be a crop
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue look
+FINER = 2.0  # decoded pixels in a row of a crop's pixel that are left where an image is decoded smaller than it is
 RATIO = 2.0  # a rectangle's height over its width, relative to the crop's: 1/2 to 2
 
 
@@ -243,8 +245,6 @@ def move_joints(keypoints: tf.Tensor, matrix: tf.Tensor, flip: tf.Tensor, flip_i
 def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """The crop of an image by a matrix, with bilinear interpolation; black outside the image.
 
-    Only the window that the crop sees is turned to float (feeding uint8 would truncate the result).
-
     Args:
         image: ``(h, w, 3)`` uint8.
         matrix: ``(2, 3)`` float32, image pixels to crop pixels.
@@ -253,14 +253,30 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     Returns:
         ``size + (3,)`` float32, 0..255.
     """
+    return warp_opened(OpenedImage(tf.constant(""), image, tf.gather(tf.shape(image), (1, 0))), matrix, size)
+
+
+def warp_opened(image: OpenedImage, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """`warp` of an image file: only the window that the crop sees is decoded, and turned to float (feeding uint8 would
+    truncate the result).
+
+    Where the crop is so much smaller than its window that a pixel of it stands for 2 x `FINER` or more pixels of the
+    image in a row, a JPEG file is decoded at a half, a quarter or an eighth of its sides, with `FINER` or more left.
+    """
     height, width = size
     back = geometry.inverse(matrix, xp=tnp)
+    level = tf.math.log(tf.norm(back[:, 0]) / FINER) / math.log(2)
+    level = tf.where(image.reducible, tf.clip_by_value(tf.cast(tf.floor(level), tf.int32), 0, LEVELS - 1), 0)
+    ratio = tf.bitwise.left_shift(1, level)
+    # pixel i of the reduced image has its centre where that of the ones it stands for is
+    scale = 1 / tf.cast(ratio, tf.float32)
+    back = tf.concat([scale * back[:, :2], scale * back[:, 2:] + (scale - 1) / 2], axis=1)
     corners = tf.constant([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], tf.float32)
     corners = geometry.transform(back, corners)
-    sides = tf.gather(tf.shape(image), (1, 0))  # width, height
+    sides = (image.sides + ratio - 1) // ratio
     low = tf.clip_by_value(tf.cast(tf.floor(tf.reduce_min(corners, 0)), tf.int32) - 1, 0, sides - 1)
     high = tf.clip_by_value(tf.cast(tf.math.ceil(tf.reduce_max(corners, 0)), tf.int32) + 2, low + 1, sides)
-    window = image[low[1] : high[1], low[0] : high[0]]
+    window = image.part(low, high, level)
     back = tf.concat([back[:, :2], back[:, 2:] - tf.cast(low, tf.float32)[:, None]], axis=1)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(window, tf.float32)[None],

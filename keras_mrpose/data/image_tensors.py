@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,31 +33,94 @@ TURNS_IT = (
     r"\C*"
 )
 
+EXACT = "INTEGER_ACCURATE"  # the DCT that OpenCV and Pillow take
+END_OF_JPEG = b"\xff\xd9"
+LEVELS = 4  # libjpeg decodes at 1, 1/2, 1/4 and 1/8 of the sides
+BESIDE = 2  # pixels at the left and right edge of a part for which libjpeg has no neighbours to mix colours with
+
 _logger = logging.getLogger(__name__)
 _either_way = itertools.count()  # images that are read turned although the annotated size does not tell
 
 
-def read_image_tensor(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
-    """What `read_image` returns, as a graph op: ``(h, w, 3)`` uint8 RGB.
+class OpenedImage(NamedTuple):
+    """An image file of which the sides are known; the pixels of a plain JPEG file are not decoded yet.
 
-    JPEG files are decoded to the same pixels as by OpenCV and Pillow, bit for bit.
+    Args:
+        file: () string, all bytes of such a file; empty for others.
+        pixels: ``(h, w, 3)`` uint8 RGB of any other file; ``(0, 0, 3)`` where `file` is there.
+        sides: ``(2,)`` int32 width and height.
+    """
+
+    file: tf.Tensor
+    pixels: tf.Tensor
+    sides: tf.Tensor
+
+    @property
+    def reducible(self) -> tf.Tensor:
+        """Whether `part` can decode it smaller than it is."""
+        return tf.strings.length(self.file) > 0
+
+    def part(self, low: tf.Tensor, high: tf.Tensor, level: tf.Tensor | int = 0) -> tf.Tensor:
+        """A rectangle of the image, decoded by itself: the same pixels as when all of it is decoded.
+
+        Args:
+            low: ``(2,)`` int32 x, y of the first pixel.
+            high: ``(2,)`` int32 x, y behind the last one.
+            level: 0 to 3: of the image reduced to 1 / 2^level of its sides (rounded up), of which `low` and `high` are
+                pixels, each the mean of those it stands for; not 0 only for a `reducible` image.
+
+        Returns:
+            ``(high[1] - low[1], high[0] - low[0], 3)`` uint8 RGB.
+        """
+
+        def decoded(ratio: int) -> tf.Tensor:
+            left = tf.maximum(low[0] - BESIDE, 0)
+            right = tf.minimum(high[0] + BESIDE, (self.sides[0] + ratio - 1) // ratio)
+            window = tf.stack([low[1], left, high[1] - low[1], right - left])
+            pixels = tf.image.decode_and_crop_jpeg(self.file, window, channels=3, ratio=ratio, dct_method=EXACT)
+            return pixels[:, low[0] - left : high[0] - left]
+
+        branches = [functools.partial(decoded, 2**power) for power in range(LEVELS)]
+        branches.append(lambda: self.pixels[low[1] : high[1], low[0] : high[0]])
+        return tf.switch_case(tf.where(self.reducible, level, LEVELS), branches)
+
+
+def open_image(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> OpenedImage:
+    """Open an image file: what can be decoded in parts is not decoded yet.
 
     Args:
         path: of the file.
         size: ``(2,)`` int32, width and height as annotated, zeros if the annotations do not say.
     """
     data, size = tf.io.read_file(path), tf.convert_to_tensor(size, tf.int32)
-    image = tf.cond(
-        _is_plain(data, size),
-        lambda: _decode_plain(data),
-        lambda: tf.numpy_function(_decode_named, [path, data, size], tf.uint8),
+    plain, header_sides = _is_plain(data, size)
+    # A file that was cut off, which a part of it would not show, does not end as a JPEG file does.
+    in_parts = plain & (tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == END_OF_JPEG)
+    pixels = tf.switch_case(
+        tf.where(in_parts, 0, tf.where(plain, 1, 2)),
+        [
+            lambda: tf.zeros((0, 0, 3), tf.uint8),
+            lambda: tf.io.decode_jpeg(data, channels=3, dct_method=EXACT),  # PNG, too
+            lambda: tf.numpy_function(_decode_named, [path, data, size], tf.uint8),
+        ],
     )
-    return tf.ensure_shape(image, (None, None, 3))
+    pixels = tf.ensure_shape(pixels, (None, None, 3))
+    sides = tf.where(in_parts, header_sides, tf.gather(tf.shape(pixels), (1, 0)))
+    return OpenedImage(tf.where(in_parts, data, ""), pixels, sides)
 
 
-def _is_plain(data: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def read_image_tensor(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
+    """What `read_image` returns, as a graph op: ``(h, w, 3)`` uint8 RGB.
+
+    JPEG files are decoded to the same pixels as by OpenCV and Pillow, bit for bit. Arguments are those of `open_image`.
+    """
+    image = open_image(path, size)
+    return image.part(tf.zeros(2, tf.int32), image.sides)
+
+
+def _is_plain(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Whether TensorFlow reads a file right: a gray or three-coloured JPEG, or a PNG of 8 bits, of the annotated size
-    and not to be turned. (No conditions: a graph spends more time on them.)
+    and not to be turned; and its width and height. (No conditions: a graph spends more time on them.)
     """
     is_jpeg, start = tf.io.is_jpeg(data), tf.strings.substr(data, 0, 26)
     is_png = tf.strings.regex_full_match(start, PLAIN_PNG)
@@ -69,7 +133,8 @@ def _is_plain(data: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     length = tf.strings.length(data)
     without = tf.strings.regex_replace(data, EXIF, "", replace_global=False)
     to_search = tf.strings.substr(data, 0, tf.where(tf.strings.length(without) < length, length, 0))
-    return (is_png | (is_jpeg & (channels < 4))) & right & ~tf.strings.regex_full_match(to_search, TURNS_IT)
+    plain = (is_png | (is_jpeg & (channels < 4))) & right & ~tf.strings.regex_full_match(to_search, TURNS_IT)
+    return plain, tf.stack([width, height])
 
 
 @functools.cache
@@ -78,10 +143,6 @@ def _small_jpeg() -> bytes:
     file = io.BytesIO()
     Image.new("L", (1, 1)).save(file, "JPEG")
     return file.getvalue()
-
-
-def _decode_plain(data: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # PNG, too
 
 
 # --- Python inside a graph --------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.image_tensors import awaited_at_exit, read_image_tensor
+from keras_mrpose.data.image_tensors import OpenedImage, awaited_at_exit, open_image
 from keras_mrpose.data.images import why_unreadable
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
@@ -255,21 +255,36 @@ class _Crops:
         flip_indices, upper_body = people.skeleton.flip_indices, people.skeleton.upper_body
         sources = tf.constant(people.source_index, tf.float32) if people.num_sources > 1 else None
         scale = self.codec.scale(input_size)
-        read = _reader(people, self.on_bad_record, self.skipped)
+        keypoints, paths = tf.constant(people.keypoints, tf.float32), tf.constant(people.image_paths)
+        sizes, image_of = tf.constant(people.image_sizes, tf.int32), tf.constant(people.image_index)
 
-        def sample(epoch, person):
-            image, points = read(person)
+        def sample_of(image: OpenedImage, points, epoch, person):
             params, box = augment.IDENTITY, boxes[person]
             if augmentation is not None:
                 params = augment.draw(_fold(self.seed, epoch, person), augmentation)
                 box = augment.moved_box(box, points, params, augmentation, upper_body)
-            matrix = augment.crop_matrix(box, params, tf.shape(image)[1], input_size)
+            matrix = augment.crop_matrix(box, params, image.sides[0], input_size)
             joints = augment.move_joints(points, matrix, params.flip, flip_indices)
             length = geometry.scale_of(matrix, xp=tnp) * reference_length[person]
-            crop = augment.apply_photometric(augment.warp(image, matrix, input_size), params.photometric)
+            crop = augment.apply_photometric(augment.warp_opened(image, matrix, input_size), params.photometric)
             return crop, target(joints, length, scale, sources if sources is None else sources[person])
 
-        return sample
+        def sample(epoch, person):
+            image = open_image(paths[image_of[person]], sizes[image_of[person]])
+            return sample_of(image, keypoints[person], epoch, person)
+
+        if self.on_bad_record == "stop":
+            return sample
+        if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
+            people.require_images()
+        list_skipped = _lister(people, Skipped() if self.skipped is None else self.skipped)
+
+        def black(epoch, person):
+            pixel = tf.zeros((1, 1, 3), tf.uint8)
+            image = OpenedImage(tf.constant(""), pixel, tf.constant((1, 1)))
+            return sample_of(image, keypoints[person] * list_skipped(person), epoch, person)
+
+        return _first_that_works(sample, black)
 
 
 def _reference_length(people: People) -> str:
@@ -325,45 +340,8 @@ def explain_failure(people: People, error: tf.errors.OpError) -> Exception:
     return error
 
 
-def _reader(people: People, on_bad_record: str, skipped: Skipped | None) -> Callable:
-    """A graph function from a row of `people` to its image and its keypoints ``(joints, 3)``."""
-    keypoints = tf.constant(people.keypoints, tf.float32)
-    if on_bad_record == "stop":
-        read_image = _image_of(people)
-        return lambda person: (read_image(person), keypoints[person])
-    if not any(map(os.path.isfile, people.paths())):  # a wrong folder is no bad record
-        people.require_images()
-    read_or_skip = image_or_black(people, Skipped() if skipped is None else skipped)
-
-    def read(person):
-        image, readable = read_or_skip(person)
-        return image, keypoints[person] * readable
-
-    return read
-
-
-def _image_of(people: People) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A graph function from a row of `people` to its image."""
-    paths, sizes = tf.constant(people.image_paths), tf.constant(people.image_sizes, tf.int32)
-    image_of = tf.constant(people.image_index)
-    return lambda person: read_image_tensor(paths[image_of[person]], sizes[image_of[person]])
-
-
-def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A graph function from a row of `people` to the image and 1.0, or to one black pixel and 0.0 if it is unreadable.
-
-    A graph has no "try", but a data set can leave out elements that fail (`ignore_errors`): the image as a data set of
-    one element, followed by the substitute, and of both the first one that is there. A Python function for each image
-    would be shorter; but it takes about 1 ms more. So only unreadable images call Python.
-
-    Args:
-        people: the table.
-        skipped: gets the people with an unreadable image.
-    """
-    read_image = _image_of(people)
-
-    def read(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return read_image(person), tf.constant(1.0)
+def _lister(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A graph function that lists a row of `people` among the skipped, and returns 0.0."""
 
     @awaited_at_exit
     def skip(person: np.ndarray) -> np.float32:
@@ -373,12 +351,20 @@ def image_or_black(people: People, skipped: Skipped) -> Callable[[tf.Tensor], tu
         skipped.add(path, int(people.ids[person]), reason)
         return np.float32(0)
 
-    def black(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.zeros((1, 1, 3), tf.uint8), tf.ensure_shape(tf.numpy_function(skip, [person], tf.float32), ())
+    return lambda person: tf.ensure_shape(tf.numpy_function(skip, [person], tf.float32), ())
 
-    def first(person: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        one = tf.data.Dataset.from_tensors(person)
-        return one.map(read).ignore_errors().concatenate(one.map(black)).take(1).get_single_element()
+
+def _first_that_works(function: Callable, substitute: Callable) -> Callable:
+    """A graph function of the same tensors that returns what `substitute` does where `function` fails.
+
+    A graph has no "try", but a data set can leave out elements that fail (`ignore_errors`): what the function makes of
+    a data set of one element, followed by the substitute, and of both the first one that is there. A Python function
+    for each image would be shorter; but it takes about 1 ms more. So only unreadable images call Python.
+    """
+
+    def first(*tensors):
+        one = tf.data.Dataset.from_tensors(tensors)
+        return one.map(function).ignore_errors().concatenate(one.map(substitute)).take(1).get_single_element()
 
     return first
 

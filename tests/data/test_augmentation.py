@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from scipy.stats import norm
 
 from keras_mrpose import geometry, skeletons
@@ -13,6 +14,8 @@ from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.image_tensors import open_image
+from keras_mrpose.data.images import read_image
 from keras_mrpose.models.backbones import PREPROCESSING
 
 SIZE = (96, 64)  # height, width
@@ -472,6 +475,46 @@ def test_warp_pixel_by_pixel(name):
     assert (crop.dtype, crop.shape) == (tf.float32, (*SIZE, 3))
     np.testing.assert_allclose(crop, reference_warp(image, matrix, SIZE), rtol=0, atol=0.05)
     assert (np.max(crop) == 0) == name.startswith("outside")
+
+
+def opened(picture, tmp_path, **options):
+    """The picture as a JPEG file, opened, and all its pixels."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture).save(path, **options)
+    return open_image(tf.constant(str(path))), read_image(path)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_warp_of_a_file_is_that_of_its_pixels(name, tmp_path):
+    image, pixels = opened(np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8), tmp_path)
+    box, drawn = WINDOWS[name]
+    matrix = augment.crop_matrix(tf.constant(box, tf.float32), outcome(**drawn), tf.constant(90), SIZE)
+    np.testing.assert_array_equal(augment.warp_opened(image, matrix, SIZE), augment.warp(pixels, matrix, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("times", "level"), [(2, 0), (3.9, 0), (4.1, 1), (7.9, 1), (8.1, 2), (15.9, 2), (16.1, 3), (40, 3)]
+)
+@pytest.mark.parametrize("drawn", [{}, {"degrees": 33, "flip": True}], ids=["upright", "turned and mirrored"])
+def test_large_people_are_decoded_smaller(times, level, drawn, tmp_path):
+    """At least two decoded pixels stand in a row for one of the crop; which level it is shows in a chequerboard, whose
+    squares a reduction blends. A ramp, of which means are what lies between, stays what it is to the 3 grey levels that
+    JPEG and 8 bits round off; but for the 2^level pixels at the image's edge, which mix with black.
+    """
+    rows, columns = np.mgrid[:840, :640]
+    box = tf.constant([0, 0, 12 * times / 1.25, 16 * times / 1.25], tf.float32)
+    matrix = augment.crop_matrix(box, outcome(**drawn), tf.constant(640), (16, 12))
+    inner = np.pad(np.full((808, 608, 3), 255, np.uint8), ((16, 16), (16, 16), (0, 0)))
+    inside = augment.warp(inner, matrix, (16, 12)) > 254
+    for square in (1, 2, 4):
+        board = ((rows // square + columns // square) % 2 * 255).astype(np.uint8)
+        image, _ = opened(np.stack(3 * [board], axis=-1), tmp_path, quality=100)
+        crop = augment.warp_opened(image, matrix, (16, 12))[inside]
+        assert (np.ptp(crop) < 5) == (2**level > square), square
+    ramp = np.stack([columns, rows, columns + rows], axis=-1) / 6
+    image, pixels = opened(ramp.astype(np.uint8), tmp_path, quality=100, subsampling=0)
+    crop, whole = augment.warp_opened(image, matrix, (16, 12)), augment.warp(pixels, matrix, (16, 12))
+    np.testing.assert_allclose(crop[inside], whole[inside], rtol=0, atol=3)
 
 
 def test_warp_does_not_truncate():

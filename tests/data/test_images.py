@@ -58,7 +58,7 @@ def saved(path, array, orientation=None, **options):
 
 
 def is_plain(path, size=(0, 0)):
-    return bool(image_tensors._is_plain(tf.constant(path.read_bytes()), tf.constant(size)))
+    return bool(image_tensors._is_plain(tf.constant(path.read_bytes()), tf.constant(size))[0])
 
 
 # --- formats ------------------------------------------------------------------------------------------------------
@@ -222,6 +222,53 @@ def test_photographs_are_the_same_by_both(shared):
     for path in sorted((shared / "data" / "lspet" / "images").glob("*.jpg"))[:20]:
         assert is_plain(path)
         np.testing.assert_array_equal(read_image(path), images.decode_with_header(path.read_bytes())[0])
+
+
+@tf.function
+def part_of(path, low, high, level):
+    return image_tensors.open_image(path).part(low, high, level)
+
+
+@pytest.mark.parametrize("kind", ["4:4:4", "4:2:2", "4:2:0", "progressive", "gray", "png"])
+def test_a_part_is_the_same_pixels_as_in_the_whole(kind, tmp_path):
+    """Noise, so that no neighbour stands for another; also where libjpeg begins and ends in the middle of a block."""
+    rng = np.random.default_rng(0)
+    options = {"progressive": {"progressive": True}, "gray": {}, "png": {}}.get(kind, {"subsampling": kind})
+    picture = Image.fromarray(rng.integers(0, 256, (75, 117, 3)).astype(np.uint8))
+    suffix = "png" if kind == "png" else "jpg"
+    path = saved(tmp_path / f"a.{suffix}", picture.convert("L") if kind == "gray" else picture, **options)
+    whole = read_image(path)
+    for _ in range(60):
+        low = rng.integers((117, 75))
+        high = rng.integers(low, (117, 75)) + 1
+        part = part_of(tf.constant(str(path)), *tf.constant([low, high], tf.int32), tf.constant(0))
+        np.testing.assert_array_equal(part, whole[low[1] : high[1], low[0] : high[0]], err_msg=f"{low} {high}")
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_reduced_part_holds_means(level, tmp_path):
+    """Sides are rounded up; a pixel is the mean of those it stands for, to what 8 bits and JPEG's tables round off."""
+    rows, columns = np.mgrid[:75, :117]
+    ramp = np.stack([2 * columns, 3 * rows, columns + rows], axis=-1).astype(np.uint8)
+    path, ratio = saved(tmp_path / "a.jpg", ramp, quality=100, subsampling=0), 2**level
+    low, high = np.array([2, 1]), -(-np.array([117, 75]) // ratio)
+    part = part_of(tf.constant(str(path)), *tf.constant([low, high], tf.int32), tf.constant(level)).numpy()
+    assert part.shape == (*(high - low)[::-1], 3)
+    y, x = np.mgrid[low[1] : 75 // ratio, low[0] : 117 // ratio] * ratio + (ratio - 1) / 2  # those that are whole
+    inner = part[: y.shape[0], : y.shape[1]]
+    np.testing.assert_allclose(inner, np.stack([2 * x, 3 * y, x + y], axis=-1), atol=2)
+
+
+def test_a_cut_file_is_refused_in_the_part_before_the_cut_too(tmp_path):
+    whole = saved(tmp_path / "whole.jpg", np.random.default_rng(0).integers(0, 256, (99, 99, 3)).astype(np.uint8))
+    content = whole.read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 3 // 4])
+    (tmp_path / "more.jpg").write_bytes(content + b"what a camera appends")
+    corners = tf.constant([[0, 0], [9, 9]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="JPEG"):
+        part_of(tf.constant(str(tmp_path / "cut.jpg")), *corners, tf.constant(0))
+    part = part_of(tf.constant(str(tmp_path / "more.jpg")), *corners, tf.constant(0))
+    np.testing.assert_array_equal(part, read_image(whole)[:9, :9])
 
 
 def test_printed_colours(noise, read, tmp_path):

@@ -443,9 +443,8 @@ def test_a_network_with_more_joints_is_measured_by_those_that_both_name(folders,
     own.model.get_layer("conv2").set_weights([kernel[..., index], bias[index]])
     found, wanted = (evaluate(predictor, people, diagnose=True) for predictor in (wide, own))
     assert found.metric == metric and found.numbers == wanted.numbers and found.diagnosis == wanted.diagnosis
-    np.testing.assert_array_equal(
-        found.predictions.keypoints["gaussian/single"], wanted.predictions.keypoints["gaussian/single"]
-    )
+    found, wanted = (result.predictions.keypoints["gaussian/single"] for result in (found, wanted))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)  # a wider convolution may add in another order
 
 
 def test_joints_that_the_network_has_not_do_not_count(folders, tmp_path):
