@@ -15,6 +15,7 @@ from evaluation import measure_evaluation
 from exports import measure_exports
 from memory import measure_memory
 from peak import flop, measure_peak
+from peers import measure_peers
 from prediction import measure_prediction
 from rich.table import Table
 from timing import Spread, console, machine, seconds
@@ -25,8 +26,6 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.fuse import fuse_for_inference
-
-MADE_PHOTOGRAPHS, MADE_SIZE = 48, (480, 640)
 
 
 def everything(arguments) -> dict:
@@ -46,6 +45,8 @@ def everything(arguments) -> dict:
         report["exports"] = measure_exports(arguments)
     if arguments.what == "prediction":
         report["prediction"] = measure_prediction(arguments)
+    if arguments.what == "peers":
+        report["peers"] = measure_peers(arguments, made_photographs)
     if arguments.what == "memory":
         report["memory"] = measure_memory(arguments.people)
     return report
@@ -99,19 +100,19 @@ def measure_pipeline(arguments) -> dict:
 
 def _people(data: str | None, folder: Path) -> People:
     if data is None:
-        return _made_photographs(folder)
+        return made_photographs(folder, (480, 640), 48)
     if (Path(data) / "annotations").is_dir():
         splits = [split for split in ("train", "val") if list(Path(data).glob(f"annotations/*_{split}*.json"))]
         return coco.load(data, splits[0] if splits else "train")
     return lsp.load(data)
 
 
-def _made_photographs(folder: Path) -> People:
-    """JPEG files of COCO's usual size and about its bytes per pixel, with a box and seventeen joints in each."""
+def made_photographs(folder: Path, size: tuple[int, int], count: int) -> People:
+    """JPEG files of this height and width and about COCO's bytes per pixel, with a box and seventeen joints in each."""
     rng = np.random.default_rng(0)
-    height, width = MADE_SIZE
+    height, width = size
     paths = []
-    for number in range(MADE_PHOTOGRAPHS):
+    for number in range(count):
         # coarse and fine structure, as photographs have
         image = sum(
             cv2.resize(
@@ -121,20 +122,20 @@ def _made_photographs(folder: Path) -> People:
         )
         paths.append(str(folder / f"{number}.jpg"))
         cv2.imwrite(paths[-1], (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8))
-    index = np.arange(MADE_PHOTOGRAPHS)
+    index = np.arange(count)
     box = np.array([width * 0.3, height * 0.1, width * 0.35, height * 0.8])
-    joints = box[:2] + rng.random((MADE_PHOTOGRAPHS, 17, 2)) * box[2:]
+    joints = box[:2] + rng.random((count, 17, 2)) * box[2:]
     return People(
-        source="made 640x480 photographs",
+        source=f"made {width}x{height} photographs",
         skeleton=skeletons.COCO,
         image_paths=np.array(paths),
         image_ids=index,
         image_index=index,
         ids=index,
-        boxes=np.tile(box, (MADE_PHOTOGRAPHS, 1)),
-        keypoints=np.concatenate([joints, np.full((MADE_PHOTOGRAPHS, 17, 1), 2)], axis=-1),
-        reference_length=np.full(MADE_PHOTOGRAPHS, math.sqrt(box[2] * box[3])),
-        areas=np.full(MADE_PHOTOGRAPHS, box[2] * box[3]),
+        boxes=np.tile(box, (count, 1)),
+        keypoints=np.concatenate([joints, np.full((count, 17, 1), 2)], axis=-1),
+        reference_length=np.full(count, math.sqrt(box[2] * box[3])),
+        areas=np.full(count, box[2] * box[3]),
     )
 
 

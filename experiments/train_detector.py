@@ -29,6 +29,7 @@ from keras import ops
 import keras_mrpose
 from keras_mrpose.data.images import read_image
 from keras_mrpose.export import litert
+from keras_mrpose.models import backbones
 from keras_mrpose.models.networks import build
 from keras_mrpose.predict.detectors import LiteRTDetector
 from keras_mrpose.predict.predictor import overlap
@@ -211,15 +212,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=8e-4)
+    parser.add_argument("--frozen-stages", type=int, default=2, help="of the backbone, which knows people already")
+    parser.add_argument("--precision", default="float32", help="mixed_bfloat16 where the CPU has its instructions")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.mixed_precision.set_global_policy(args.precision)
     samples = read_samples(args.data, LiteRTDetector(args.teacher, UNSURE))
     sure = np.concatenate([sample.sure for sample in samples])
     print(f"{len(samples)} images, {sure.sum()} people, {(~sure).sum()} perhaps")
     batches = Batches(samples, args.batch_size, seed=0)
     model = pose_network()
+    backbones.freeze(model, "mobilenetv2", args.frozen_stages)
     rate = keras.optimizers.schedules.CosineDecay(
         1e-5, args.epochs * len(batches), alpha=0.01, warmup_target=args.learning_rate, warmup_steps=100
     )

@@ -11,8 +11,10 @@ from commands import ENVIRONMENT, ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["pipeline", "networks", "evaluation", "exports", "prediction"])
+@pytest.mark.parametrize("what", ["pipeline", "networks", "evaluation", "exports", "prediction", "peers"])
 def test_quick(what, tmp_path):
+    if what == "peers":
+        pytest.importorskip("torch", reason="peers measures PyTorch, too")
     numbers = tmp_path / "numbers.json"
     command = [sys.executable, "benchmarks/run.py", what, "--quick", "--networks", "mrfeanet1", "--json", str(numbers)]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)

@@ -493,7 +493,7 @@ def test_warp_of_a_file_is_that_of_its_pixels(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("times", "level"), [(2, 0), (3.9, 0), (4.1, 1), (7.9, 1), (8.1, 2), (15.9, 2), (16.1, 3), (40, 3)]
+    ("times", "level"), [(2.3, 0), (3.9, 0), (4.1, 1), (7.9, 1), (8.1, 2), (15.9, 2), (16.1, 3), (40, 3)]
 )
 @pytest.mark.parametrize("drawn", [{}, {"degrees": 33, "flip": True}], ids=["upright", "turned and mirrored"])
 def test_large_people_are_decoded_smaller(times, level, drawn, tmp_path):

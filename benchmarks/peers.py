@@ -1,0 +1,277 @@
+"""The same work by PyTorch and by this library, in turn, with the same weights: who is faster, and how sure that is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.table import Table
+from timing import Spread, console, seconds
+
+from keras_mrpose import build, save_state_dict
+from keras_mrpose.data import pipeline
+from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.errors import InputError
+from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.models.fuse import fuse_for_inference
+
+NETWORKS = ("simplebaseline", "mrfeanet2")
+PRECISIONS = ("float32", "mixed_bfloat16")
+PUBLISHED = "PyTorch, as published"
+MEGAPIXELS = {"640x480": (480, 640), "12 megapixels": (3000, 4000)}
+AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
+
+
+def measure_peers(arguments, made_photographs: Callable) -> list[dict]:
+    """Milliseconds of each work by everybody who does it, and the ratio of PyTorch's best to ours.
+
+    Args:
+        arguments: of `run.py`.
+        made_photographs: folder, size and number -> `People` in made photographs.
+    """
+    try:
+        import published
+    except ImportError:
+        raise InputError("peers measures PyTorch, too: `pip install torch` first.") from None
+    backbone = "tiny_v1b" if arguments.backbone == "tiny_v1b" else "resnet50_v1b"
+    rows = []
+    for network in NETWORKS:
+        rows += _measure_network(network, backbone, arguments, published)
+    for label, size in MEGAPIXELS.items():
+        rows.append(_measure_loader(label, size, arguments, published, made_photographs))
+    table = Table(
+        title=f"PyTorch and keras_mrpose, {backbone}, {'x'.join(map(str, arguments.input_size))}, ms per image",
+        caption="median (min..max) of rounds in which everybody has a turn; ratio: PyTorch / ours, round by round",
+    )
+    for column in ("work", "published", "PyTorch's best", "ours", "best / ours", "published / ours"):
+        table.add_column(column, justify="left" if column == "work" else "right")
+    for row in rows:
+        times = row["milliseconds"]
+        best, ours = row["best_of_pytorch"], row["ours"]
+        table.add_row(
+            row["work"],
+            str(Spread(**times[PUBLISHED])),
+            f"{Spread(**times[best])}\n{best.partition(', ')[2]}",
+            f"{Spread(**times[ours])}\n{ours.partition(', ')[2]}",
+            str(Spread(**row["ratio"])),
+            str(Spread(**row["ratio_to_published"])),
+        )
+    console.print(table)
+    return rows
+
+
+def _row(work: str, actions: dict[str, Callable], images: int, repetitions: int, **facts) -> dict:
+    """Time actions of so many images in turn; the first round, which compiles and warms up, does not count."""
+    times = {name: [] for name in actions}
+    for number in range(2 + repetitions):
+        for name, action in actions.items():
+            took = seconds(action, 1, warm_up=0)[0]
+            if number > 1:
+                times[name].append(1e3 * took / images)
+    spreads = {name: Spread.of(some) for name, some in times.items()}
+    torch, ours = (
+        min((name for name in spreads if name.startswith("PyTorch") == peer), key=lambda name: spreads[name].median)
+        for peer in (True, False)
+    )
+
+    def ratio(peer):
+        return asdict(Spread.of([one / other for one, other in zip(times[peer], times[ours], strict=True)]))
+
+    console.print(f"{work}: " + "; ".join(f"{name} {spread}" for name, spread in spreads.items()), style="dim")
+    return {
+        "work": work,
+        "milliseconds": {name: asdict(spread) for name, spread in spreads.items()},
+        "best_of_pytorch": torch,
+        "ours": ours,
+        "ratio": ratio(torch),
+        "ratio_to_published": ratio(PUBLISHED),
+        **facts,
+    }
+
+
+# --- networks
+
+
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _measure_network(network: str, backbone: str, arguments, published) -> list[dict]:
+    """Training step, batch and single crop of one network on random data."""
+    keras.utils.set_random_seed(0)
+    size, batch = tuple(arguments.input_size), arguments.batch_size
+    ours = {}
+    for precision in PRECISIONS:
+        with _policy(precision):
+            ours[precision] = build(network, backbone=backbone, input_shape=(*size, 3), preprocessing="torchvision")
+    ours["mixed_bfloat16"].set_weights(ours["float32"].get_weights())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.npz"
+        save_state_dict(ours["float32"], file)
+        with np.load(file) as content:
+            weights = {name: value for name, value in content.items() if name != "preprocessing"}
+    joints = ours["float32"].skeleton.num_joints
+    peers = {name: _Peer(name, published, network, backbone, joints, weights, arguments.compile) for name in _PEERS}
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (batch, *size, 3)).astype(np.float32)
+    deviation = _check(peers, ours, images)
+    rows = []
+    for label, some in ((f"batch {batch}", images), ("one crop", images[:1])):
+        actions = {name: partial(peer.predict, peer.images(some)) for name, peer in peers.items()}
+        for precision, model in ours.items():
+            actions[f"ours, {precision}"] = partial(_predict, _graph(model), tf.constant(some))
+            fused = fuse_for_inference(model)
+            actions[f"ours, {precision}, rewritten"] = partial(_predict, _graph(fused), tf.constant(some))
+        work = f"{network}, {label}"
+        rows.append(_row(work, actions, len(some), arguments.repetitions, deviation=deviation))
+    points = rng.uniform(0, (size[1] / 4, size[0] / 4), (batch, joints, 2))
+    target = np.concatenate([points, np.ones((batch, joints, 1)), np.full((batch, joints, 1), 30)], axis=-1)
+    maps, _ = ours["float32"].codec.encode(points.astype(np.float32), target[..., 2], (size[0] // 4, size[1] // 4))
+    maps = keras.ops.convert_to_numpy(maps)
+    actions = {name: peer.training(images, maps) for name, peer in peers.items()}
+    actions |= {f"ours, {name}": _training(model, images, target) for name, model in ours.items()}
+    rows.append(_row(f"{network}, training step, batch {batch}", actions, batch, arguments.repetitions))
+    keras.backend.clear_session()
+    return rows
+
+
+_PEERS = (PUBLISHED, "PyTorch, channels_last", "PyTorch, channels_last, bfloat16")
+
+
+class _Peer:
+    """A PyTorch network as one of `_PEERS` runs it."""
+
+    def __init__(self, name: str, published, network: str, backbone: str, joints: int, weights: dict, compiled: bool):
+        import torch
+
+        self.torch, self.loss_of = torch, published.loss_of
+        self.layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
+        self.half = "bfloat16" in name
+        model = published.PoseNetwork(network, backbone, joints)
+        model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in weights.items()})
+        self.model = model.to(memory_format=self.layout)
+        self.run = torch.compile(self.model) if compiled and name != PUBLISHED else self.model
+        self.mean, self.std = (
+            torch.from_numpy(255 * values.reshape(1, 3, 1, 1)) for values in (published.MEAN, published.STD)
+        )
+
+    def images(self, images: np.ndarray):
+        """Images ``(n, h, w, 3)`` 0..255 as its loader would give them."""
+        found = (self.torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) - self.mean) / self.std
+        return found.to(memory_format=self.layout)
+
+    def _autocast(self):
+        return self.torch.autocast("cpu", self.torch.bfloat16) if self.half else nullcontext()
+
+    def predict(self, images) -> np.ndarray:
+        """Heatmaps ``(n, h / 4, w / 4, joints)``."""
+        self.model.eval()
+        with self.torch.inference_mode(), self._autocast():
+            return self.run(images).float().numpy().transpose(0, 2, 3, 1)
+
+    def training(self, images: np.ndarray, maps: np.ndarray) -> Callable[[], float]:
+        """A training step."""
+        torch, images = self.torch, self.images(images)
+        target = torch.from_numpy(maps.transpose(0, 3, 1, 2).copy())
+        weight = torch.ones(target.shape[:2])
+        optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
+
+        def step():
+            self.model.train()
+            with self._autocast():
+                loss = self.loss_of(self.run(images).float(), target, weight)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+
+
+def _graph(model) -> Callable:
+    return tf.function(lambda images: model(images, training=False))
+
+
+def _predict(graph: Callable, images: tf.Tensor) -> np.ndarray:
+    return graph(images).numpy()
+
+
+def _training(model, images: np.ndarray, target: np.ndarray) -> Callable[[], float]:
+    """Our training step: the loss makes the target maps itself."""
+    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
+    optimizer.build(model.trainable_variables)
+    images, target = tf.constant(images), tf.constant(target, tf.float32)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            value = loss(target, model(images, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(value, variables), variables)
+        return value
+
+    return lambda: float(step())
+
+
+def _check(peers: dict, ours: dict, images: np.ndarray) -> dict[str, float]:
+    """How far everybody's heatmaps lie from ours in float32, as a share of the highest; float32 ones must agree."""
+    wanted = keras.ops.convert_to_numpy(ours["float32"](images, training=False))
+    found = {name: peer.predict(peer.images(images)) for name, peer in peers.items()}
+    found |= {
+        f"ours, {name}": keras.ops.convert_to_numpy(model(images, training=False)) for name, model in ours.items()
+    }
+    deviation = {name: float(np.abs(maps - wanted).max() / np.abs(wanted).max()) for name, maps in found.items()}
+    for name, share in deviation.items():
+        if "bfloat16" not in name and share > AGREE:
+            raise RuntimeError(f"{name} is not the same network: its heatmaps differ by {share:.2%} of the highest.")
+    return deviation
+
+
+# --- input
+
+
+def _measure_loader(label: str, size: tuple[int, int], arguments, published, made_photographs: Callable) -> dict:
+    """Augmented crops and targets from JPEG files, on all cores."""
+    import torch
+
+    batch, crop = arguments.batch_size, tuple(arguments.input_size)
+    steps = max(2, arguments.steps) * (1 if size[0] > 1000 else 8)
+    with tempfile.TemporaryDirectory() as folder:
+        people = made_photographs(Path(folder), size, 8 if size[0] > 1000 else 48)
+        rounds = 2 + arguments.repetitions
+        data = published.Crops(
+            [str(path) for path in people.paths()],
+            people.boxes,
+            people.keypoints,
+            people.skeleton.flip_indices,
+            crop,
+            rounds * steps * batch + 8 * batch,
+        )
+        workers = os.cpu_count() or 1
+        loader = torch.utils.data.DataLoader(
+            data, batch, num_workers=workers, worker_init_fn=published.one_thread, multiprocessing_context="spawn"
+        )
+        theirs = iter(loader)
+        own = iter(pipeline.batches(people, crop, min(batch, len(people)), augmentation=Augmentation()))
+        count = steps * batch
+
+        def take(iterator, of_batch):
+            for _ in range(-(-count // of_batch)):
+                next(iterator)
+
+        actions = {PUBLISHED: lambda: take(theirs, batch), "ours": lambda: take(own, min(batch, len(people)))}
+        return _row(f"augmented crops, JPEGs of {label}", actions, count, arguments.repetitions)
