@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ def handle(args) -> None:
     from keras_mrpose.cli import tables
     from keras_mrpose.evaluation import confidence
     from keras_mrpose.paper.experiments import DEMO
+    from keras_mrpose.training.config import fastest_precision
     from keras_mrpose.visualization import curves
 
     begin = time.perf_counter()
@@ -47,7 +47,7 @@ def handle(args) -> None:
     unseen = unseen.take(slice(UNSEEN))
     print(f"{len(people)} drawn people to train on, {len(unseen)} others to evaluate on, in {folder}")
 
-    recipe = replace(DEMO.recipe, precision=_precision())
+    recipe = replace(DEMO.recipe, precision=fastest_precision())
     experiment = replace(DEMO, recipe=replace(recipe, epochs=1) if args.quick else recipe)
     history = keras_mrpose.train(experiment, people, validation, args.run, overwrite=True, time_limit=TRAINING_SECONDS)
 
@@ -73,12 +73,6 @@ def handle(args) -> None:
         f"  tensorboard --logdir {args.run}\n"
         f"  {args.program} train lsp-mrfeanet2 --data DIR --backbone-weights FILE --quick"
     )
-
-
-def _precision(cpu: Path = Path("/proc/cpuinfo")) -> str:
-    """bfloat16 where the processor computes it, which saves a sixth of the time; where it does not, that is slower."""
-    has_it = cpu.is_file() and re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpu.read_text())
-    return "mixed_bfloat16" if has_it else "float32"
 
 
 def _drawn(folder: Path, split: str, quick: bool) -> People:

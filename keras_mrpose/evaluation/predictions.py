@@ -155,7 +155,7 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     parts = defaultdict(list)
     try:
         for crops, _ in pipeline.batches(people, predictor.input_size, predictor.batch_size):
-            for name, found in find(crops.numpy()).items():
+            for name, found in find(crops).items():
                 parts[name].append(found)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.DataLossError) as error:
         raise pipeline.explain_failure(people, error) from error
@@ -171,7 +171,7 @@ def predict(predictor: Predictor, people: People, truth: People | None = None) -
     return Predictions.of(people, predictor.input_size, keypoints, images, predictor.skeleton)
 
 
-def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[str, np.ndarray]]:
     """Function of crops that returns keypoints ``(n, joints, 3)``, x, y in crop pixels and score, by decoding.
 
     A network that ends in keypoints has only one decoding.
@@ -179,15 +179,26 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[np.ndarray], dict
     codec, network = predictor.codec, predictor.model
     if predictor.ends_in_keypoints:
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
-        return lambda crops: {own: network.predict_on_batch(crops)}
+        return lambda crops: {own: network.predict_on_batch(crops.numpy())}
     variants = decode_variants(codec, predictor.flip_test)
     decode = decoder(codec, predictor.flip_test, predictor.skeleton.flip_indices, compiled)
 
-    def find(crops):
+    def in_graph(crops):
+        """From crops to joints in TensorFlow, crops and mirrored crops as one batch: heatmaps never leave it."""
+        heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if predictor.flip_test else crops, training=False)
+        return decode(*tf.split(heatmaps, 2)) if predictor.flip_test else decode(heatmaps, heatmaps)
+
+    def one_by_one(crops):
+        crops = crops.numpy()
         plain = network.predict_on_batch(crops)
-        flipped = network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain
+        return decode(plain, network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain)
+
+    in_tensorflow = isinstance(network, keras.Model) and keras.backend.backend() == "tensorflow"
+    run = tf.function(in_graph) if in_tensorflow else one_by_one
+
+    def find(crops):
         found = {}
-        for name, (points, scores) in decode(plain, flipped).items():
+        for name, (points, scores) in run(crops).items():
             points = keras.ops.convert_to_numpy(points) / variants[name][0].scale(predictor.input_size)
             found[name] = np.concatenate([points, keras.ops.convert_to_numpy(scores)[..., None]], axis=-1)
         return found

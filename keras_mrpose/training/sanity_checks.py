@@ -16,6 +16,7 @@ from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
 from keras_mrpose.training.checkpointing import States, restore
+from keras_mrpose.training.config import fastest_precision
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.visualization import heatmaps
 
@@ -26,6 +27,15 @@ BN_GAP = "bn_train_eval_gap"
 # 1.02 with averages that stand still or move by a thousandth, and when training is fed 0..1 and validation 0..255.
 MAX_BN_GAP = 0.2
 MIN_STEPS = 50  # steps after which averages of momentum 0.9 have forgotten their start: 0.9**50 = 0.005
+
+
+def warn_of_slow_precision(precision: str) -> None:
+    """Log a warning if a training is about to compute in bfloat16 without instructions for it."""
+    if precision == "mixed_bfloat16" and fastest_precision() == "float32":
+        _LOG.warning(
+            "No bfloat16 instructions are known of this CPU: without them the precision mixed_bfloat16 takes several "
+            "times as long as float32; train with precision float32 here."
+        )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from keras_mrpose.training.run_dir import (
     find_resume_state,
     make_folder,
 )
-from keras_mrpose.training.sanity_checks import BAD_BATCH, BadBatch, BatchNormGuard, StopOnNaN
+from keras_mrpose.training.sanity_checks import BAD_BATCH, BadBatch, BatchNormGuard, StopOnNaN, warn_of_slow_precision
 
 _LOG = logging.getLogger(__name__)
 # The names of the protocols' metrics in logs.
@@ -135,6 +135,8 @@ def train(
     first = {"first_epoch": resume_state.epoch, "first_step": resume_state.step}
     augmented = {**pipeline_options, "augmentation": experiment.augmentation, "seed": recipe.seed, "crops": crops}
     data = pipeline.batches(people, **augmented, **first, shard=group.shard)
+    if group.is_main:
+        warn_of_slow_precision(recipe.precision)
     if experiment.augmentation.flip_probability and group.is_main:
         _LOG.info("mirrored: %s", people.skeleton.mirrored())
     val_data, preview = _validation_data(validation, pipeline_options, group, distribution)

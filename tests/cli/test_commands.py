@@ -23,7 +23,7 @@ from keras_mrpose.data.images import read_image
 from keras_mrpose.paper import experiments, tables
 from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.training.config import Experiment
+from keras_mrpose.training.config import Experiment, fastest_precision
 
 COMMANDS = (
     "demo",
@@ -236,7 +236,7 @@ def test_quick_is_the_short_recipe(run, drawn_by_command, work, monkeypatch):
     ((experiment, passed),) = found
     assert passed.pop("process_group").count == 1
     assert experiment.model == "mrheatnet1"
-    assert experiment.recipe == experiments.QUICK.__class__(**{**vars(experiments.QUICK), "batch_size": 2})
+    assert experiment.recipe == replace(experiments.QUICK, batch_size=2, precision=fastest_precision())
     assert passed == {
         "resume": False,
         "overwrite": False,

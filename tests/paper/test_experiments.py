@@ -10,6 +10,7 @@ from keras_mrpose import skeletons
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.paper import experiments, tables
+from keras_mrpose.training import config
 from keras_mrpose.training.config import Experiment, Recipe
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -234,9 +235,14 @@ def test_those_for_phones_are_trained_like_their_neighbours(name):
     assert experiments.EXPERIMENTS[name] == dataclasses.replace(like, name=name, backbone="mobilenetv2")
 
 
-def test_quick_changes_the_recipe_only():
+@pytest.mark.parametrize(("words", "precision"), [("avx2 avx512_bf16", "mixed_bfloat16"), ("avx2", "float32")])
+def test_quick_changes_the_recipe_only(words, precision, tmp_path, monkeypatch):
+    """In bfloat16 where the CPU computes it."""
+    (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {words} sse2\n")
+    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "cpuinfo")
     experiment = experiments.EXPERIMENTS["mpii-mrheatnet2-r152"]
-    assert experiments.quick(experiment) == dataclasses.replace(experiment, recipe=experiments.QUICK)
+    recipe = dataclasses.replace(experiments.QUICK, precision=precision)
+    assert experiments.quick(experiment) == dataclasses.replace(experiment, recipe=recipe)
 
 
 def test_the_published_recipe_is_the_experiments_own():

@@ -18,7 +18,7 @@ from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models import networks
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.training import sanity_checks, train
+from keras_mrpose.training import config, sanity_checks, train
 from keras_mrpose.training.checkpointing import State, States, capture
 from keras_mrpose.training.config import Recipe
 from keras_mrpose.training.optimization import AveragedWeights
@@ -459,3 +459,17 @@ def test_real_networks_on_both_sides_of_the_border(drawn_many, momentum, scale, 
     history = model.fit(scaled, steps_per_epoch=36, epochs=2, verbose=0, shuffle=False, callbacks=[guard]).history
     assert (history[BN_GAP][-1] > sanity_checks.MAX_BN_GAP) == broken
     assert ("bn_train_eval_gap" in caplog.text) == broken
+
+
+# --- precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "words", "warned"),
+    [("mixed_bfloat16", "avx2", True), ("mixed_bfloat16", "avx512_bf16", False), ("float32", "avx2", False)],
+)
+def test_bfloat16_without_instructions_for_it_is_warned_of(precision, words, warned, tmp_path, monkeypatch, caplog):
+    (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {words} sse2\n")
+    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "cpuinfo")
+    sanity_checks.warn_of_slow_precision(precision)
+    assert ("several times as long as float32" in caplog.text) == warned
