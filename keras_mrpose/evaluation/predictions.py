@@ -176,24 +176,24 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
 
     A network that ends in keypoints has only one decoding.
     """
-    codec, network = predictor.codec, predictor.model
+    codec, network = predictor.codec, predictor.network
     if predictor.ends_in_keypoints:
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
-        return lambda crops: {own: network.predict_on_batch(crops.numpy())}
+        return lambda crops: {own: network(crops.numpy())}
     variants = decode_variants(codec, predictor.flip_test)
     decode = decoder(codec, predictor.flip_test, predictor.skeleton.flip_indices, compiled)
 
     def in_graph(crops):
         """From crops to joints in TensorFlow, crops and mirrored crops as one batch: heatmaps never leave it."""
-        heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if predictor.flip_test else crops, training=False)
+        heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if predictor.flip_test else crops)
         return decode(*tf.split(heatmaps, 2)) if predictor.flip_test else decode(heatmaps, heatmaps)
 
     def one_by_one(crops):
         crops = crops.numpy()
-        plain = network.predict_on_batch(crops)
-        return decode(plain, network.predict_on_batch(crops[:, :, ::-1]) if predictor.flip_test else plain)
+        plain = network(crops)
+        return decode(plain, network(crops[:, :, ::-1]) if predictor.flip_test else plain)
 
-    in_tensorflow = isinstance(network, keras.Model) and keras.backend.backend() == "tensorflow"
+    in_tensorflow = isinstance(predictor.model, keras.Model) and keras.backend.backend() == "tensorflow"
     run = tf.function(in_graph) if in_tensorflow else one_by_one
 
     def find(crops):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import keras
@@ -94,6 +95,37 @@ def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space"
         if layer.weights:
             layer.set_weights(weights[layer.name])
     return new
+
+
+def inference_function(model: keras.Model) -> Callable:
+    """The network as it predicts fastest, with its weights of now.
+
+    Fused (`fuse_for_inference`), unless it computes in another type than float32; in TensorFlow a graph with constant
+    weights, which oneDNN lays out once and not at every call. Measured on two cores with AVX2, 1 to 8 crops: 1.2 to 1.8
+    times as fast as the network itself.
+
+    Returns:
+        Function of images ``(n, height, width, 3)``, RGB 0..255, that returns heatmaps; on TensorFlow also inside a
+        `tf.function`.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        model = fuse_for_inference(model)
+    if keras.backend.backend() != "tensorflow":
+        return partial(_in_few_batch_sizes, model)
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    graph = tf.function(lambda images: model(images, training=False))
+    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    frozen = convert_variables_to_constants_v2(graph.get_concrete_function(images))
+    return lambda images: frozen(tf.cast(images, tf.float32))[0]
+
+
+def _in_few_batch_sizes(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a network makes of images, filled up to a power of two: JAX compiles, for seconds, each size anew."""
+    more = (1 << (len(images) - 1).bit_length()) - len(images)
+    filled = np.concatenate([images, np.zeros((more, *images.shape[1:]), images.dtype)])
+    return model.predict_on_batch(filled)[: len(images)]
 
 
 def _replacements(layer, followers: dict[str, layers.Layer], deconvolution: str) -> tuple[dict, dict]:

@@ -12,6 +12,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
+from keras_mrpose.models import fuse
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.predict.predictor import Predictor, check_boxes
 
@@ -190,23 +191,26 @@ def test_joints_are_the_decoded_heatmaps(random_model):
     np.testing.assert_array_equal(scores, heights)
 
 
-def test_a_single_crop_goes_through_the_faster_network(random_model):
-    """Once made, with the same heatmaps; several crops, and a network in bfloat16, go through the network itself."""
-    crops = np.random.default_rng(0).uniform(0, 255, (2, *SIZE, 3)).astype(np.float32)
-    predictor = Predictor(random_model)
-    both = predictor.heatmaps(crops)
-    assert "_for_one" not in vars(predictor)
-    alone = np.concatenate([predictor.heatmaps(crops[:1]), predictor.heatmaps(crops[1:])])
-    assert 0 < abs(alone - both).max() < 1e-5 * abs(both).max()
-    kinds = {type(layer) for layer in predictor._for_one.layers}
-    assert not kinds & {BatchNorm, keras.layers.Conv2DTranspose}
+def test_crops_go_through_the_faster_network(random_model, monkeypatch):
+    """Made once, with the same heatmaps as the network's own but for rounding; one in bfloat16 stays as it is."""
+    made, fused = [], fuse.fuse_for_inference
+    monkeypatch.setattr(fuse, "fuse_for_inference", lambda model: made.append(fused(model)) or made[-1])
+    crops = np.random.default_rng(0).uniform(0, 255, (3, *SIZE, 3)).astype(np.float32)
+    predictor, direct = Predictor(random_model, flip_test=False), random_model.predict_on_batch(crops)
+    for found in (predictor.heatmaps(crops), np.concatenate([predictor.heatmaps(crop[None]) for crop in crops])):
+        assert 0 < abs(found - direct).max() < 1e-5 * abs(direct).max()
+    assert len(made) == 1
+    assert not {type(layer) for layer in made[0].layers} & {BatchNorm, keras.layers.Conv2DTranspose}
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        half = Predictor(keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3)))
+        half = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
     finally:
         keras.config.set_dtype_policy(before)
-    assert half._for_one is half.model
+    np.testing.assert_allclose(
+        Predictor(half, flip_test=False).heatmaps(crops), half.predict_on_batch(crops), rtol=1e-6, atol=1e-7
+    )
+    assert len(made) == 1
 
 
 # --- sources ------------------------------------------------------------------------------------------------------
