@@ -225,13 +225,11 @@ def compile_by_recipe(model: keras.Model, experiment: Experiment, people: People
     backbones.freeze(model, experiment.backbone, experiment.recipe.frozen_stages)
     if experiment.recipe.sync_batch_norm:
         normalization.synchronize(model)
-    # TensorFlow's XLA is slower than oneDNN's kernels on CPUs, and compiles for minutes; JAX has no other way.
-    compiled = bool(tf.config.list_physical_devices("GPU")) or keras.backend.backend() == "jax"
     model.compile(
         build_optimizer(experiment.recipe, steps),
         per_sample(HeatmapMSE(model.codec, ohkm_topk=experiment.recipe.ohkm_topk), model),
         metrics=metrics(people.skeleton, model.codec, experiment.sources, people),
-        jit_compile="auto" if compiled else False,
+        jit_compile="auto" if networks.xla_pays() else False,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model

@@ -14,6 +14,7 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import OKSAP, PCK, PCKh
+from keras_mrpose.models import networks
 from keras_mrpose.optimizers import Adam
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
 from keras_mrpose.training import train as training
@@ -42,6 +43,18 @@ def test_loss_and_metrics_take_the_codec_of_the_network():
     assert loss.codec == metric.codec == nested.codec == UDPCodec(3)
     with pytest.raises(InputError, match=r"'heatmap_mse' has the codec UDPCodec\(sigma=3\) and the network DarkCodec"):
         network(DarkCodec(3)).compile("adam", loss)  # it was the other's
+
+
+@pytest.mark.skipif(networks.xla_pays(), reason="this machine has a GPU")
+def test_xla_is_left_out_on_a_cpu_unless_asked_for():
+    """It takes several times as long there, also in `predict` of a network that is not compiled."""
+    model = network()
+    assert not model.jit_compile
+    model.compile()
+    assert not model.jit_compile
+    assert not keras.models.clone_model(model).jit_compile
+    model.compile(jit_compile=True)
+    assert model.jit_compile
 
 
 @pytest.mark.parametrize("own", [GaussianCodec(2), DarkCodec(1.5), UDPCodec(1.5)])
