@@ -21,12 +21,12 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras_mrpose  # before Keras, so that TensorFlow takes oneDNN's kernels  # isort: skip
 import cv2
 import keras
 import numpy as np
 from keras import ops
 
-import keras_mrpose
 from keras_mrpose.data.images import read_image
 from keras_mrpose.export import litert
 from keras_mrpose.models import backbones
@@ -102,7 +102,7 @@ class Batches(keras.utils.PyDataset):
     """Augmented batches: scaled, moved, mirrored, colours changed."""
 
     def __init__(self, samples: list[Sample], size: int, seed: int):
-        super().__init__(workers=2, max_queue_size=8)
+        super().__init__(workers=1)  # a batch takes a fifteenth of a step; threads of Keras wait by spinning
         self.samples, self.size, self.epoch, self.seed = samples, size, 0, seed
         self.on_epoch_begin()
 
