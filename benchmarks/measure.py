@@ -15,7 +15,6 @@ from evaluation import measure_evaluation
 from exports import measure_exports
 from memory import measure_memory
 from peak import flop, measure_peak
-from peers import measure_peers
 from prediction import measure_prediction
 from rich.table import Table
 from timing import Spread, console, machine, seconds
@@ -45,8 +44,6 @@ def everything(arguments) -> dict:
         report["exports"] = measure_exports(arguments)
     if arguments.what == "prediction":
         report["prediction"] = measure_prediction(arguments)
-    if arguments.what == "peers":
-        report["peers"] = measure_peers(arguments, made_photographs)
     if arguments.what == "memory":
         report["memory"] = measure_memory(arguments.people)
     return report

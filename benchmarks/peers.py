@@ -12,14 +12,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import published
 import tensorflow as tf
+import torch
+from measure import made_photographs
 from rich.table import Table
-from timing import Spread, console, seconds
+from timing import Spread, console, machine, seconds
 
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.fuse import fuse_for_inference
 
@@ -30,23 +32,16 @@ MEGAPIXELS = {"640x480": (480, 640), "12 megapixels": (3000, 4000)}
 AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
 
 
-def measure_peers(arguments, made_photographs: Callable) -> list[dict]:
-    """Milliseconds of each work by everybody who does it, and the ratio of PyTorch's best to ours.
-
-    Args:
-        arguments: of `run.py`.
-        made_photographs: folder, size and number -> `People` in made photographs.
-    """
-    try:
-        import published
-    except ImportError:
-        raise InputError("peers measures PyTorch, too: `pip install torch` first.") from None
+def measure_peers(arguments) -> dict:
+    """Milliseconds of each work by everybody who does it, and the ratio of PyTorch's best to ours."""
+    facts = {**machine(arguments.threads), "pytorch": torch.__version__}
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
     backbone = "tiny_v1b" if arguments.backbone == "tiny_v1b" else "resnet50_v1b"
     rows = []
     for network in NETWORKS:
-        rows += _measure_network(network, backbone, arguments, published)
+        rows += _measure_network(network, backbone, arguments)
     for label, size in MEGAPIXELS.items():
-        rows.append(_measure_loader(label, size, arguments, published, made_photographs))
+        rows.append(_measure_loader(label, size, arguments))
     table = Table(
         title=f"PyTorch and keras_mrpose, {backbone}, {'x'.join(map(str, arguments.input_size))}, ms per image",
         caption="median (min..max) of rounds in which everybody has a turn; ratio: PyTorch / ours, round by round",
@@ -65,7 +60,7 @@ def measure_peers(arguments, made_photographs: Callable) -> list[dict]:
             str(Spread(**row["ratio_to_published"])),
         )
     console.print(table)
-    return rows
+    return {"machine": facts, "peers": rows}
 
 
 def _row(work: str, actions: dict[str, Callable], images: int, repetitions: int, **facts) -> dict:
@@ -110,7 +105,7 @@ def _policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _measure_network(network: str, backbone: str, arguments, published) -> list[dict]:
+def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
     """Training step, batch and single crop of one network on random data."""
     keras.utils.set_random_seed(0)
     size, batch = tuple(arguments.input_size), arguments.batch_size
@@ -125,7 +120,7 @@ def _measure_network(network: str, backbone: str, arguments, published) -> list[
         with np.load(file) as content:
             weights = {name: value for name, value in content.items() if name != "preprocessing"}
     joints = ours["float32"].skeleton.num_joints
-    peers = {name: _Peer(name, published, network, backbone, joints, weights, arguments.compile) for name in _PEERS}
+    peers = {name: _Peer(name, network, backbone, joints, weights, arguments.compile) for name in _PEERS}
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (batch, *size, 3)).astype(np.float32)
     deviation = _check(peers, ours, images)
@@ -155,10 +150,7 @@ _PEERS = (PUBLISHED, "PyTorch, channels_last", "PyTorch, channels_last, bfloat16
 class _Peer:
     """A PyTorch network as one of `_PEERS` runs it."""
 
-    def __init__(self, name: str, published, network: str, backbone: str, joints: int, weights: dict, compiled: bool):
-        import torch
-
-        self.torch, self.loss_of = torch, published.loss_of
+    def __init__(self, name: str, network: str, backbone: str, joints: int, weights: dict, compiled: bool):
         self.layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
         self.half = "bfloat16" in name
         model = published.PoseNetwork(network, backbone, joints)
@@ -171,21 +163,21 @@ class _Peer:
 
     def images(self, images: np.ndarray):
         """Images ``(n, h, w, 3)`` 0..255 as its loader would give them."""
-        found = (self.torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) - self.mean) / self.std
+        found = (torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) - self.mean) / self.std
         return found.to(memory_format=self.layout)
 
     def _autocast(self):
-        return self.torch.autocast("cpu", self.torch.bfloat16) if self.half else nullcontext()
+        return torch.autocast("cpu", torch.bfloat16) if self.half else nullcontext()
 
     def predict(self, images) -> np.ndarray:
         """Heatmaps ``(n, h / 4, w / 4, joints)``."""
         self.model.eval()
-        with self.torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast():
             return self.run(images).float().numpy().transpose(0, 2, 3, 1)
 
     def training(self, images: np.ndarray, maps: np.ndarray) -> Callable[[], float]:
         """A training step."""
-        torch, images = self.torch, self.images(images)
+        images = self.images(images)
         target = torch.from_numpy(maps.transpose(0, 3, 1, 2).copy())
         weight = torch.ones(target.shape[:2])
         optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
@@ -193,7 +185,7 @@ class _Peer:
         def step():
             self.model.train()
             with self._autocast():
-                loss = self.loss_of(self.run(images).float(), target, weight)
+                loss = published.loss_of(self.run(images).float(), target, weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -244,10 +236,8 @@ def _check(peers: dict, ours: dict, images: np.ndarray) -> dict[str, float]:
 # --- input
 
 
-def _measure_loader(label: str, size: tuple[int, int], arguments, published, made_photographs: Callable) -> dict:
+def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
     """Augmented crops and targets from JPEG files, on all cores."""
-    import torch
-
     batch, crop = arguments.batch_size, tuple(arguments.input_size)
     steps = max(2, arguments.steps) * (1 if size[0] > 1000 else 8)
     with tempfile.TemporaryDirectory() as folder:

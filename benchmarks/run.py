@@ -91,12 +91,17 @@ def main(argv: list[str] | None = None) -> int:
     from keras_mrpose import InputError
 
     try:
-        report = measure.everything(arguments)
+        if arguments.what == "peers":
+            import peers
+
+            report = peers.measure_peers(arguments)
+        else:
+            report = measure.everything(arguments)
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(report, indent=1) + "\n")
             print(f"wrote {arguments.json}")
-    except (InputError, OSError) as mistake:
+    except (InputError, OSError, ModuleNotFoundError) as mistake:  # peers takes PyTorch
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     return 0

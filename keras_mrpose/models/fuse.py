@@ -32,6 +32,8 @@ _TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 # One operation, also in LiteRT, on TensorFlow; on any other backend TensorFlow is not imported.
 _depth_to_space = None
 if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow.raw_ops import DepthToSpace as _depth_to_space
 
 
@@ -112,9 +114,6 @@ def inference_function(model: keras.Model) -> Callable:
         model = fuse_for_inference(model)
     if keras.backend.backend() != "tensorflow":
         return partial(_in_few_batch_sizes, model)
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
     graph = tf.function(lambda images: model(images, training=False))
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     frozen = convert_variables_to_constants_v2(graph.get_concrete_function(images))

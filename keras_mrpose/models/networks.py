@@ -37,6 +37,9 @@ from keras_mrpose.optimizers import Adam
 from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
 
+if keras.backend.backend() == "tensorflow":  # on any other it is not imported
+    import tensorflow as tf
+
 _LOG = logging.getLogger(__name__)
 SHUFFLE_PLACE = 7  # of the argument of `fit`, behind x and y
 INPUT_MULTIPLE = 32  # of C5: sides must be multiples of it, else the branches of a network do not meet
@@ -65,8 +68,6 @@ def xla_pays() -> bool:
     """
     if keras.backend.backend() != "tensorflow":
         return True
-    import tensorflow as tf
-
     return bool(tf.config.list_physical_devices("GPU"))
 
 

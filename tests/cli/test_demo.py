@@ -4,18 +4,7 @@ import json
 
 import pytest
 
-from keras_mrpose.cli import demo
 from keras_mrpose.data.images import read_image
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision"),
-    [("fma avx512_vnni avx512_bf16 amx", "mixed_bfloat16"), ("asimd bf16", "mixed_bfloat16"), ("fma avx2", "float32")],
-)
-def test_precision_is_what_the_processor_computes(flags, precision, tmp_path):
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-    assert demo._precision(tmp_path / "cpuinfo") == precision
-    assert demo._precision(tmp_path / "none") == "float32"
 
 
 @pytest.mark.slow

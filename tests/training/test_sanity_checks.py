@@ -420,8 +420,8 @@ def test_a_wide_gap_is_told_once_and_not_at_once(images, caplog):
 
 def test_a_narrow_gap_is_not_told(images, caplog):
     run = Steps(images, 1000)
-    for _ in range(60):
-        run.model(run.guard.images, training=True)  # the averages become those of the batch
+    for _ in range(120):
+        run.model(run.guard.images, training=True)  # the averages become those of the batch: 0.9**120 is 3e-6
     assert run.gap() < 1e-3
     assert not caplog.records
 
