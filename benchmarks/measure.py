@@ -188,17 +188,8 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
         model = build(name, backbone=arguments.backbone, input_shape=(*arguments.input_size, 3))
     finally:
         keras.config.set_dtype_policy(before)
-    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
-    optimizer.build(model.trainable_variables)
-    images, target = _random_batch(arguments.batch_size, arguments.input_size, model.skeleton.num_joints)
-
-    @tf.function(jit_compile=arguments.jit)
-    def train():
-        with tf.GradientTape() as tape:
-            value = loss(target, model(images, training=True))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(value, variables), variables)
-        return value
+    images, target = random_batch(arguments.batch_size, arguments.input_size, model.skeleton.num_joints)
+    train = training_step(model, images, target, arguments.jit)
 
     def forward(network):
         return tf.function(lambda images: network(images, training=False), jit_compile=arguments.jit)
@@ -225,7 +216,23 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
     return row
 
 
-def _random_batch(batch_size: int, size: tuple[int, int], joints: int) -> tuple[tf.Tensor, tf.Tensor]:
+def training_step(model: keras.Model, images: tf.Tensor, target: tf.Tensor, jit: bool = False):
+    """Function that takes a step with Adam on this batch and returns the loss, which makes the target maps itself."""
+    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(jit_compile=jit)
+    def train():
+        with tf.GradientTape() as tape:
+            value = loss(target, model(images, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(value, variables), variables)
+        return value
+
+    return train
+
+
+def random_batch(batch_size: int, size: tuple[int, int], joints: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Images ``(batch, H, W, 3)`` and target ``(batch, joints, 4)``."""
     rng = np.random.default_rng(0)
     height, width = size

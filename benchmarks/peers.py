@@ -15,14 +15,13 @@ import numpy as np
 import published
 import tensorflow as tf
 import torch
-from measure import made_photographs
+from measure import made_photographs, random_batch, training_step
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.fuse import fuse_for_inference
 
 NETWORKS = ("simplebaseline", "mrfeanet2")
@@ -133,24 +132,23 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
             weights = {name: value for name, value in content.items() if name != "preprocessing"}
     joints = ours["float32"].skeleton.num_joints
     peers = {name: _Peer(name, network, backbone, joints, weights, arguments.compile) for name in _PEERS}
-    rng = np.random.default_rng(0)
-    images = rng.uniform(0, 255, (batch, *size, 3)).astype(np.float32)
+    batch_of_tensors = random_batch(batch, size, joints)
+    images, target = (tensor.numpy() for tensor in batch_of_tensors)
     deviation = _check(peers, ours, images)
+    graphs = {f"ours, {name}": _graph(model) for name, model in ours.items()}
+    graphs |= {f"ours, {name}, rewritten": _graph(fuse_for_inference(model)) for name, model in ours.items()}
     rows = []
     for label, some in ((f"batch {batch}", images), ("one crop", images[:1])):
         actions = {name: partial(peer.predict, peer.images(some)) for name, peer in peers.items()}
-        for precision, model in ours.items():
-            actions[f"ours, {precision}"] = partial(_predict, _graph(model), tf.constant(some))
-            fused = fuse_for_inference(model)
-            actions[f"ours, {precision}, rewritten"] = partial(_predict, _graph(fused), tf.constant(some))
+        actions |= {name: partial(_predict, graph, tf.constant(some)) for name, graph in graphs.items()}
         work = f"{network}, {label}"
         rows.append(_row(work, actions, len(some), arguments.repetitions, deviation=deviation))
-    points = rng.uniform(0, (size[1] / 4, size[0] / 4), (batch, joints, 2))
-    target = np.concatenate([points, np.ones((batch, joints, 1)), np.full((batch, joints, 1), 30)], axis=-1)
-    maps, _ = ours["float32"].codec.encode(points.astype(np.float32), target[..., 2], (size[0] // 4, size[1] // 4))
+    maps, _ = ours["float32"].codec.encode(target[..., :2], target[..., 2], (size[0] // 4, size[1] // 4))
     maps = keras.ops.convert_to_numpy(maps)
     actions = {name: peer.training(images, maps) for name, peer in peers.items()}
-    actions |= {f"ours, {name}": _training(model, images, target) for name, model in ours.items()}
+    for name, model in ours.items():
+        step = training_step(model, *batch_of_tensors)
+        actions[f"ours, {name}"] = lambda step=step: float(step())
     rows.append(_row(f"{network}, training step, batch {batch}", actions, batch, arguments.repetitions))
     keras.backend.clear_session()
     return rows
@@ -212,23 +210,6 @@ def _graph(model) -> Callable:
 
 def _predict(graph: Callable, images: tf.Tensor) -> np.ndarray:
     return graph(images).numpy()
-
-
-def _training(model, images: np.ndarray, target: np.ndarray) -> Callable[[], float]:
-    """Our training step: the loss makes the target maps itself."""
-    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
-    optimizer.build(model.trainable_variables)
-    images, target = tf.constant(images), tf.constant(target, tf.float32)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            value = loss(target, model(images, training=True))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(value, variables), variables)
-        return value
-
-    return lambda: float(step())
 
 
 def _check(peers: dict, ours: dict, images: np.ndarray) -> dict[str, float]:

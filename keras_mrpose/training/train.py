@@ -229,7 +229,6 @@ def compile_by_recipe(model: keras.Model, experiment: Experiment, people: People
         build_optimizer(experiment.recipe, steps),
         per_sample(HeatmapMSE(model.codec, ohkm_topk=experiment.recipe.ohkm_topk), model),
         metrics=metrics(people.skeleton, model.codec, experiment.sources, people),
-        jit_compile="auto" if networks.xla_pays() else False,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
