@@ -25,6 +25,7 @@ from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.fuse import fuse_for_inference
+from keras_mrpose.optimizers import Adam
 
 
 def everything(arguments) -> dict:
@@ -218,7 +219,7 @@ def _measure_network(name: str, arguments, precision: str) -> dict:
 
 def training_step(model: keras.Model, images: tf.Tensor, target: tf.Tensor, jit: bool = False):
     """Function that takes a step with Adam on this batch and returns the loss, which makes the target maps itself."""
-    optimizer, loss = keras.optimizers.Adam(1e-3), HeatmapMSE(model.codec)
+    optimizer, loss = Adam(1e-3), HeatmapMSE(model.codec)
     optimizer.build(model.trainable_variables)
 
     @tf.function(jit_compile=jit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from timing import Spread, console, machine, seconds
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.models.fuse import fuse_for_inference
+from keras_mrpose.models import fuse
 
 NETWORKS = ("simplebaseline", "mrfeanet2")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -136,7 +137,7 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
     images, target = (tensor.numpy() for tensor in batch_of_tensors)
     deviation = _check(peers, ours, images)
     graphs = {f"ours, {name}": _graph(model) for name, model in ours.items()}
-    graphs |= {f"ours, {name}, rewritten": _graph(fuse_for_inference(model)) for name, model in ours.items()}
+    graphs |= {f"ours, {name}, fused": fuse.inference_function(model) for name, model in ours.items()}
     rows = []
     for label, some in ((f"batch {batch}", images), ("one crop", images[:1])):
         actions = {name: partial(peer.predict, peer.images(some)) for name, peer in peers.items()}
@@ -242,7 +243,7 @@ def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
             people.keypoints,
             people.skeleton.flip_indices,
             crop,
-            rounds * (steps + WAITING) * batch,
+            (rounds * (steps + WAITING) + 2 * WAITING) * batch,
         )
         workers = min(2, os.cpu_count() or 1)
         loader = torch.utils.data.DataLoader(
@@ -255,7 +256,11 @@ def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
             for _ in range(batches):
                 next(iterator)
 
-        # each goes on while the other has its turn: what waits then is taken before the clock starts
-        before = {name: partial(take, one, WAITING) for name, one in ((PUBLISHED, theirs), ("ours", own))}
+        def settle(iterator, pause):
+            time.sleep(pause)  # the other one fills up what it had given, and rests
+            take(iterator, WAITING)  # what had waited costs nothing now
+
+        pause = 2 * seconds(partial(take, theirs, WAITING), 1, warm_up=1)[0]
+        before = {name: partial(settle, one, pause) for name, one in ((PUBLISHED, theirs), ("ours", own))}
         actions = {name: partial(take, one, steps) for name, one in ((PUBLISHED, theirs), ("ours", own))}
         return _row(f"augmented crops, JPEGs of {label}", actions, steps * batch, arguments.repetitions, before)

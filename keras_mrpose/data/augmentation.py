@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 
 from keras_mrpose import geometry
-from keras_mrpose.data.image_tensors import LEVELS, OpenedImage
+from keras_mrpose.data.image_tensors import LEVELS, OpenedImage, decoded_image
 from keras_mrpose.errors import require
 
 HALF_BODY, SHIFT, COLOUR, ERASING = range(4)  # whose seed is which
@@ -253,7 +253,7 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     Returns:
         ``size + (3,)`` float32, 0..255.
     """
-    return warp_opened(OpenedImage(tf.constant(""), image, tf.gather(tf.shape(image), (1, 0))), matrix, size)
+    return warp_opened(decoded_image(image), matrix, size)
 
 
 def warp_opened(image: OpenedImage, matrix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

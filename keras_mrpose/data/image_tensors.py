@@ -35,6 +35,7 @@ TURNS_IT = (
 
 EXACT = "INTEGER_ACCURATE"  # the DCT that OpenCV and Pillow take
 END_OF_JPEG = b"\xff\xd9"
+JPEG_HEAD = 2**20  # bytes in which a JPEG file's EXIF data begin and end
 LEVELS = 4  # libjpeg decodes at 1, 1/2, 1/4 and 1/8 of the sides
 BESIDE = 2  # pixels at the left and right edge of a part for which libjpeg has no neighbours to mix colours with
 
@@ -46,19 +47,16 @@ class OpenedImage(NamedTuple):
     """An image file of which the sides are known; the pixels of a plain JPEG file are not decoded yet.
 
     Args:
-        file: () string, all bytes of such a file; empty for others.
-        pixels: ``(h, w, 3)`` uint8 RGB of any other file; ``(0, 0, 3)`` where `file` is there.
+        file: () string, all bytes of the file.
+        reducible: () bool, whether it is a plain JPEG file, which `part` can decode smaller than it is.
+        pixels: ``(h, w, 3)`` uint8 RGB of any other file; ``(0, 0, 3)`` of such a one.
         sides: ``(2,)`` int32 width and height.
     """
 
     file: tf.Tensor
+    reducible: tf.Tensor
     pixels: tf.Tensor
     sides: tf.Tensor
-
-    @property
-    def reducible(self) -> tf.Tensor:
-        """Whether `part` can decode it smaller than it is."""
-        return tf.strings.length(self.file) > 0
 
     def part(self, low: tf.Tensor, high: tf.Tensor, level: tf.Tensor | int = 0) -> tf.Tensor:
         """A rectangle of the image, decoded by itself: the same pixels as when all of it is decoded.
@@ -85,6 +83,11 @@ class OpenedImage(NamedTuple):
         return tf.switch_case(tf.where(self.reducible, level, LEVELS), branches)
 
 
+def decoded_image(pixels: tf.Tensor) -> OpenedImage:
+    """An image ``(h, w, 3)`` uint8 RGB that is decoded already."""
+    return OpenedImage(tf.constant(""), tf.constant(False), pixels, tf.gather(tf.shape(pixels), (1, 0)))
+
+
 def open_image(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> OpenedImage:
     """Open an image file: what can be decoded in parts is not decoded yet.
 
@@ -106,7 +109,7 @@ def open_image(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> Ope
     )
     pixels = tf.ensure_shape(pixels, (None, None, 3))
     sides = tf.where(in_parts, header_sides, tf.gather(tf.shape(pixels), (1, 0)))
-    return OpenedImage(tf.where(in_parts, data, ""), pixels, sides)
+    return OpenedImage(data, in_parts, pixels, sides)
 
 
 def read_image_tensor(path: tf.Tensor, size: tf.Tensor | Sequence[int] = (0, 0)) -> tf.Tensor:
@@ -130,9 +133,11 @@ def _is_plain(data: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     width, height = tf.where(is_png, png_width, jpeg_width), tf.where(is_png, png_height, jpeg_height)
     right = ((size[0] == width) | (size[0] == 0)) & ((size[1] == height) | (size[1] == 0))
     right &= tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= MAX_PIXELS
-    length = tf.strings.length(data)
-    without = tf.strings.regex_replace(data, EXIF, "", replace_global=False)
-    to_search = tf.strings.substr(data, 0, tf.where(tf.strings.length(without) < length, length, 0))
+    # in a JPEG file EXIF data are the first segment, or come after those of a colour profile
+    first = tf.strings.substr(data, 0, tf.where(is_png, tf.strings.length(data), JPEG_HEAD))
+    length = tf.strings.length(first)
+    without = tf.strings.regex_replace(first, EXIF, "", replace_global=False)
+    to_search = tf.strings.substr(first, 0, tf.where(tf.strings.length(without) < length, length, 0))
     plain = (is_png | (is_jpeg & (channels < 4))) & right & ~tf.strings.regex_full_match(to_search, TURNS_IT)
     return plain, tf.stack([width, height])
 

@@ -25,7 +25,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import Codec, GaussianCodec
 from keras_mrpose.data import augmentation as augment
 from keras_mrpose.data.augmentation import Augmentation
-from keras_mrpose.data.image_tensors import OpenedImage, awaited_at_exit, open_image
+from keras_mrpose.data.image_tensors import OpenedImage, awaited_at_exit, decoded_image, open_image
 from keras_mrpose.data.images import why_unreadable
 from keras_mrpose.data.people import People, protocol_of
 from keras_mrpose.errors import InputError
@@ -280,8 +280,7 @@ class _Crops:
         list_skipped = _lister(people, Skipped() if self.skipped is None else self.skipped)
 
         def black(epoch, person):
-            pixel = tf.zeros((1, 1, 3), tf.uint8)
-            image = OpenedImage(tf.constant(""), pixel, tf.constant((1, 1)))
+            image = decoded_image(tf.zeros((1, 1, 3), tf.uint8))
             return sample_of(image, keypoints[person] * list_skipped(person), epoch, person)
 
         return _first_that_works(sample, black)

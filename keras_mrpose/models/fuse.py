@@ -17,13 +17,16 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mrpose.errors import InputError
+from keras_mrpose.models import winograd
 
 DECONVOLUTIONS = ("depth_to_space", "transpose")
+WINOGRAD_INPUTS = 512  # channels from which on a prediction is faster by `winograd`
 
 # Exact types: what a subclass does is not known. Each with the shape that brings a number per filter to its kernel.
 _KERNELS: dict[type, Callable] = {
     layers.Conv2D: lambda kernel: (-1,),  # rows, columns, inputs, filters
     layers.Conv2DTranspose: lambda kernel: (-1, 1),  # rows, columns, filters, inputs
+    winograd.WinogradConv2DTranspose: lambda kernel: (-1, 1),
     layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
 }
 _PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
@@ -79,6 +82,11 @@ def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space"
     """
     if deconvolution not in DECONVOLUTIONS:
         raise InputError(f"deconvolution is {deconvolution!r}; give one of {', '.join(DECONVOLUTIONS)}.")
+    return _fused(model, deconvolution)
+
+
+def _fused(model: keras.Model, deconvolution: str, keep_precision: bool = False) -> keras.Model:
+    """`fuse_for_inference`; with "winograd" the wide transposed convolutions are computed by minimal filtering."""
     graph = keras.Model(model.input, model.output, name=model.name)  # not compiled: a clone would be, too
     weights = {layer.name: layer.get_weights() for layer in graph.layers}
     replacements: dict[str, Callable] = {}
@@ -87,12 +95,16 @@ def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space"
         if isinstance(layer, _TRAINING_ONLY):
             replacements[layer.name] = _unchanged
         elif type(layer) in _KERNELS:
-            of_layer, of_weights = _replacements(layer, followers, deconvolution)
+            of_layer, of_weights = _replacements(layer, followers, deconvolution, keep_precision)
             replacements |= of_layer
             weights |= of_weights
     for layer in graph.layers:
         _pass_on_mean(layer, followers, weights)
-    new = keras.models.clone_model(graph, clone_function=lambda layer: replacements.get(layer.name) or _copied(layer))
+
+    def clone(layer):
+        return replacements.get(layer.name) or _copied(layer, keep_precision)
+
+    new = keras.models.clone_model(graph, clone_function=clone)
     for layer in new.layers:
         if layer.weights:
             layer.set_weights(weights[layer.name])
@@ -100,18 +112,16 @@ def fuse_for_inference(model: keras.Model, deconvolution: str = "depth_to_space"
 
 
 def inference_function(model: keras.Model) -> Callable:
-    """The network as it predicts fastest, with its weights of now.
+    """The network as it predicts fastest, with its weights of now, in its own precision.
 
-    Fused (`fuse_for_inference`), unless it computes in another type than float32; in TensorFlow a graph with constant
-    weights, which oneDNN lays out once and not at every call. Measured on two cores with AVX2, 1 to 8 crops: 1.2 to 1.8
-    times as fast as the network itself.
+    Fused (`fuse_for_inference`); in TensorFlow a graph with constant weights, which oneDNN lays out once and not at
+    every call.
 
     Returns:
         Function of images ``(n, height, width, 3)``, RGB 0..255, that returns heatmaps; on TensorFlow also inside a
         `tf.function`.
     """
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        model = fuse_for_inference(model)
+    model = _fused(model, "winograd" if winograd.on_cpu() else "depth_to_space", keep_precision=True)
     if keras.backend.backend() != "tensorflow":
         return partial(_in_few_batch_sizes, model)
     graph = tf.function(lambda images: model(images, training=False))
@@ -127,24 +137,31 @@ def _in_few_batch_sizes(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return model.predict_on_batch(filled)[: len(images)]
 
 
-def _replacements(layer, followers: dict[str, layers.Layer], deconvolution: str) -> tuple[dict, dict]:
+def _replacements(
+    layer, followers: dict[str, layers.Layer], deconvolution: str, keep_precision: bool
+) -> tuple[dict, dict]:
     """Replacements, by name, of a convolution and of the layers that it absorbs, and the replacements' weights."""
     norm = followers.get(layer.name)
     if not _can_be_folded(norm, layer):
         norm = None
-    split = deconvolution == "depth_to_space" and _doubles(layer)
-    if norm is None and not split:
+    faster = deconvolution != "transpose" and _doubles(layer)
+    if norm is None and not faster:
         return {}, {}
     kernel, bias = _folded(layer, norm)
     replacements = {} if norm is None else {norm.name: _unchanged}
-    if not split:
-        replacements[layer.name] = _copied(layer, use_bias=True)
+    if not faster:
+        replacements[layer.name] = _copied(layer, keep_precision, use_bias=True)
         return replacements, {layer.name: [kernel, bias]}
     activation = layer.activation
     relu = followers.get(layer.name if norm is None else norm.name)
     if _is_plain_relu(relu) and activation is keras.activations.linear:
         replacements[relu.name], activation = _unchanged, "relu"
-    replacements[layer.name] = _four_convolutions(layer, activation)
+    dtype = layer.dtype_policy if keep_precision else "float32"
+    if deconvolution == "winograd" and layer.input.shape[-1] >= WINOGRAD_INPUTS:
+        new = winograd.TransformedConv2DTranspose(layer.filters, activation, name=layer.name, dtype=dtype)
+        replacements[layer.name] = new
+        return replacements, {layer.name: [ops.convert_to_numpy(winograd.transform(kernel)), bias]}
+    replacements[layer.name] = _four_convolutions(layer, activation, dtype)
     return replacements, {_part(layer, *ab): [_quarter(kernel, *ab), bias] for ab in _PIXELS}
 
 
@@ -178,12 +195,13 @@ def _sources(arguments) -> Iterator[str]:
             yield from _sources(argument)
 
 
-def _copied(layer, **changes):
-    """A layer of the same kind and name, in float32, without the weights."""
+def _copied(layer, keep_precision: bool, **changes):
+    """A layer of the same function and name, in float32 or in its own precision, without the weights."""
     config = layer.get_config()
-    if "dtype" in config:  # a nested model's has none
+    if "dtype" in config and not keep_precision:  # a nested model's has none
         config["dtype"] = "float32"
-    return type(layer).from_config({**config, **changes})
+    kind = layers.Conv2DTranspose if isinstance(layer, winograd.WinogradConv2DTranspose) else type(layer)
+    return kind.from_config({**config, **changes})
 
 
 def _unchanged(inputs, **_):
@@ -260,7 +278,7 @@ def _float64(variable) -> np.ndarray:
 def _doubles(layer) -> bool:
     """Whether a layer is the 4x4 transposed convolution of `heads`, which doubles each side."""
     return (
-        type(layer) is layers.Conv2DTranspose
+        type(layer) in (layers.Conv2DTranspose, winograd.WinogradConv2DTranspose)
         and layer.kernel_size == (4, 4)
         and layer.strides == (2, 2)
         and layer.padding == "same"
@@ -273,7 +291,7 @@ def _is_plain_relu(layer) -> bool:
     return type(layer) is layers.ReLU and layer.max_value is None and not layer.negative_slope and not layer.threshold
 
 
-def _four_convolutions(layer, activation) -> Callable:
+def _four_convolutions(layer, activation, dtype) -> Callable:
     """Replacement of a transposed convolution: four 2x2 convolutions, each padded on two sides, and a `DepthToSpace`.
 
     Measured on two CPU cores against one convolution with four times the filters (its output has a border to cut off),
@@ -285,10 +303,10 @@ def _four_convolutions(layer, activation) -> Callable:
     for row, column in _PIXELS:
         sides = ((1 - row, row), (1 - column, column))
         part = _part(layer, row, column)
-        pads.append(layers.ZeroPadding2D(sides, name=f"{part}_pad", dtype="float32"))
-        convolutions.append(layers.Conv2D(filters, 2, activation=activation, name=part, dtype="float32"))
-    joined = layers.Concatenate(name=f"{name}_parts", dtype="float32")
-    shuffle = DepthToSpace(name=name, dtype="float32")
+        pads.append(layers.ZeroPadding2D(sides, name=f"{part}_pad", dtype=dtype))
+        convolutions.append(layers.Conv2D(filters, 2, activation=activation, name=part, dtype=dtype))
+    joined = layers.Concatenate(name=f"{name}_parts", dtype=dtype)
+    shuffle = DepthToSpace(name=name, dtype=dtype)
     return lambda x: shuffle(joined([conv(pad(x)) for pad, conv in zip(pads, convolutions, strict=True)]))
 
 

@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
+from keras_mrpose.models.winograd import WinogradConv2DTranspose
 
 _FLOAT32 = "float32"
 
@@ -26,7 +27,7 @@ def _small_normal():
 def _bare_deconv(x, filters: int, name: str, dtype=None):
     """Transposed convolution 4x4, stride 2, no bias; "same" crops a pixel on each side, as PyTorch's padding=1."""
     kwargs = {"use_bias": False, "kernel_initializer": _small_normal(), "name": name, "dtype": dtype}
-    return layers.Conv2DTranspose(filters, 4, 2, padding="same", **kwargs)(x)
+    return WinogradConv2DTranspose(filters, **kwargs)(x)
 
 
 def _bn_relu(x, name: str, first: int, dtype=None):

@@ -104,7 +104,8 @@ class VideoWriter:
         if av is not None and "libx264" in av.codecs_available:
             with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
                 container = av.open(str(self.path), "w")
-                self._stream = container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
+                rate = Fraction(self.fps).limit_denominator(1001)
+                self._stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
                 self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
                 container.start_encoding()
                 self._container, self.codec = container, "H.264"

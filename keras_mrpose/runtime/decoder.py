@@ -72,13 +72,14 @@ def decode_unbiased(heatmaps, codec):
     radius = int(np.ceil(3 * codec["sigma"]))
     kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * codec["sigma"] ** 2))
     kernel /= kernel.sum()
+    band = np.array([np.convolve(np.eye(5)[i], kernel) for i in range(5)])  # each row: the kernel, one further
+    margin = radius + 2
+    padded = np.pad(heatmaps, ((margin, margin), (margin, margin), (0, 0)))
     found = []
     for joint, (x, y, value) in enumerate(zip(*peaks(heatmaps), strict=True)):
         point = np.array([x, y], np.float64) * (value > 0)
         if value > 0 and 1 < x < width - 2 and 1 < y < height - 2:
-            around = np.pad(heatmaps[:, :, joint].astype(np.float64), radius + 2)
-            around = around[y : y + 2 * radius + 5, x : x + 2 * radius + 5]
-            band = np.array([np.convolve(np.eye(5)[i], kernel) for i in range(5)])  # each row: the kernel, one further
+            around = padded[y : y + 2 * margin + 1, x : x + 2 * margin + 1, joint].astype(np.float64)
             m = np.log(np.maximum(band @ around @ band.T, 1e-10))
             dx, dy = (m[2, 3] - m[2, 1]) / 2, (m[3, 2] - m[1, 2]) / 2
             dxx, dyy = (m[2, 4] - 2 * m[2, 2] + m[2, 0]) / 4, (m[4, 2] - 2 * m[2, 2] + m[0, 2]) / 4

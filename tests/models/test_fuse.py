@@ -12,6 +12,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.models import build, list_models
 from keras_mrpose.models.fuse import DepthToSpace, fuse_for_inference
 from keras_mrpose.models.normalization import BatchNorm
+from keras_mrpose.models.winograd import WinogradConv2DTranspose
 
 SIZE = (64, 96, 3)
 KERAS_SMALL = ("mobilenetv2", "efficientnetv2b0")
@@ -80,7 +81,7 @@ def check(name, backbone, deconvolution="depth_to_space"):
     assert abs(found - wanted).max() < (4e-4 if backbone == "efficientnetv2b0" else 1e-5) * abs(wanted).max()
     before, after = kinds(model), kinds(new)
     split = DECONVOLUTIONS_OF[name] if deconvolution == "depth_to_space" else 0
-    assert before[layers.Conv2DTranspose] == DECONVOLUTIONS_OF[name]
+    assert before[WinogradConv2DTranspose] == DECONVOLUTIONS_OF[name]
     assert after[BatchNorm] == after[layers.Dropout] == 0
     assert after[layers.Conv2DTranspose] == DECONVOLUTIONS_OF[name] - split
     assert after[DepthToSpace] == split
