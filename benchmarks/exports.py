@@ -25,7 +25,8 @@ from keras_mrpose.export import TOLERANCES, litert, outputs, verify
 from keras_mrpose.export.bundle import calibration_crops
 from keras_mrpose.models.fuse import fuse_for_inference
 from keras_mrpose.predict.predictor import Predictor
-from keras_mrpose.runtime.litert import LiteRTModel
+from keras_mrpose.presets import read_crops
+from keras_mrpose.runtime.litert import LiteRTModel, open_interpreter
 
 PRECISIONS = ("float32", "float16", "int8")
 KERAS, REWRITTEN, TRANSPOSE = "Keras", "Keras, rewritten", ", transpose"
@@ -43,6 +44,43 @@ def measure_exports(arguments) -> dict:
             rows.append(process.apply(_measure, (arguments, name)))
     console.print(_table(arguments.input_size, rows))
     return {"input_size": list(arguments.input_size), "networks": rows}
+
+
+def measure_phones(arguments) -> dict:
+    """Megabytes and milliseconds of one crop of the package's network, as LiteRT files, and of others' files."""
+    model, crops = build(preset="people"), read_crops("people").astype(np.float32)
+    network = outputs.heatmaps(model)
+    files = {
+        f"people, {name}": litert.convert(network, name, crops if name == "int8" else None).content
+        for name in PRECISIONS
+    }
+    files |= {Path(path).stem: Path(path).read_bytes() for path in arguments.peers or ()}
+    steps = {(name, threads): _step(content, threads) for name, content in files.items() for threads in THREADS}
+    times = _in_turn(steps, arguments.repetitions)
+    table = Table(title="One crop", caption="median (min..max)")
+    for column in ("network", "input", "MB", "ms, 1 thread", "ms, 2 threads"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    rows = {}
+    for name, content in files.items():
+        height, width = open_interpreter(content, 1).get_input_details()[0]["shape"][1:3]
+        one, two = (times[name, threads] for threads in THREADS)
+        table.add_row(name, f"{height}x{width}", f"{len(content) / 1e6:.1f}", str(one), str(two))
+        rows[name] = {"bytes": len(content), "one_thread": asdict(one), "two_threads": asdict(two)}
+    console.print(table)
+    return rows
+
+
+def _step(content: bytes, threads: int) -> Callable[[], None]:
+    """One run of a file on whatever it takes."""
+    interpreter = open_interpreter(content, threads)
+    image = interpreter.get_input_details()[0]
+    values = np.random.default_rng(0).uniform(0, 255, image["shape"]).astype(image["dtype"])
+
+    def step(_kept=content):  # the interpreter reads from it
+        interpreter.set_tensor(image["index"], values)
+        interpreter.invoke()
+
+    return step
 
 
 def _table(size: tuple[int, int], rows: list[dict]) -> Table:
@@ -152,7 +190,11 @@ def _times(model, files: dict[str, bytes], crop: np.ndarray, repetitions: int) -
     }
     for name, network in ((KERAS, model), (REWRITTEN, fuse_for_inference(model))):
         networks[name, max(THREADS)] = _forward(network)
-    steps = {key: partial(network, crop) for key, network in networks.items()}
+    return _in_turn({key: partial(network, crop) for key, network in networks.items()}, repetitions)
+
+
+def _in_turn(steps: dict[tuple[str, int], Callable], repetitions: int) -> dict[tuple[str, int], Spread]:
+    """Milliseconds of each step; all take turns."""
     counts = {key: max(1, round(AT_LEAST / min(seconds(step, 3)))) for key, step in steps.items()}
     times = {key: [] for key in steps}
     for _ in range(repetitions):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from evaluation import measure_evaluation
-from exports import measure_exports
+from exports import measure_exports, measure_phones
 from memory import measure_memory
 from peak import flop, measure_peak
 from prediction import measure_prediction
@@ -43,6 +43,8 @@ def everything(arguments) -> dict:
         report["evaluation"] = measure_evaluation(arguments)
     if arguments.what == "exports":
         report["exports"] = measure_exports(arguments)
+    if arguments.what == "phones":
+        report["phones"] = measure_phones(arguments)
     if arguments.what == "prediction":
         report["prediction"] = measure_prediction(arguments)
     if arguments.what == "memory":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
@@ -23,13 +24,16 @@ from timing import Spread, console, machine, seconds
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.evaluation import predictions
 from keras_mrpose.models import fuse
+from keras_mrpose.predict.predictor import Predictor
 
 NETWORKS = ("simplebaseline", "mrfeanet2")
 PRECISIONS = ("float32", "mixed_bfloat16")
 PUBLISHED = "PyTorch, as published"
 MEGAPIXELS = {"640x480": (480, 640), "12 megapixels": (3000, 4000)}
 WAITING = 4  # batches that PyTorch's loader of two processes has ready at most; ours has three
+EVALUATED = 6  # batches of an evaluation
 AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
 
 
@@ -41,6 +45,7 @@ def measure_peers(arguments) -> dict:
     rows = []
     for network in NETWORKS:
         rows += _measure_network(network, backbone, arguments)
+        keras.backend.clear_session()
     for label, size in MEGAPIXELS.items():
         rows.append(_measure_loader(label, size, arguments))
     table = Table(
@@ -118,7 +123,7 @@ def _policy(name: str) -> Iterator[None]:
 
 
 def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
-    """Training step, batch and single crop of one network on random data."""
+    """Training step, batch and single crop of one network on random data, and an evaluation of made photographs."""
     keras.utils.set_random_seed(0)
     size, batch = tuple(arguments.input_size), arguments.batch_size
     ours = {}
@@ -132,15 +137,16 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
         with np.load(file) as content:
             weights = {name: value for name, value in content.items() if name != "preprocessing"}
     joints = ours["float32"].skeleton.num_joints
-    peers = {name: _Peer(name, network, backbone, joints, weights, arguments.compile) for name in _PEERS}
+    peers = {name: _Peer(name, network, backbone, joints, weights) for name in _PEERS}
+    compiled = {COMPILED: _Peer(COMPILED, network, backbone, joints, weights)} if arguments.compile else {}
     batch_of_tensors = random_batch(batch, size, joints)
     images, target = (tensor.numpy() for tensor in batch_of_tensors)
-    deviation = _check(peers, ours, images)
+    deviation = _check(peers | compiled, ours, images)
     graphs = {f"ours, {name}": _graph(model) for name, model in ours.items()}
     graphs |= {f"ours, {name}, fused": fuse.inference_function(model) for name, model in ours.items()}
     rows = []
     for label, some in ((f"batch {batch}", images), ("one crop", images[:1])):
-        actions = {name: partial(peer.predict, peer.images(some)) for name, peer in peers.items()}
+        actions = {name: partial(peer.predict, peer.images(some)) for name, peer in (peers | compiled).items()}
         actions |= {name: partial(_predict, graph, tf.constant(some)) for name, graph in graphs.items()}
         work = f"{network}, {label}"
         rows.append(_row(work, actions, len(some), arguments.repetitions, deviation=deviation))
@@ -151,23 +157,80 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
         step = training_step(model, *batch_of_tensors)
         actions[f"ours, {name}"] = lambda step=step: float(step())
     rows.append(_row(f"{network}, training step, batch {batch}", actions, batch, arguments.repetitions))
-    keras.backend.clear_session()
+    if network == NETWORKS[-1]:
+        rows.append(_measure_evaluation(network, peers, ours, arguments))
     return rows
 
 
-_PEERS = (PUBLISHED, "PyTorch, channels_last", "PyTorch, channels_last, bfloat16")
+def _measure_evaluation(network: str, peers: dict, ours: dict, arguments) -> dict:
+    """From image files and boxes to joints in the image, with the flip test, as `evaluate` and the published loop go.
+
+    The published loader's processes start anew for each evaluation, as there; the start is left out by taking the first
+    batch before the clock starts.
+    """
+    batch, size = arguments.batch_size, tuple(arguments.input_size)
+    with tempfile.TemporaryDirectory() as folder:
+        people = made_photographs(Path(folder), (480, 640), EVALUATED * batch)
+        data = published.Boxes(
+            [str(path) for path in people.paths()],
+            people.boxes,
+            people.keypoints,
+            people.skeleton.flip_indices,
+            size,
+            len(people),
+        )
+        flips, waiting = people.skeleton.flip_indices, {}
+
+        def start(name):
+            loader = _loader(data, batch)
+            waiting[name] = iter(loader)
+            waiting[name] = itertools.chain([next(waiting[name])], waiting[name])
+            time.sleep(1)
+
+        def evaluate(name):
+            peer = peers[name]
+            for crops, placed in waiting[name]:
+                crops = crops.to(memory_format=peer.layout)
+                maps, flipped = peer.predict(crops), peer.predict(crops.flip(3))
+                flipped = flipped[:, :, ::-1][..., flips]
+                flipped[:, :, 1:] = flipped[:, :, :-1].copy()
+                published.joints_of(np.ascontiguousarray(((maps + flipped) / 2).transpose(0, 3, 1, 2)), placed.numpy())
+
+        actions = {name: partial(evaluate, name) for name in (PUBLISHED, BEST)}
+        before = {name: partial(start, name) for name in actions}
+        for name, model in ours.items():
+            predictor = Predictor(model, batch_size=batch)
+            actions[f"ours, {name}"] = partial(predictions.predict, predictor, people)
+            before[f"ours, {name}"] = partial(time.sleep, 1)
+        return _row(f"{network}, evaluation, flip test", actions, len(people), 2, before)
+
+
+def _loader(data, batch: int):
+    """The published loader with as many processes as cores."""
+    return torch.utils.data.DataLoader(
+        data,
+        batch,
+        num_workers=min(2, os.cpu_count() or 1),
+        worker_init_fn=published.one_thread,
+        multiprocessing_context="spawn",
+    )
+
+
+BEST = "PyTorch, channels_last, bfloat16"
+COMPILED = f"{BEST}, compiled"  # predicts only: compiling a training takes many minutes, and did not make it faster
+_PEERS = (PUBLISHED, "PyTorch, channels_last", BEST)
 
 
 class _Peer:
-    """A PyTorch network as one of `_PEERS` runs it."""
+    """A PyTorch network as one of `_PEERS` runs it, or `COMPILED`."""
 
-    def __init__(self, name: str, network: str, backbone: str, joints: int, weights: dict, compiled: bool):
+    def __init__(self, name: str, network: str, backbone: str, joints: int, weights: dict):
         self.layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
         self.half = "bfloat16" in name
         model = published.PoseNetwork(network, backbone, joints)
         model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in weights.items()})
         self.model = model.to(memory_format=self.layout)
-        self.run = torch.compile(self.model) if compiled and name != PUBLISHED else self.model
+        self.run = torch.compile(self.model) if name == COMPILED else self.model
         self.mean, self.std = (
             torch.from_numpy(255 * values.reshape(1, 3, 1, 1)) for values in (published.MEAN, published.STD)
         )
@@ -245,11 +308,7 @@ def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
             crop,
             (rounds * (steps + WAITING) + 2 * WAITING) * batch,
         )
-        workers = min(2, os.cpu_count() or 1)
-        loader = torch.utils.data.DataLoader(
-            data, batch, num_workers=workers, worker_init_fn=published.one_thread, multiprocessing_context="spawn"
-        )
-        theirs = iter(loader)
+        theirs = iter(_loader(data, batch))
         own = iter(pipeline.batches(people, crop, batch, augmentation=Augmentation()))
 
         def take(iterator, batches):

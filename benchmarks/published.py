@@ -154,6 +154,41 @@ class Crops(torch.utils.data.Dataset):
         return torch.from_numpy(maps), torch.from_numpy(weights)
 
 
+class Boxes(Crops):
+    """The same without augmentation, each person once: a crop ``(3, h, w)`` and its centre and window."""
+
+    def __getitem__(self, index: int):
+        """Normalised crop, and ``(4,)`` centre x, y, window width and height in image pixels."""
+        height, width = self.size
+        image = cv2.cvtColor(cv2.imread(self.paths[index]), cv2.COLOR_BGR2RGB)
+        x, y, w, h = self.boxes[index]
+        centre, window = np.array([x + w / 2, y + h / 2]), 1.25 * max(w, h * width / height)
+        matrix = cv2.getRotationMatrix2D(centre.tolist(), 0, width / window)
+        matrix[:, 2] += np.array([width, height]) / 2 - centre
+        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        crop = (crop.astype(np.float32) / 255 - MEAN) / STD
+        placed = np.float32([*centre, window, window * height / width])
+        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))), placed
+
+
+def joints_of(heatmaps: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """Peaks ``(n, joints, 3)``, moved by a quarter towards the higher neighbour, in image pixels; and their heights."""
+    count, joints, height, width = heatmaps.shape
+    flat = heatmaps.reshape(count, joints, -1)
+    index, scores = flat.argmax(-1), flat.max(-1)
+    points = np.stack([index % width, index // width], axis=-1).astype(np.float32) * (scores > 0)[..., None]
+    for person in range(count):
+        for joint in range(joints):
+            x, y = (points[person, joint] + 0.5).astype(int)
+            if 1 < x < width - 1 and 1 < y < height - 1:
+                one = heatmaps[person, joint]
+                slope = np.array([one[y, x + 1] - one[y, x - 1], one[y + 1, x] - one[y - 1, x]])
+                points[person, joint] += 0.25 * np.sign(slope)
+    scale = placed[:, None, 2:] / np.float32([width, height])
+    points = (points - np.float32([width, height]) / 2) * scale + placed[:, None, :2]
+    return np.concatenate([points, scores[..., None]], axis=-1)
+
+
 def one_thread(_: int) -> None:
     """For each process of a loader: OpenCV's own threads only get into each other's way there."""
     cv2.setNumThreads(0)

@@ -38,7 +38,7 @@ MEMORY_PEOPLE = 150_000  # COCO's train2017
 def parser() -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    what = ("all", "pipeline", "networks", "evaluation", "exports", "prediction", "peers", "memory")
+    what = ("all", "pipeline", "networks", "evaluation", "exports", "phones", "prediction", "peers", "memory")
     top.add_argument("what", nargs="?", choices=what, default="all", help="all (default): the first three")
     top.add_argument(
         "--quick", action="store_true", help="seconds: a tiny backbone, small input; checks that all works"
@@ -65,9 +65,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--boxes", type=int, metavar="N", help=f"of a detector, for the NMS, default {FULL['boxes']}")
     top.add_argument("--threads", type=int, default=0, metavar="N", help="TensorFlow's threads; 0 is one for each core")
     top.add_argument("--runs", nargs="+", metavar="RUN", help="exports: of these trained networks; with --data, judged")
+    top.add_argument("--peers", nargs="+", metavar="FILE", help="phones: others' .tflite files to measure beside ours")
     top.add_argument("--detector", metavar="FILE", help="prediction: finds the people of the video")
     top.add_argument("--jit", action="store_true", help="compile the steps of networks and codecs with XLA")
-    top.add_argument("--compile", action="store_true", help="peers: PyTorch's best is compiled by it, too (minutes)")
+    top.add_argument("--compile", action="store_true", help="peers: PyTorch predicts by torch.compile, too (minutes)")
     return top
 
 

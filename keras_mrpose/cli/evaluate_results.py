@@ -17,6 +17,10 @@ def register_parser(subparsers) -> None:
     add_data(sub, required=False)
     sub.add_argument("--annotations", metavar="FILE", help="instead of --data: a person_keypoints_*.json")
     add_skeleton(sub)
+    sub.add_argument(
+        "--faster", action="store_true",
+        help="the ten numbers of COCO alone, by faster-coco-eval: the same, in a third of the time",
+    )  # fmt: skip
 
 
 def handle(args) -> None:
@@ -45,7 +49,10 @@ def handle(args) -> None:
     coco.check_results(results, str(file), (image["id"] for image in truth["images"]), skeleton)
     if not results:
         raise InputError(f"{file} holds no results, so that there is nothing to evaluate.")
-    evaluation = coco.run_cocoeval(truth, results, skeleton=skeleton)
+    evaluation = coco.run_cocoeval(truth, results, skeleton=skeleton, faster=args.faster)
+    if args.faster:
+        tables.print_ten(coco.coco_stats(evaluation), f"{file} on {annotations}")
+        return
     similarity, found, annotated = coco.joint_oks(evaluation, skeleton)
     if not annotated:
         raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")

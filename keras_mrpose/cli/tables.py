@@ -55,11 +55,15 @@ def print_result(result: Result, title: str) -> None:
         console.print(diagnosis_table(result.diagnosis, result.metric))
 
 
+def print_ten(ten: dict, title: str) -> None:
+    """COCO's ten numbers."""
+    _ten(Console(), {name: None if number == -1 else number for name, number in ten.items()}, title)
+
+
 def print_coco(ten: dict, joints: dict, found: int, people: int, title: str) -> None:
     """COCO's ten numbers and the similarity of each joint."""
-    console = Console()
-    _ten(console, {name: None if number == -1 else number for name, number in ten.items()}, title)
-    _joints(console, joints, f"OKS in the {found} of {people} people found")
+    print_ten(ten, title)
+    _joints(Console(), joints, f"OKS in the {found} of {people} people found")
 
 
 def print_upper_bound(rows, metric: str, noise: float, title: str) -> None:

@@ -22,6 +22,12 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.suppression import columns
 from keras_mrpose.skeletons import COCO, Skeleton
 
+try:  # an extra
+    from faster_coco_eval import COCO as FasterDataset
+    from faster_coco_eval import COCOeval_faster as FasterCOCOeval
+except ImportError:
+    FasterDataset = FasterCOCOeval = None
+
 NUMBERS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 FIELDS = ("image_id", "category_id", "keypoints", "score")
 
@@ -97,6 +103,8 @@ def average_precision(
     results: list[dict],
     image_ids: Iterable[int] | None = None,
     skeleton: Skeleton = COCO,
+    *,
+    faster: bool = False,
 ) -> dict[str, float]:
     """The ten numbers of COCO's keypoint evaluation, computed by pycocotools.
 
@@ -105,19 +113,27 @@ def average_precision(
         results: as `results_json` makes them; of an image's people the best 20 count.
         image_ids: the images to evaluate; None takes all of the file, which is the protocol.
         skeleton: of the people; its sigmas are those of OKS.
+        faster: by the package faster-coco-eval instead: the same numbers to the last digit, in a third of the time.
 
     Returns:
         AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL in 0..1; -1, as from pycocotools, where nobody of that size
         is annotated.
 
     Raises:
-        InputError: a wrong annotation file, or results that do not pass `check_results` or are of other images.
+        InputError: a wrong annotation file, results that do not pass `check_results` or are of other images, or
+            faster-coco-eval is asked for and not installed.
     """
-    return coco_stats(run_cocoeval(coco.ground_truth(annotation_file, skeleton), results, image_ids, skeleton))
+    truth = coco.ground_truth(annotation_file, skeleton)
+    return coco_stats(run_cocoeval(truth, results, image_ids, skeleton, faster=faster))
 
 
 def run_cocoeval(
-    truth: dict, results: list[dict], image_ids: Iterable[int] | None = None, skeleton: Skeleton = COCO
+    truth: dict,
+    results: list[dict],
+    image_ids: Iterable[int] | None = None,
+    skeleton: Skeleton = COCO,
+    *,
+    faster: bool = False,
 ) -> COCOeval:
     """pycocotools' `COCOeval` after matching, without its output and on copies of the results, which it changes.
 
@@ -126,13 +142,17 @@ def run_cocoeval(
         results: as in `average_precision`, like skeleton.
         image_ids: the images to evaluate; None takes all.
         skeleton: as above.
+        faster: as in `average_precision`; what is returned does for `coco_stats` alone then.
 
     Raises:
-        InputError: results that do not pass `check_results` or are of other images.
+        InputError: results that do not pass `check_results` or are of other images; or see `faster`.
     """
+    if faster and FasterCOCOeval is None:
+        raise InputError("The faster evaluation takes a package of its own: pip install faster-coco-eval.")
+    dataset, cocoeval = (FasterDataset, FasterCOCOeval) if faster else (Dataset, COCOeval)
     check_results(results, image_ids=(image["id"] for image in truth["images"]), skeleton=skeleton)
     with contextlib.redirect_stdout(None):
-        annotated, found = Dataset(), Dataset()
+        annotated, found = dataset(), dataset()
         annotated.dataset = truth
         annotated.createIndex()
         if results:
@@ -141,7 +161,7 @@ def run_cocoeval(
         else:  # which loadRes cannot take
             found.dataset = truth | {"annotations": []}
             found.createIndex()
-        evaluation = COCOeval(annotated, found, "keypoints")
+        evaluation = cocoeval(annotated, found, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         if image_ids is not None:
             evaluation.params.imgIds = sorted(set(int(image) for image in image_ids))
@@ -154,7 +174,7 @@ def coco_stats(evaluation: COCOeval) -> dict[str, float]:
     with contextlib.redirect_stdout(None):
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True))
+    return dict(zip(NUMBERS, np.asarray(evaluation.stats[: len(NUMBERS)], np.float64).tolist(), strict=True))
 
 
 def ap_of_draw(evaluation: COCOeval, counts: np.ndarray) -> float:

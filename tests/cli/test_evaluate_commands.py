@@ -203,6 +203,9 @@ def test_evaluate_coco_results(run, drawn, annotations, work, capsys):
         told.append(capsys.readouterr().out)
     assert told[0] == told[1] == told[2]
     assert "100.0" in told[0] and "OKS in the 7 of 7 people found" in told[0] and "-100" not in told[0]
+    assert call(run, "evaluate-results", file, "--data", drawn, "--faster") == 0
+    ten = capsys.readouterr().out
+    assert ten in told[0]
     shifted = written(work / "shifted.json", truth_as_results(annotations, shift=200))
     assert call(run, "evaluate-results", shifted, "--data", drawn) == 0
     assert "OKS in the 0 of 7 people found" in capsys.readouterr().out

@@ -49,6 +49,24 @@ def test_selection_and_numbers_are_the_published_ones(golden, shared, name):
     assert numbers == pytest.approx(variant["stats"], rel=0, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_faster_evaluation_is_the_same_to_the_last_digit(golden, shared, name):
+    pytest.importorskip("faster_coco_eval")
+    rows, scores = selected(golden, **options_of(facts(shared, "coco_eval.json")[name]))
+    results = coco.results_json(golden["preds"][rows], golden["image_id"][rows], scores)
+    truth = shared / "golden" / "coco_eval_gt_538.json"
+    for some in (None, sorted(set(golden["image_id"].tolist()))[::3]):
+        kept = [one for one in results if some is None or one["image_id"] in some]
+        wanted = coco.average_precision(truth, kept, some)
+        assert coco.average_precision(truth, kept, some, faster=True) == wanted
+
+
+def test_the_faster_evaluation_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(coco, "FasterCOCOeval", None)
+    with pytest.raises(InputError, match="pip install faster-coco-eval"):
+        coco.run_cocoeval({"images": [], "annotations": []}, [], faster=True)
+
+
 def test_documented_fixture_to_every_digit(shared, capsys):
     fixture = facts(shared, "coco_eval_fixture.json")
     truth, results = shared / "golden" / fixture["gt"], facts(shared, fixture["dt"])
