@@ -24,6 +24,7 @@ from timing import Spread, console, machine, seconds
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
+from keras_mrpose.data.people import People
 from keras_mrpose.evaluation import predictions
 from keras_mrpose.models import fuse
 from keras_mrpose.predict.predictor import Predictor
@@ -171,14 +172,7 @@ def _measure_evaluation(network: str, peers: dict, ours: dict, arguments) -> dic
     batch, size = arguments.batch_size, tuple(arguments.input_size)
     with tempfile.TemporaryDirectory() as folder:
         people = made_photographs(Path(folder), (480, 640), EVALUATED * batch)
-        data = published.Boxes(
-            [str(path) for path in people.paths()],
-            people.boxes,
-            people.keypoints,
-            people.skeleton.flip_indices,
-            size,
-            len(people),
-        )
+        data = _published(published.Boxes, people, size, len(people))
         flips, waiting = people.skeleton.flip_indices, {}
 
         def start(name):
@@ -203,6 +197,12 @@ def _measure_evaluation(network: str, peers: dict, ours: dict, arguments) -> dic
             actions[f"ours, {name}"] = partial(predictions.predict, predictor, people)
             before[f"ours, {name}"] = partial(time.sleep, 1)
         return _row(f"{network}, evaluation, flip test", actions, len(people), 2, before)
+
+
+def _published(kind: type, people: People, size: tuple[int, int], length: int):
+    """The published data set of these people."""
+    paths = [str(path) for path in people.paths()]
+    return kind(paths, people.boxes, people.keypoints, people.skeleton.flip_indices, size, length)
 
 
 def _loader(data, batch: int):
@@ -300,14 +300,7 @@ def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         people = made_photographs(Path(folder), size, 8 if size[0] > 1000 else 48)
         rounds = 2 + arguments.repetitions
-        data = published.Crops(
-            [str(path) for path in people.paths()],
-            people.boxes,
-            people.keypoints,
-            people.skeleton.flip_indices,
-            crop,
-            (rounds * (steps + WAITING) + 2 * WAITING) * batch,
-        )
+        data = _published(published.Crops, people, crop, (rounds * (steps + WAITING) + 2 * WAITING) * batch)
         theirs = iter(_loader(data, batch))
         own = iter(pipeline.batches(people, crop, batch, augmentation=Augmentation()))
 
