@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "export"
         crops = read_crops(args.name)
-        report = export_litert(model, folder, ["float16"], people=crops, deconvolution="transpose")
+        report = export_litert(model, folder, ["float16"], people=crops)
         write_preset(model, folder)
         print(report.markdown())
         for name in (LITERT, SIDECAR, KERAS):

@@ -8,7 +8,7 @@ of stride 2 is four small convolutions, one for each of the four output pixels t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 
@@ -162,7 +162,9 @@ def _replacements(
         replacements[layer.name] = new
         return replacements, {layer.name: [ops.convert_to_numpy(winograd.transform(kernel)), bias]}
     replacements[layer.name] = _four_convolutions(layer, activation, dtype)
-    return replacements, {_part(layer, *ab): [_quarter(kernel, *ab), bias] for ab in _PIXELS}
+    return replacements, {
+        part: [quarter, bias] for part, quarter in zip(parts(layer.name), quarters(kernel), strict=True)
+    }
 
 
 # --- the graph ----------------------------------------------------------------------------------------------------
@@ -300,9 +302,8 @@ def _four_convolutions(layer, activation, dtype) -> Callable:
     """
     filters, name = layer.filters, layer.name
     pads, convolutions = [], []
-    for row, column in _PIXELS:
+    for (row, column), part in zip(_PIXELS, parts(name), strict=True):
         sides = ((1 - row, row), (1 - column, column))
-        part = _part(layer, row, column)
         pads.append(layers.ZeroPadding2D(sides, name=f"{part}_pad", dtype=dtype))
         convolutions.append(layers.Conv2D(filters, 2, activation=activation, name=part, dtype=dtype))
     joined = layers.Concatenate(name=f"{name}_parts", dtype=dtype)
@@ -310,14 +311,23 @@ def _four_convolutions(layer, activation, dtype) -> Callable:
     return lambda x: shuffle(joined([conv(pad(x)) for pad, conv in zip(pads, convolutions, strict=True)]))
 
 
-def _part(layer, row: int, column: int) -> str:
-    """Name of the convolution that computes the output's pixels 2 i + row, 2 j + column."""
-    return f"{layer.name}_{row}{column}"
+def parts(name: str) -> list[str]:
+    """Names of the four convolutions that take the place of the transposed one of this name."""
+    return [f"{name}_{row}{column}" for row, column in _PIXELS]
 
 
-def _quarter(kernel: np.ndarray, row: int, column: int) -> np.ndarray:
-    """The 2x2 kernel of one of the four convolutions.
+def quarters(kernel: np.ndarray) -> list[np.ndarray]:
+    """The 2x2 kernels of the four: each computes the output's pixels 2 i + row, 2 j + column.
 
     Output row 2 i is kernel rows 3, 1 on inputs i - 1, i; row 2 i + 1 is rows 2, 0 on inputs i, i + 1; columns alike.
     """
-    return kernel[3 - row :: -2, 3 - column :: -2].swapaxes(2, 3)
+    return [kernel[3 - row :: -2, 3 - column :: -2].swapaxes(2, 3) for row, column in _PIXELS]
+
+
+def from_quarters(kernels: Sequence[np.ndarray]) -> np.ndarray:
+    """The 4x4 kernel whose `quarters` these are."""
+    *_, channels, filters = kernels[0].shape
+    whole = np.empty((4, 4, filters, channels), kernels[0].dtype)
+    for (row, column), kernel in zip(_PIXELS, kernels, strict=True):
+        whole[3 - row :: -2, 3 - column :: -2] = kernel.swapaxes(2, 3)
+    return whole

@@ -39,8 +39,9 @@ def read_preset(name: str) -> tuple[dict, dict[str, np.ndarray]]:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError(f"{path} is another file")
-        for key, row in about["kernels"].items():
-            tensors[key] = _Kernel(**row).read(content)
+        for key, rows in about["kernels"].items():
+            kernels = [_Kernel(**row).read(content) for row in rows]
+            tensors[key] = kernels[0] if len(kernels) == 1 else fuse.from_quarters(kernels)
     return about, {key: value.astype(np.float32) for key, value in tensors.items()}
 
 
@@ -66,8 +67,7 @@ class _Kernel:
         return numbers.reshape(self.shape).transpose(np.argsort(self.axes))
 
 
-# The orders in which LiteRT keeps the axes of Keras' kernels: convolutions, transposed and depthwise ones.
-_AXES = ((3, 0, 1, 2), (2, 0, 1, 3), (0, 1, 2, 3))
+_AXES = ((3, 0, 1, 2), (0, 1, 2, 3))  # the orders in which LiteRT keeps those of convolutions and of depthwise ones
 
 
 def write_preset(model: keras.Model, folder: str | Path) -> None:
@@ -75,31 +75,31 @@ def write_preset(model: keras.Model, folder: str | Path) -> None:
 
     Args:
         model: a `PoseModel`.
-        folder: made of it by `export_litert(model, folder, ["float16"], deconvolution="transpose", ...)`: transposed
-            convolutions keep their kernels then.
+        folder: made of it by `export_litert(model, folder, ["float16"], ...)`.
 
     Raises:
         InputError: the `.tflite` file in the folder is not of this network.
     """
     path = Path(folder) / LITERT
     content = path.read_bytes()
-    folded = {layer.name: layer.get_weights() for layer in fuse.fuse_for_inference(model, "transpose").layers}
+    folded = {layer.name: layer.get_weights() for layer in fuse.fuse_for_inference(model).layers}
     tensors, kernels, elsewhere = {}, {}, []
     for layer in model.layers:
         for index, value in enumerate(layer.get_weights()):
             key = f"{layer.name}/{index}"
             if value.ndim < 2:
                 tensors[key] = value
-            elif located := _located(folded[layer.name][index], content):
-                kernels[key] = asdict(located)
+                continue
+            names = [name for name in fuse.parts(layer.name) if name in folded] or [layer.name]
+            values = [folded[name][index] for name in names]
+            located = [_located(value, content) for value in values]
+            if None not in located:
+                kernels[key] = [asdict(kernel) for kernel in located]
             else:  # one that the converter changed further, as it makes the mean of four maps a part of the last layer
-                tensors[key] = folded[layer.name][index]
+                tensors[key] = values[0] if len(values) == 1 else fuse.from_quarters(values)
                 elsewhere.append(key)
     if len(elsewhere) > 1:
-        raise InputError(
-            f"{path} has no kernels of {' or '.join(elsewhere[:3])}; export this network again, with "
-            "deconvolution='transpose'."
-        )
+        raise InputError(f"{path} has no kernels of {' or '.join(elsewhere[:3])}; export this network again.")
     about = {
         "spec": {**model.spec, "input_shape": list(model.spec["input_shape"])},
         "skeleton": model.skeleton.to_dict(),

@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     model.calibration = CALIBRATION
     folder = tmp_path_factory.mktemp("presets") / "tiny"
     crops = rng.integers(0, 256, (4, *SIZE)).astype(np.float32)
-    export_litert(model, folder, ["float16"], people=crops, deconvolution="transpose", tolerances=ANY)
+    export_litert(model, folder, ["float16"], people=crops, tolerances=ANY)
     preset_weights.write_preset(model, folder)
     return model, folder
 
