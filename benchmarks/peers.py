@@ -44,7 +44,7 @@ def measure_peers(arguments) -> dict:
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
     backbone = "tiny_v1b" if arguments.backbone == "tiny_v1b" else "resnet50_v1b"
     rows = []
-    for network in NETWORKS:
+    for network in (name for name in NETWORKS if name in arguments.networks):
         rows += _measure_network(network, backbone, arguments)
         keras.backend.clear_session()
     for label, size in MEGAPIXELS.items():
