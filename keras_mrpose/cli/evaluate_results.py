@@ -50,10 +50,10 @@ def handle(args) -> None:
     if not results:
         raise InputError(f"{file} holds no results, so that there is nothing to evaluate.")
     evaluation = coco.run_cocoeval(truth, results, skeleton=skeleton, faster=args.faster)
-    if args.faster:
-        tables.print_ten(coco.coco_stats(evaluation), f"{file} on {annotations}")
-        return
-    similarity, found, annotated = coco.joint_oks(evaluation, skeleton)
-    if not annotated:
+    ten, title = coco.coco_stats(evaluation), f"{file} on {annotations}"
+    if ten["AP"] == -1:
         raise InputError(f"{annotations} has nobody with keypoints, so that there is no AP; give another file.")
-    tables.print_coco(coco.coco_stats(evaluation), similarity, found, annotated, f"{file} on {annotations}")
+    if args.faster:
+        tables.print_ten(ten, title)
+    else:
+        tables.print_coco(ten, *coco.joint_oks(evaluation, skeleton), title)

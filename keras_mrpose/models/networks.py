@@ -33,12 +33,10 @@ from keras_mrpose.models.backbones import (
 )
 from keras_mrpose.models.fuse import DepthToSpace
 from keras_mrpose.models.normalization import BatchNorm
+from keras_mrpose.models.winograd import on_cpu
 from keras_mrpose.optimizers import Adam
 from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton
-
-if keras.backend.backend() == "tensorflow":  # on any other it is not imported
-    import tensorflow as tf
 
 _LOG = logging.getLogger(__name__)
 SHUFFLE_PLACE = 7  # of the argument of `fit`, behind x and y
@@ -66,9 +64,7 @@ def xla_pays() -> bool:
     There oneDNN's kernels take an eighth of its time (MRFeaNet1 on MobileNetV2, AVX2: training 147 against 1,180 ms a
     crop, prediction 41 against 300), and it compiles for a minute. JAX has no other way.
     """
-    if keras.backend.backend() != "tensorflow":
-        return True
-    return bool(tf.config.list_physical_devices("GPU"))
+    return not on_cpu()
 
 
 class PoseModel(keras.Model):
