@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import tempfile
@@ -17,7 +18,7 @@ import numpy as np
 import published
 import tensorflow as tf
 import torch
-from measure import made_photographs, random_batch, training_step
+from measure import made_photographs, people_of, random_batch, training_step
 from rich.table import Table
 from timing import Spread, console, machine, seconds
 
@@ -32,7 +33,7 @@ from keras_mrpose.predict.predictor import Predictor
 NETWORKS = ("simplebaseline", "mrfeanet2")
 PRECISIONS = ("float32", "mixed_bfloat16")
 PUBLISHED = "PyTorch, as published"
-MEGAPIXELS = {"640x480": (480, 640), "12 megapixels": (3000, 4000)}
+PHOTOGRAPHS = (("640x480", (480, 640), 48), ("12 megapixels", (3000, 4000), 8))  # and how many
 WAITING = 4  # batches that PyTorch's loader of two processes has ready at most; ours has three
 EVALUATED = 3  # batches of an evaluation
 AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
@@ -47,8 +48,7 @@ def measure_peers(arguments) -> dict:
     for network in (name for name in NETWORKS if name in arguments.networks):
         rows += _measure_network(network, backbone, arguments)
         keras.backend.clear_session()
-    for label, size in MEGAPIXELS.items():
-        rows.append(_measure_loader(label, size, arguments))
+    rows += _measure_loaders(arguments)
     table = Table(
         title=f"PyTorch and keras_mrpose, {backbone}, {'x'.join(map(str, arguments.input_size))}, ms per image",
         caption="median (min..max) of rounds in which everybody has a turn; ratio: PyTorch / ours, round by round",
@@ -124,13 +124,17 @@ def _policy(name: str) -> Iterator[None]:
 
 
 def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
-    """Training step, batch and single crop of one network on random data, and an evaluation of made photographs."""
+    """Batch, single crop and training step of one network on random data, and an evaluation of made photographs.
+
+    What one of these needs is made for it and let go after it: all of MRFeaNet2's together take 23 GB.
+    """
     keras.utils.set_random_seed(0)
     size, batch = tuple(arguments.input_size), arguments.batch_size
     ours = {}
     for precision in PRECISIONS:
         with _policy(precision):
             ours[precision] = build(network, backbone=backbone, input_shape=(*size, 3), preprocessing="torchvision")
+    _vary_norms(ours["float32"])
     ours["mixed_bfloat16"].set_weights(ours["float32"].get_weights())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
@@ -138,38 +142,65 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
         with np.load(file) as content:
             weights = {name: value for name, value in content.items() if name != "preprocessing"}
     joints = ours["float32"].skeleton.num_joints
-    peers = {name: _Peer(name, network, backbone, joints, weights) for name in _PEERS}
-    compiled = {COMPILED: _Peer(COMPILED, network, backbone, joints, weights)} if arguments.compile else {}
-    batch_of_tensors = random_batch(batch, size, joints)
-    images, target = (tensor.numpy() for tensor in batch_of_tensors)
-    deviation = _check(peers | compiled, ours, images)
-    graphs = {f"ours, {name}": _graph(model) for name, model in ours.items()}
-    graphs |= {f"ours, {name}, fused": fuse.inference_function(model) for name, model in ours.items()}
-    rows = []
-    for label, some in ((f"batch {batch}", images), ("one crop", images[:1])):
-        actions = {name: partial(peer.predict, peer.images(some)) for name, peer in (peers | compiled).items()}
-        actions |= {name: partial(_predict, graph, tf.constant(some)) for name, graph in graphs.items()}
-        work = f"{network}, {label}"
-        rows.append(_row(work, actions, len(some), arguments.repetitions, deviation=deviation))
-    maps, _ = ours["float32"].codec.encode(target[..., :2], target[..., 2], (size[0] // 4, size[1] // 4))
-    maps = keras.ops.convert_to_numpy(maps)
-    actions = {name: peer.training(images, maps) for name, peer in peers.items()}
-    for name, model in ours.items():
-        step = training_step(model, *batch_of_tensors)
-        actions[f"ours, {name}"] = lambda step=step: float(step())
-    rows.append(_row(f"{network}, training step, batch {batch}", actions, batch, arguments.repetitions))
+    peer = partial(_Peer, network=network, backbone=backbone, joints=joints, weights=weights)
+    tensors = random_batch(batch, size, joints)
+    rows = _measure_prediction(network, peer, ours, tensors[0].numpy(), arguments)
+    gc.collect()
+    rows.append(_measure_training(network, peer, ours, tensors, arguments))
+    gc.collect()
     if network == NETWORKS[-1]:
-        rows.append(_measure_evaluation(network, peers, ours, arguments))
+        rows.append(_measure_evaluation(network, peer, ours, arguments))
     return rows
 
 
-def _measure_evaluation(network: str, peers: dict, ours: dict, arguments) -> dict:
+def _vary_norms(model) -> None:
+    """Batch norms as a training leaves them: TensorFlow leaves out, say, the addition of an offset that is 0."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for values, low, high in (
+                (layer.beta, -0.2, 0.2),
+                (layer.moving_mean, -0.2, 0.2),
+                (layer.moving_variance, 0.8, 1.2),
+            ):
+                values.assign(rng.uniform(low, high, values.shape))
+
+
+def _measure_prediction(network: str, peer: Callable, ours: dict, images: np.ndarray, arguments) -> list[dict]:
+    names = (*_PEERS, COMPILED) if arguments.compile else _PEERS
+    peers = {name: peer(name) for name in names}
+    deviation = _check(peers, ours, images)
+    graphs = {f"ours, {name}": _graph(model) for name, model in ours.items()}
+    graphs |= {f"ours, {name}, fused": fuse.inference_function(model) for name, model in ours.items()}
+    rows = []
+    for label, some in ((f"batch {len(images)}", images), ("one crop", images[:1])):
+        actions = {name: partial(one.predict, one.images(some)) for name, one in peers.items()}
+        actions |= {name: partial(_predict, graph, tf.constant(some)) for name, graph in graphs.items()}
+        rows.append(_row(f"{network}, {label}", actions, len(some), arguments.repetitions, deviation=deviation))
+    return rows
+
+
+def _measure_training(network: str, peer: Callable, ours: dict, tensors, arguments) -> dict:
+    images, target = (tensor.numpy() for tensor in tensors)
+    height, width = arguments.input_size
+    maps, _ = ours["float32"].codec.encode(target[..., :2], target[..., 2], (height // 4, width // 4))
+    maps = keras.ops.convert_to_numpy(maps)
+    actions = {name: peer(name).training(images, maps) for name in _PEERS}
+    for name, model in ours.items():
+        step = training_step(model, *tensors)
+        actions[f"ours, {name}"] = lambda step=step: float(step())
+    work = f"{network}, training step, batch {len(images)}"
+    return _row(work, actions, len(images), arguments.repetitions)
+
+
+def _measure_evaluation(network: str, peer: Callable, ours: dict, arguments) -> dict:
     """From image files and boxes to joints in the image, with the flip test, as `evaluate` and the published loop go.
 
     The published loader's processes start anew for each evaluation, as there; the start is left out by taking the first
     batch before the clock starts.
     """
     batch, size = arguments.batch_size, tuple(arguments.input_size)
+    peers = {name: peer(name) for name in (PUBLISHED, BEST)}
     with tempfile.TemporaryDirectory() as folder:
         people = made_photographs(Path(folder), (480, 640), EVALUATED * batch)
         data = _published(published.Boxes, people, size, len(people))
@@ -182,15 +213,15 @@ def _measure_evaluation(network: str, peers: dict, ours: dict, arguments) -> dic
             time.sleep(1)
 
         def evaluate(name):
-            peer = peers[name]
+            one = peers[name]
             for crops, placed in waiting[name]:
-                crops = crops.to(memory_format=peer.layout)
-                maps, flipped = peer.predict(crops), peer.predict(crops.flip(3))
+                crops = crops.to(memory_format=one.layout)
+                maps, flipped = one.predict(crops), one.predict(crops.flip(3))
                 flipped = flipped[:, :, ::-1][..., flips]
                 flipped[:, :, 1:] = flipped[:, :, :-1].copy()
                 published.joints_of(np.ascontiguousarray(((maps + flipped) / 2).transpose(0, 3, 1, 2)), placed.numpy())
 
-        actions = {name: partial(evaluate, name) for name in (PUBLISHED, BEST)}
+        actions = {name: partial(evaluate, name) for name in peers}
         before = {name: partial(start, name) for name in actions}
         for name, model in ours.items():
             predictor = Predictor(model, batch_size=batch)
@@ -293,26 +324,37 @@ def _check(peers: dict, ours: dict, images: np.ndarray) -> dict[str, float]:
 # --- input
 
 
-def _measure_loader(label: str, size: tuple[int, int], arguments) -> dict:
-    """Augmented crops and targets from JPEG files, on all cores."""
-    batch, crop = min(arguments.batch_size, 8), tuple(arguments.input_size)
-    steps = max(2, arguments.steps) * (1 if size[0] > 1000 else 8)
+def _measure_loaders(arguments) -> list[dict]:
+    """Augmented crops from JPEG files: of `--data`, if given, and of made photographs of two sizes."""
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        people = made_photographs(Path(folder), size, 8 if size[0] > 1000 else 48)
-        rounds = 2 + arguments.repetitions
-        data = _published(published.Crops, people, crop, (rounds * (steps + WAITING) + 2 * WAITING) * batch)
-        theirs = iter(_loader(data, batch))
-        own = iter(pipeline.batches(people, crop, batch, augmentation=Augmentation()))
+        if arguments.data:
+            rows.append(_measure_loader(Path(arguments.data).name, people_of(arguments.data), arguments))
+        for label, size, count in PHOTOGRAPHS:
+            (of_size := Path(folder) / label).mkdir()
+            people = made_photographs(of_size, size, count)
+            rows.append(_measure_loader(f"JPEGs of {label}", people, arguments))
+    return rows
 
-        def take(iterator, batches):
-            for _ in range(batches):
-                next(iterator)
 
-        def settle(iterator, pause):
-            time.sleep(pause)  # the other one fills up what it had given, and rests
-            take(iterator, WAITING)  # what had waited costs nothing now
+def _measure_loader(label: str, people: People, arguments) -> dict:
+    """Augmented crops and targets from image files, on all cores."""
+    batch, crop = min(arguments.batch_size, 8), tuple(arguments.input_size)
+    steps = max(2, arguments.steps) * (8 if len(people) > 8 else 1)
+    rounds = 2 + arguments.repetitions
+    data = _published(published.Crops, people, crop, (rounds * (steps + WAITING) + 2 * WAITING) * batch)
+    theirs = iter(_loader(data, batch))
+    own = iter(pipeline.batches(people, crop, batch, augmentation=Augmentation()))
 
-        pause = 2 * seconds(partial(take, theirs, WAITING), 1, warm_up=1)[0]
-        before = {name: partial(settle, one, pause) for name, one in ((PUBLISHED, theirs), ("ours", own))}
-        actions = {name: partial(take, one, steps) for name, one in ((PUBLISHED, theirs), ("ours", own))}
-        return _row(f"augmented crops, JPEGs of {label}", actions, steps * batch, arguments.repetitions, before)
+    def take(iterator, batches):
+        for _ in range(batches):
+            next(iterator)
+
+    def settle(iterator, pause):
+        time.sleep(pause)  # the other one fills up what it had given, and rests
+        take(iterator, WAITING)  # what had waited costs nothing now
+
+    pause = 2 * seconds(partial(take, theirs, WAITING), 1, warm_up=1)[0]
+    before = {name: partial(settle, one, pause) for name, one in ((PUBLISHED, theirs), ("ours", own))}
+    actions = {name: partial(take, one, steps) for name, one in ((PUBLISHED, theirs), ("ours", own))}
+    return _row(f"augmented crops, {label}", actions, steps * batch, arguments.repetitions, before)

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers and the machine's facts here")
     top.add_argument(
-        "--data", metavar="DIR", help="LSP or COCO-format folder for the pipeline (default: made photographs)"
+        "--data", metavar="DIR", help="pipeline, peers: LSP or COCO-format folder (default: made photographs)"
     )
     top.add_argument(
         "--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME", help=", ".join(NETWORKS)
