@@ -7,8 +7,8 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from keras_mrpose.data import pipeline
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.evaluation import predictions
-from keras_mrpose.models import fuse
+from keras_mrpose.models import fuse, networks
 from keras_mrpose.predict.predictor import Predictor
 
 NETWORKS = ("simplebaseline", "mrfeanet2")
@@ -113,16 +113,6 @@ def _row(
 # --- networks
 
 
-@contextmanager
-def _policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
     """Batch, single crop and training step of one network on random data, and an evaluation of made photographs.
 
@@ -132,7 +122,7 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
     size, batch = tuple(arguments.input_size), arguments.batch_size
     ours = {}
     for precision in PRECISIONS:
-        with _policy(precision):
+        with networks.precision(precision):
             ours[precision] = build(network, backbone=backbone, input_shape=(*size, 3), preprocessing="torchvision")
     _vary_norms(ours["float32"])
     ours["mixed_bfloat16"].set_weights(ours["float32"].get_weights())

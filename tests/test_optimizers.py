@@ -8,6 +8,7 @@ import numpy as np
 import on_jax
 import pytest
 
+from keras_mrpose.models.networks import precision
 from keras_mrpose.optimizers import Adam
 from keras_mrpose.training.distributed import devices
 
@@ -162,9 +163,8 @@ def one_layer(optimizer, **options):
 
 @pytest.fixture
 def float16():
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy("float32")
+    with precision("mixed_float16"):
+        yield
 
 
 def test_steps_that_overflow_are_left_out(float16):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,17 @@ PUBLISHED_NAMES = {
     "mrfea1_pose_resnet": "mrfeanet1",
     "mrfea2_pose_resnet": "mrfeanet2",
 }
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """What is built inside has this policy of Keras, such as ``"mixed_bfloat16"``; afterwards all is as before."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def xla_pays() -> bool:

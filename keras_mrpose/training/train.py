@@ -196,9 +196,7 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
         steps: batches per epoch, for the schedule.
         preprocessing: what the first layer does, see `networks.build`.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(experiment.recipe.precision)
-    try:
+    with networks.precision(experiment.recipe.precision):
         model = networks.build(
             experiment.model,
             backbone=experiment.backbone,
@@ -210,8 +208,6 @@ def build(experiment: Experiment, people: People, steps: int, preprocessing: str
             codec=codecs.codec(experiment.codec, experiment.sigma),
             preprocessing=preprocessing,
         )
-    finally:
-        keras.config.set_dtype_policy(before)
     return compile_by_recipe(model, experiment, people, steps)
 
 

@@ -5,7 +5,6 @@ import functools
 
 import dots
 import dotted
-import keras
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.evaluate import evaluate
 from keras_mrpose.export import litert, outputs, verify
 from keras_mrpose.export.verify import TOLERANCES, Parity, Reference, Tolerance, measure, parity
+from keras_mrpose.models.networks import precision
 from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton
 
@@ -72,11 +72,8 @@ def test_lsps_protocol(people):
 
 def test_a_network_trained_in_bfloat16_is_compared_in_float32(reference, people):
     """The export is float32; rounding to 8 bits is nothing that it is to repeat."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with precision("mixed_bfloat16"):
         model = dotted.network()
-    finally:
-        keras.config.set_dtype_policy("float32")
     rounded = model.predict_on_batch(reference.crops)
     assert np.abs(rounded - reference.heatmaps).max() > 1e-3
     found = Reference(Predictor(model, flip_test=False), people)

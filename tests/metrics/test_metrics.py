@@ -19,6 +19,7 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.coco import results_json
 from keras_mrpose.geometry import crop_matrices, to_image
 from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.models.networks import precision
 
 SIZE = (32, 24)  # heatmaps, height and width
 JOINTS = 17
@@ -482,10 +483,8 @@ def test_heatmaps_drawn_at_the_joints_of_538_images_cost_what_drawing_costs(crop
 
 @pytest.fixture
 def mixed_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
+    with precision("mixed_bfloat16"):
+        yield
 
 
 def compiled_model():

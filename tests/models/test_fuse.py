@@ -11,6 +11,7 @@ from keras import layers
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build, list_models
 from keras_mrpose.models.fuse import DepthToSpace, fuse_for_inference
+from keras_mrpose.models.networks import precision
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.models.winograd import WinogradConv2DTranspose
 
@@ -352,13 +353,9 @@ def test_the_original_stays_as_it_is():
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
 def test_float32_whatever_it_was_trained_in(policy):
     """As near to the same weights in float64 as in `check`, where bfloat16 would be off by a hundredth."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
+    with precision(policy):
         model = network("mrfeanet2")
         new = fuse_for_inference(model)
-    finally:
-        keras.config.set_dtype_policy(before)
     assert all(layer.dtype_policy.name == "float32" for layer in new.layers[1:])  # the input has a type only
     assert new.input.dtype == new.output.dtype == "float32"
     assert {weight.dtype for weight in new.weights} == {"float32"}

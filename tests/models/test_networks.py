@@ -12,6 +12,7 @@ from keras_mrpose.calibration import Calibration
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import PoseModel, build, list_backbones, list_models
+from keras_mrpose.models.networks import precision
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 
 # TensorFlow 2.21's variables under NumPy 2.4, whenever Keras saves them; neither side is ours.
@@ -22,10 +23,8 @@ NETWORKS = ("simplebaseline", "mrheatnet1", "mrheatnet2", "mrfeanet1", "mrfeanet
 
 @pytest.fixture
 def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
+    with precision(request.param):
+        yield request.param
 
 
 def images(height=64, width=96, batch=2, seed=0):

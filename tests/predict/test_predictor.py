@@ -12,7 +12,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
-from keras_mrpose.models import fuse
+from keras_mrpose.models import fuse, networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.predict.predictor import Predictor, check_boxes
 
@@ -201,12 +201,8 @@ def test_crops_go_through_the_faster_network(random_model, monkeypatch):
         assert 0 < abs(found - direct).max() < 1e-5 * abs(direct).max()
     assert len(made) == 1
     assert not {type(layer) for layer in made[0].layers} & {BatchNorm, keras.layers.Conv2DTranspose}
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with networks.precision("mixed_bfloat16"):
         half = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
-    finally:
-        keras.config.set_dtype_policy(before)
     found, direct = Predictor(half, flip_test=False).heatmaps(crops), half.predict_on_batch(crops)
     assert abs(found - direct).max() < 0.05 * abs(direct).max()  # 8 bits, rounded in some 30 layers
     assert made[1].layers[-5].compute_dtype == "bfloat16" and made[1].output.dtype == "float32"

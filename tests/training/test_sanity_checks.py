@@ -183,11 +183,8 @@ def test_a_batch_that_cannot_be_set_aside_hides_nothing(error, tmp_path):
 
 
 def test_another_precision_is_advised(tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with networks.precision("mixed_float16"):
         model = compiled()
-    finally:
-        keras.config.set_dtype_policy("float32")
     callback = StopOnNaN(Noted(tmp_path))
     callback.set_model(model)
     with pytest.raises(InputError, match=r"\(now 0\.001\), use another precision than mixed_float16, or fix"):
