@@ -40,7 +40,7 @@ def load(
             (`held_out` makes such a pair).
         require_images: False does without the image files, where the annotations alone are needed.
         skeleton: of the people in a COCO-format folder, whose joints must be these; None takes those that the file
-            names, COCO's if it names none (`coco.skeleton_of`). LSP and MPII have their own.
+            names, COCO's if it names none (`coco_records.skeleton_of`). LSP and MPII have their own.
         strict: False: a COCO-format file that names other joints than `skeleton` has its own, and that is no error.
 
     Raises:

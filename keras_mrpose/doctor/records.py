@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_mrpose.data import coco, json_stream, layout, lsp, mpii
+from keras_mrpose.data import coco_records, json_stream, layout, lsp, mpii
 from keras_mrpose.doctor.findings import IssueCollector
 from keras_mrpose.errors import InputError
 from keras_mrpose.skeletons import COCO, LSP, MPII, Skeleton
@@ -82,7 +82,7 @@ def _coco(name: str, file: Path, root: Path, skeleton: Skeleton | None, issues: 
     split = Split(name, str(file), skeleton or COCO)
     fields = json_stream.iter_fields(file, "it was there a moment ago")
     try:
-        found = coco.read_records(fields, str(file), skeleton, report=issues.report)
+        found = coco_records.read_records(fields, str(file), skeleton, report=issues.report)
     except InputError as error:  # the file as a whole
         issues.add("annotations", file, "-", "-", str(error).removeprefix(f"{file} "))
         return split

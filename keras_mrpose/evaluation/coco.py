@@ -17,7 +17,8 @@ import numpy as np
 from pycocotools.coco import COCO as Dataset
 from pycocotools.cocoeval import COCOeval
 
-from keras_mrpose.data import coco
+from keras_mrpose.data.coco import ground_truth
+from keras_mrpose.data.coco_records import PERSON
 from keras_mrpose.errors import InputError
 from keras_mrpose.evaluation.suppression import columns
 from keras_mrpose.skeletons import COCO, Skeleton
@@ -47,7 +48,7 @@ def results_json(keypoints, image_ids, scores, skeleton: Skeleton = COCO) -> lis
     keypoints, image_ids, scores = columns(keypoints, skeleton.num_joints, image_ids=image_ids, scores=scores)
     flat = keypoints.reshape(len(keypoints), skeleton.num_joints * 3)
     return [
-        {"image_id": int(image), "category_id": coco.PERSON, "keypoints": joints, "score": score}
+        {"image_id": int(image), "category_id": PERSON, "keypoints": joints, "score": score}
         for image, joints, score in zip(image_ids, flat.tolist(), scores.tolist(), strict=True)
     ]
 
@@ -82,7 +83,7 @@ def check_results(
         for field, right, wanted in (
             ("image_id", whole, "a whole number"),
             ("image_id", known is None or not whole or image in known, "one of the annotated images"),
-            ("category_id", record.get("category_id") == coco.PERSON, "1, the person's"),
+            ("category_id", record.get("category_id") == PERSON, "1, the person's"),
             ("keypoints", _are_numbers(record.get("keypoints"), count), triples),
             ("score", _are_numbers([record.get("score")], 1), "a finite number"),
             ("bbox", not with_boxes or _are_numbers(record.get("bbox"), 4), "4 finite numbers, as the first has"),
@@ -123,7 +124,7 @@ def average_precision(
         InputError: a wrong annotation file, results that do not pass `check_results` or are of other images, or
             faster-coco-eval is asked for and not installed.
     """
-    truth = coco.ground_truth(annotation_file, skeleton)
+    truth = ground_truth(annotation_file, skeleton)
     return coco_stats(run_cocoeval(truth, results, image_ids, skeleton, faster=faster))
 
 
