@@ -6,7 +6,6 @@ TensorFlow keeps a gigabyte after each conversion of a large network, and a proc
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from peak import flop, measure_peak
 from rich.table import Table
-from timing import Spread, console, seconds
+from timing import Spread, console, in_a_process, seconds
 
 from keras_mrpose import build, data
 from keras_mrpose.data.augmentation import Augmentation
@@ -40,8 +39,7 @@ def measure_exports(arguments) -> dict:
     names = arguments.runs or [f"{arguments.backbone}-{network}" for network in arguments.networks]
     rows = []
     for name in names:
-        with multiprocessing.get_context("spawn").Pool(1) as process:
-            rows.append(process.apply(_measure, (arguments, name)))
+        rows.append(in_a_process(_measure, arguments, name))
     console.print(_table(arguments.input_size, rows))
     return {"input_size": list(arguments.input_size), "networks": rows}
 

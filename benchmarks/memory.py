@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from timing import console
+from timing import console, in_a_process
 
 from keras_mrpose import data, training
 from keras_mrpose.data import coco
@@ -42,7 +40,7 @@ def measure_memory(people: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         file = write_annotations(Path(folder), people)
         file_mb = round(file.stat().st_size / 1e6)
-        loading = {name: _in_a_process(load, how, folder) for name, how in LOADING.items()}
+        loading = {name: in_a_process(load, how, folder) for name, how in LOADING.items()}
     table = Table(title=f"{people:,} people of a file of {file_mb} MB, on the MB that the library takes")
     for column in ("by", "s", "s of processor", "MB of the library", "MB more at most", "MB more after it"):
         table.add_column(column, justify="left" if column == "by" else "right")
@@ -50,14 +48,9 @@ def measure_memory(people: int) -> dict:
         table.add_row(name, *(f"{number:.1f}" if "second" in field else str(number) for field, number in found.items()))
     console.print(table)
     with tempfile.TemporaryDirectory() as folder:
-        resident = _in_a_process(epochs, folder)
+        resident = in_a_process(epochs, folder)
     console.print(f"resident after each epoch of a training, MB: {', '.join(map(str, resident))}")
     return {"file_mb": file_mb, "loading": loading, "resident_mb_after_epochs": resident, "order_bytes": 8 * people}
-
-
-def _in_a_process(function, *arguments):
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def people_of(folder: str) -> People:

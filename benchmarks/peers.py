@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import tempfile
@@ -20,7 +19,7 @@ import tensorflow as tf
 import torch
 from measure import made_photographs, people_of, random_batch, training_step
 from rich.table import Table
-from timing import Spread, console, machine, seconds
+from timing import Spread, console, in_a_process, machine, seconds
 
 from keras_mrpose import build, save_state_dict
 from keras_mrpose.data import pipeline
@@ -35,7 +34,7 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 PUBLISHED = "PyTorch, as published"
 PHOTOGRAPHS = (("640x480", (480, 640), 48), ("12 megapixels", (3000, 4000), 8))  # and how many
 WAITING = 4  # batches that PyTorch's loader of two processes has ready at most; ours has three
-EVALUATED = 3  # batches of an evaluation
+EVALUATED = 16  # batches of an evaluation, so that tracing the graphs, a second, is little of it
 AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
 
 
@@ -46,9 +45,10 @@ def measure_peers(arguments) -> dict:
     backbone = "tiny_v1b" if arguments.backbone == "tiny_v1b" else "resnet50_v1b"
     rows = []
     for network in (name for name in NETWORKS if name in arguments.networks):
-        rows += _measure_network(network, backbone, arguments)
-        keras.backend.clear_session()
-    rows += _measure_loaders(arguments)
+        parts = (_measure_prediction, _measure_training, _measure_evaluation)
+        for part in parts if network == NETWORKS[0] else parts[:2]:  # an evaluation is twice the prediction
+            rows += in_a_process(_measure, part, network, backbone, arguments)
+    rows += in_a_process(_measure_loaders, arguments)
     table = Table(
         title=f"PyTorch and keras_mrpose, {backbone}, {'x'.join(map(str, arguments.input_size))}, ms per image",
         caption="median (min..max) of rounds in which everybody has a turn; ratio: PyTorch / ours, round by round",
@@ -113,14 +113,10 @@ def _row(
 # --- networks
 
 
-def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
-    """Batch, single crop and training step of one network on random data, and an evaluation of made photographs.
-
-    What one of these needs is made for it and let go after it: all of MRFeaNet2's together take 23 GB.
-    """
+def _measure(part: Callable, network: str, backbone: str, arguments) -> list[dict]:
+    """One of the following parts, with a network that all have with the same weights."""
     keras.utils.set_random_seed(0)
-    size, batch = tuple(arguments.input_size), arguments.batch_size
-    ours = {}
+    size, ours = tuple(arguments.input_size), {}
     for precision in PRECISIONS:
         with networks.precision(precision):
             ours[precision] = build(network, backbone=backbone, input_shape=(*size, 3), preprocessing="torchvision")
@@ -133,14 +129,7 @@ def _measure_network(network: str, backbone: str, arguments) -> list[dict]:
             weights = {name: value for name, value in content.items() if name != "preprocessing"}
     joints = ours["float32"].skeleton.num_joints
     peer = partial(_Peer, network=network, backbone=backbone, joints=joints, weights=weights)
-    tensors = random_batch(batch, size, joints)
-    rows = _measure_prediction(network, peer, ours, tensors[0].numpy(), arguments)
-    gc.collect()
-    rows.append(_measure_training(network, peer, ours, tensors, arguments))
-    gc.collect()
-    if network == NETWORKS[-1]:
-        rows.append(_measure_evaluation(network, peer, ours, arguments))
-    return rows
+    return part(network, peer, ours, arguments)
 
 
 def _vary_norms(model) -> None:
@@ -156,7 +145,9 @@ def _vary_norms(model) -> None:
                 values.assign(rng.uniform(low, high, values.shape))
 
 
-def _measure_prediction(network: str, peer: Callable, ours: dict, images: np.ndarray, arguments) -> list[dict]:
+def _measure_prediction(network: str, peer: Callable, ours: dict, arguments) -> list[dict]:
+    """A batch, and a single crop."""
+    images = _batch(ours, arguments)[0].numpy()
     names = (*_PEERS, COMPILED) if arguments.compile else _PEERS
     peers = {name: peer(name) for name in names}
     deviation = _check(peers, ours, images)
@@ -170,7 +161,9 @@ def _measure_prediction(network: str, peer: Callable, ours: dict, images: np.nda
     return rows
 
 
-def _measure_training(network: str, peer: Callable, ours: dict, tensors, arguments) -> dict:
+def _measure_training(network: str, peer: Callable, ours: dict, arguments) -> list[dict]:
+    """Forward, backward, Adam and the loss as a number."""
+    tensors = _batch(ours, arguments)
     images, target = (tensor.numpy() for tensor in tensors)
     height, width = arguments.input_size
     maps, _ = ours["float32"].codec.encode(target[..., :2], target[..., 2], (height // 4, width // 4))
@@ -180,10 +173,14 @@ def _measure_training(network: str, peer: Callable, ours: dict, tensors, argumen
         step = training_step(model, *tensors)
         actions[f"ours, {name}"] = lambda step=step: float(step())
     work = f"{network}, training step, batch {len(images)}"
-    return _row(work, actions, len(images), arguments.repetitions)
+    return [_row(work, actions, len(images), arguments.repetitions)]
 
 
-def _measure_evaluation(network: str, peer: Callable, ours: dict, arguments) -> dict:
+def _batch(ours: dict, arguments) -> tuple[tf.Tensor, tf.Tensor]:
+    return random_batch(arguments.batch_size, tuple(arguments.input_size), ours["float32"].skeleton.num_joints)
+
+
+def _measure_evaluation(network: str, peer: Callable, ours: dict, arguments) -> list[dict]:
     """From image files and boxes to joints in the image, with the flip test, as `evaluate` and the published loop go.
 
     The published loader's processes start anew for each evaluation, as there; the start is left out by taking the first
@@ -217,7 +214,7 @@ def _measure_evaluation(network: str, peer: Callable, ours: dict, arguments) -> 
             predictor = Predictor(model, batch_size=batch)
             actions[f"ours, {name}"] = partial(predictions.predict, predictor, people)
             before[f"ours, {name}"] = partial(time.sleep, 1)
-        return _row(f"{network}, evaluation, flip test", actions, len(people), 2, before)
+        return [_row(f"{network}, evaluation, flip test", actions, len(people), arguments.repetitions, before)]
 
 
 def _published(kind: type, people: People, size: tuple[int, int], length: int):
