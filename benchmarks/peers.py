@@ -34,7 +34,7 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 PUBLISHED = "PyTorch, as published"
 PHOTOGRAPHS = (("640x480", (480, 640), 48), ("12 megapixels", (3000, 4000), 8))  # and how many
 WAITING = 4  # batches that PyTorch's loader of two processes has ready at most; ours has three
-EVALUATED = 16  # batches of an evaluation, so that tracing the graphs, a second, is little of it
+EVALUATED = 8  # batches of an evaluation, so that tracing the graphs, a second, is little of it
 AGREE = 2e-3  # of the highest peak: float32 sums in another order, through some 60 layers
 
 
