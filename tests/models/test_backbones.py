@@ -32,6 +32,15 @@ def test_feature_maps_have_strides_4_to_32(name):
         assert same[-1] == tap
 
 
+def test_only_strides_need_a_layer_that_pads():
+    """Its gradient is computed for the padding, too; a convolution without a stride pads itself."""
+    model, _ = build_backbone("tiny_v1b", keras.Input((64, 32, 3)))
+    pads = [layer.name for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)]
+    assert pads == ["conv1_pad", "maxpool_pad", *(f"layer{stage}_0_conv2_pad" for stage in (2, 3, 4))]
+    by_pads = {model.get_layer(name).output.shape[1] - model.get_layer(name).input.shape[1] for name in pads}
+    assert by_pads == {2, 6}  # PyTorch's rule: as much on both sides
+
+
 def test_v1b_layers_are_called_as_torchvision_modules():
     model, _ = build_backbone("tiny_v1b", keras.Input((64, 32, 3)))
     names = {layer.name for layer in model.layers if layer.weights}
