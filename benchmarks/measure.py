@@ -24,6 +24,7 @@ from keras_mrpose.data import coco, lsp, pipeline
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.people import People
 from keras_mrpose.losses import HeatmapMSE
+from keras_mrpose.models import networks
 from keras_mrpose.models.fuse import fuse_for_inference
 from keras_mrpose.optimizers import Adam
 
@@ -184,12 +185,8 @@ def measure_networks(arguments, precision: str) -> dict:
 def _measure_network(name: str, arguments, precision: str) -> dict:
     """Times in milliseconds per image on random data that stays the same, so that no pipeline takes part."""
     keras.utils.set_random_seed(0)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
+    with networks.precision(precision):
         model = build(name, backbone=arguments.backbone, input_shape=(*arguments.input_size, 3))
-    finally:
-        keras.config.set_dtype_policy(before)
     images, target = random_batch(arguments.batch_size, arguments.input_size, model.skeleton.num_joints)
     train = training_step(model, images, target, arguments.jit)
 

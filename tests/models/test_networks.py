@@ -27,6 +27,14 @@ def policy(request):
         yield request.param
 
 
+def test_a_precision_is_for_what_is_built_inside():
+    before = keras.config.dtype_policy()
+    with pytest.raises(InputError), precision("mixed_bfloat16"):
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        build("nonesuch")
+    assert keras.config.dtype_policy() == before
+
+
 def images(height=64, width=96, batch=2, seed=0):
     return np.random.default_rng(seed).uniform(0, 255, (batch, height, width, 3)).astype(np.float32)
 
