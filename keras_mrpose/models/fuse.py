@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import winograd
+from keras_mrpose.models.pointwise import PointwiseConv2D
 
 DECONVOLUTIONS = ("depth_to_space", "transpose")
 WINOGRAD_INPUTS = 512  # channels from which on a prediction is faster by `winograd`
@@ -25,10 +26,12 @@ WINOGRAD_INPUTS = 512  # channels from which on a prediction is faster by `winog
 # Exact types: what a subclass does is not known. Each with the shape that brings a number per filter to its kernel.
 _KERNELS: dict[type, Callable] = {
     layers.Conv2D: lambda kernel: (-1,),  # rows, columns, inputs, filters
+    PointwiseConv2D: lambda kernel: (-1,),
     layers.Conv2DTranspose: lambda kernel: (-1, 1),  # rows, columns, filters, inputs
     winograd.WinogradConv2DTranspose: lambda kernel: (-1, 1),
     layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
 }
+_PLAIN = {winograd.WinogradConv2DTranspose: layers.Conv2DTranspose, PointwiseConv2D: layers.Conv2D}  # for prediction
 _PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
 _TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 
@@ -202,8 +205,7 @@ def _copied(layer, keep_precision: bool, **changes):
     config = layer.get_config()
     if "dtype" in config and not keep_precision:  # a nested model's has none
         config["dtype"] = "float32"
-    kind = layers.Conv2DTranspose if isinstance(layer, winograd.WinogradConv2DTranspose) else type(layer)
-    return kind.from_config({**config, **changes})
+    return _PLAIN.get(type(layer), type(layer)).from_config({**config, **changes})
 
 
 def _unchanged(inputs, **_):
@@ -260,7 +262,8 @@ def _pass_on_mean(layer, followers: dict[str, layers.Layer], weights: dict[str, 
     """Move the constant of a batch norm that has been folded from its convolution's bias to that of the next one."""
     norm = followers.get(layer.name)
     following = followers.get(norm.name) if type(layer) in _KERNELS and _can_be_folded(norm, layer) else None
-    pointwise = type(following) is layers.Conv2D and following.kernel_size == (1, 1) and following.groups == 1
+    convolution = type(following) in (layers.Conv2D, PointwiseConv2D)
+    pointwise = convolution and following.kernel_size == (1, 1) and following.groups == 1
     if not (pointwise and norm.center and len(weights[following.name]) == 2):
         return
     kernel, bias = weights[following.name]

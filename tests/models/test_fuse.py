@@ -13,6 +13,7 @@ from keras_mrpose.models import build, list_models
 from keras_mrpose.models.fuse import DepthToSpace, fuse_for_inference
 from keras_mrpose.models.networks import precision
 from keras_mrpose.models.normalization import BatchNorm
+from keras_mrpose.models.pointwise import PointwiseConv2D
 from keras_mrpose.models.winograd import WinogradConv2DTranspose
 
 SIZE = (64, 96, 3)
@@ -86,7 +87,8 @@ def check(name, backbone, deconvolution="depth_to_space"):
     assert after[BatchNorm] == after[layers.Dropout] == 0
     assert after[layers.Conv2DTranspose] == DECONVOLUTIONS_OF[name] - split
     assert after[DepthToSpace] == split
-    assert after[layers.Conv2D] == before[layers.Conv2D] + 4 * split
+    assert after[layers.Conv2D] == before[layers.Conv2D] + before[PointwiseConv2D] + 4 * split
+    assert after[PointwiseConv2D] == 0
     assert after[layers.DepthwiseConv2D] == before[layers.DepthwiseConv2D]
 
 
