@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import keras
@@ -180,21 +181,12 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
     if predictor.ends_in_keypoints:
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
         return lambda crops: {own: network(crops.numpy())}
+    flip = predictor.flip_test, predictor.skeleton.flip_indices
+    if isinstance(predictor.model, keras.Model) and keras.backend.backend() == "tensorflow":
+        run = _graph(network, codec, *flip, compiled)
+    else:
+        run = partial(_one_by_one, network, decoder(codec, *flip, compiled), predictor.flip_test)
     variants = decode_variants(codec, predictor.flip_test)
-    decode = decoder(codec, predictor.flip_test, predictor.skeleton.flip_indices, compiled)
-
-    def in_graph(crops):
-        """From crops to joints in TensorFlow, crops and mirrored crops as one batch: heatmaps never leave it."""
-        heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if predictor.flip_test else crops)
-        return decode(*tf.split(heatmaps, 2)) if predictor.flip_test else decode(heatmaps, heatmaps)
-
-    def one_by_one(crops):
-        crops = crops.numpy()
-        plain = network(crops)
-        return decode(plain, network(crops[:, :, ::-1]) if predictor.flip_test else plain)
-
-    in_tensorflow = isinstance(predictor.model, keras.Model) and keras.backend.backend() == "tensorflow"
-    run = tf.function(in_graph) if in_tensorflow else one_by_one
 
     def find(crops):
         found = {}
@@ -204,6 +196,28 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
         return found
 
     return find
+
+
+@lru_cache(maxsize=1)  # TensorFlow needs seconds for the graph of a large network
+def _graph(
+    network: Callable, codec: Codec, flip_test: bool, flip_indices: tuple[int, ...], compiled: bool
+) -> Callable[[tf.Tensor], dict]:
+    """From crops to joints in TensorFlow, crops and mirrored crops as one batch: heatmaps never leave it."""
+    decode = decoder(codec, flip_test, flip_indices, compiled)
+
+    @tf.function
+    def run(crops):
+        heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if flip_test else crops)
+        return decode(*tf.split(heatmaps, 2)) if flip_test else decode(heatmaps, heatmaps)
+
+    return run
+
+
+def _one_by_one(network: Callable, decode: Callable, flip_test: bool, crops: tf.Tensor) -> dict:
+    """The same with a network of another kind."""
+    crops = crops.numpy()
+    plain = network(crops)
+    return decode(plain, network(crops[:, :, ::-1]) if flip_test else plain)
 
 
 def decoder(codec: Codec, flip_test: bool, flip_indices: tuple[int, ...], compiled: bool) -> Callable:

@@ -39,7 +39,6 @@ _TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 _depth_to_space = None
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow.raw_ops import DepthToSpace as _depth_to_space
 
 
@@ -127,10 +126,13 @@ def inference_function(model: keras.Model) -> Callable:
     model = _fused(model, "winograd" if winograd.on_cpu() else "depth_to_space", keep_precision=True)
     if keras.backend.backend() != "tensorflow":
         return partial(_in_few_batch_sizes, model)
-    graph = tf.function(lambda images: model(images, training=False))
-    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    frozen = convert_variables_to_constants_v2(graph.get_concrete_function(images))
-    return lambda images: frozen(tf.cast(images, tf.float32))[0]
+    trainable, others = (
+        [variable.value.numpy() for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+    graph = tf.function(lambda images: model.stateless_call(trainable, others, images, training=False)[0])
+    frozen = graph.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32))
+    return lambda images: frozen(tf.cast(images, tf.float32))
 
 
 def _in_few_batch_sizes(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -159,7 +161,7 @@ def _replacements(
     relu = followers.get(layer.name if norm is None else norm.name)
     if _is_plain_relu(relu) and activation is keras.activations.linear:
         replacements[relu.name], activation = _unchanged, "relu"
-    dtype = layer.dtype_policy if keep_precision else "float32"
+    dtype = layer.compute_dtype if keep_precision else "float32"
     if deconvolution == "winograd" and layer.input.shape[-1] >= WINOGRAD_INPUTS:
         new = winograd.TransformedConv2DTranspose(layer.filters, activation, name=layer.name, dtype=dtype)
         replacements[layer.name] = new
@@ -203,8 +205,11 @@ def _sources(arguments) -> Iterator[str]:
 def _copied(layer, keep_precision: bool, **changes):
     """A layer of the same function and name, in float32 or in its own precision, without the weights."""
     config = layer.get_config()
-    if "dtype" in config and not keep_precision:  # a nested model's has none
+    if not keep_precision and "dtype" in config:  # a nested model's has none
         config["dtype"] = "float32"
+    if keep_precision and type(layer) in _KERNELS:  # it will not train: no weights in float32, and no random ones
+        config["dtype"] = layer.compute_dtype
+        config |= dict.fromkeys((key for key in config if key.endswith("_initializer")), "zeros")
     return _PLAIN.get(type(layer), type(layer)).from_config({**config, **changes})
 
 
@@ -308,7 +313,8 @@ def _four_convolutions(layer, activation, dtype) -> Callable:
     for (row, column), part in zip(_PIXELS, parts(name), strict=True):
         sides = ((1 - row, row), (1 - column, column))
         pads.append(layers.ZeroPadding2D(sides, name=f"{part}_pad", dtype=dtype))
-        convolutions.append(layers.Conv2D(filters, 2, activation=activation, name=part, dtype=dtype))
+        options = {"activation": activation, "kernel_initializer": "zeros", "name": part, "dtype": dtype}
+        convolutions.append(layers.Conv2D(filters, 2, **options))
     joined = layers.Concatenate(name=f"{name}_parts", dtype=dtype)
     shuffle = DepthToSpace(name=name, dtype=dtype)
     return lambda x: shuffle(joined([conv(pad(x)) for pad, conv in zip(pads, convolutions, strict=True)]))

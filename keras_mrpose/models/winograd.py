@@ -91,7 +91,8 @@ class TransformedConv2DTranspose(layers.Layer):
 
     def build(self, input_shape):
         """Kernel (36, filters, channels) and bias (filters,)."""
-        self.kernel = self.add_weight(name="kernel", shape=(PRODUCTS**2, self.filters, input_shape[-1]))
+        shape = (PRODUCTS**2, self.filters, input_shape[-1])
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="zeros")
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
