@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from twins import assert_same_in_training, twins
 
 from keras_mrpose import build
 from keras_mrpose.models import fuse, pointwise
@@ -12,16 +13,9 @@ from keras_mrpose.models.pointwise import PointwiseConv2D
 
 
 def both(size, strides=1, dtype="float64", **options):
-    """A plain 1x1 convolution and one of ours of the same weights, and an input."""
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(2, *size, 5))
+    """A plain 1x1 convolution and ours, and an input."""
     plain = layers.Conv2D(3, 1, strides=strides, dtype=dtype, **options)
-    ours = PointwiseConv2D(3, strides=strides, dtype=dtype, **options)
-    for layer in (plain, ours):
-        layer.build(inputs.shape)
-    ours.set_weights([rng.normal(size=weight.shape) for weight in plain.get_weights()])
-    plain.set_weights(ours.get_weights())
-    return plain, ours, tf.constant(inputs, plain.compute_dtype)
+    return twins(plain, PointwiseConv2D(3, strides=strides, dtype=dtype, **options), (2, *size, 5))
 
 
 @pytest.fixture
@@ -40,20 +34,8 @@ def products(monkeypatch):
     [((8, 6), 1), ((8, 6), 2), ((7, 6), 2), ((8, 5), 2), ((9, 6), 3), ((8, 6), (2, 3)), ((8, 6), (1, 2)), ((1, 1), 2)],
 )
 def test_outputs_and_gradients_are_those_of_a_convolution(size, strides, options, products):
-    """In float64, where both round at 1e-16: sums of up to 100 products of numbers of about 1."""
-    plain, ours, inputs = both(size, strides, **options)
-    found = []
-    for layer, how in ((plain, {}), (ours, {"training": True})):
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = layer(inputs, **how)
-            value = tf.reduce_sum(tf.square(outputs) * tf.range(1.0, 4.0, dtype=tf.float64))
-        variables = [weight.value for weight in layer.trainable_weights]
-        found.append([outputs, *tape.gradient(value, [inputs, *variables])])
+    assert_same_in_training(*both(size, strides, **options))
     assert products
-    for wanted, got in zip(*found, strict=True):
-        assert got.shape == wanted.shape
-        np.testing.assert_allclose(got, wanted, atol=1e-11, rtol=1e-11)
 
 
 def test_sides_that_are_not_known_before_it_runs_stay_a_convolution(products):
