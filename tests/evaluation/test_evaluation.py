@@ -15,7 +15,7 @@ from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
-from keras_mrpose.evaluation import provenance
+from keras_mrpose.evaluation import predictions, provenance
 from keras_mrpose.evaluation.evaluate import Result, evaluate
 from keras_mrpose.evaluation.pck import pck
 from keras_mrpose.evaluation.predictions import Predictions, decoder, predict
@@ -138,6 +138,16 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
             np.testing.assert_allclose(found.keypoints[way][person], wanted, atol=1e-3)
     assert len({joints.tobytes() for joints in found.keypoints.values()}) == 6  # they differ
     assert set(predict(single, people).keypoints) == {"gaussian/single", "dark/single"}
+
+
+def test_the_graph_of_an_evaluation_is_kept_for_the_next(people, predictor, monkeypatch):
+    wanted = predict(predictor, people)
+    monkeypatch.setattr(predictions, "decoder", None)  # who makes a graph calls it
+    found = predict(predictor, people)
+    for way, keypoints in wanted.keypoints.items():
+        np.testing.assert_array_equal(found.keypoints[way], keypoints)
+    with pytest.raises(TypeError):  # without the flip test it is another
+        predict(Predictor(predictor.model, flip_test=False), people)
 
 
 @pytest.mark.parametrize("flip_test", [pytest.param(True, marks=pytest.mark.slow), False])

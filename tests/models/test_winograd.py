@@ -98,6 +98,7 @@ def test_a_network_in_bfloat16_predicts_in_bfloat16():
         fused = fuse._fused(model, kind, keep_precision=True)
         computes = {layer.compute_dtype for layer in fused.layers[1:-1]}
         assert computes == {"bfloat16"} and fused.layers[-1].compute_dtype == "float32"
+        assert {weight.dtype for layer in fused.layers[:-1] for weight in layer.weights} == {"bfloat16"}
     assert {layer.compute_dtype for layer in fuse.fuse_for_inference(model).layers[1:]} == {"float32"}
 
 
