@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.skeletons import Skeleton, joint_map
 
 MIN_COMPILED = 500  # people: compiling the decoding takes as long as decoding so many uncompiled
+_GRAPHS = WeakKeyDictionary()  # as long as their predictors are there: TensorFlow needs seconds for a large network's
 COLUMNS = ("images", "ids", "image_ids", "boxes", "box_scores")
 
 
@@ -183,7 +185,10 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
         return lambda crops: {own: network(crops.numpy())}
     flip = predictor.flip_test, predictor.skeleton.flip_indices
     if isinstance(predictor.model, keras.Model) and keras.backend.backend() == "tensorflow":
-        run = _graph(network, codec, *flip, compiled)
+        kept = _GRAPHS.setdefault(predictor, {})
+        if (key := (codec, *flip, compiled)) not in kept:
+            kept[key] = _graph(network, *key)
+        run = kept[key]
     else:
         run = partial(_one_by_one, network, decoder(codec, *flip, compiled), predictor.flip_test)
     variants = decode_variants(codec, predictor.flip_test)
@@ -198,7 +203,6 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
     return find
 
 
-@lru_cache(maxsize=1)  # TensorFlow needs seconds for the graph of a large network
 def _graph(
     network: Callable, codec: Codec, flip_test: bool, flip_indices: tuple[int, ...], compiled: bool
 ) -> Callable[[tf.Tensor], dict]:

@@ -141,13 +141,14 @@ def test_predictions_are_those_of_the_predictor(people, predictor):
 
 
 def test_the_graph_of_an_evaluation_is_kept_for_the_next(people, predictor, monkeypatch):
-    wanted = predict(predictor, people)
+    both = [predictor, Predictor(predictor.model, flip_test=False)]
+    wanted = [predict(one, people) for one in both]
     monkeypatch.setattr(predictions, "decoder", None)  # who makes a graph calls it
-    found = predict(predictor, people)
-    for way, keypoints in wanted.keypoints.items():
-        np.testing.assert_array_equal(found.keypoints[way], keypoints)
-    with pytest.raises(TypeError):  # without the flip test it is another
-        predict(Predictor(predictor.model, flip_test=False), people)
+    for one, first in zip(both, wanted, strict=True):
+        for way, keypoints in predict(one, people).keypoints.items():
+            np.testing.assert_array_equal(keypoints, first.keypoints[way])
+    with pytest.raises(TypeError):  # another one's graph is its own
+        predict(Predictor(predictor.model), people)
 
 
 @pytest.mark.parametrize("flip_test", [pytest.param(True, marks=pytest.mark.slow), False])
