@@ -33,16 +33,16 @@ def handle(args) -> None:
     from keras_mrpose.cli import tables
     from keras_mrpose.evaluation import confidence
     from keras_mrpose.predict.predictor import CHECKPOINTS, Predictor
+    from keras_mrpose.presets import PRESETS
     from keras_mrpose.visualization import curves
 
     predictor = Predictor(args.model, flip_test=args.flip)
     if args.check and predictor.calibration is None:
         raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
     path = Path(args.model)
-    if path.is_dir():
-        path = next(path / name for name in CHECKPOINTS if (path / name).exists())
-    if not args.check and path.suffix != ".keras":
-        raise InputError(f"{path} cannot be written to; give a run folder or a .keras file.")
+    path = next((path / name for name in CHECKPOINTS if (path / name).exists()), path)
+    if not args.check and (path.suffix != ".keras" or args.model in PRESETS):
+        raise InputError(f"{args.model} cannot be written to; give a run folder or a .keras file.")
     labelled = {name: confidence.find_labelled(predictor, people) for name, people in _tables(args).items()}
     calibration = predictor.calibration if args.check else confidence.fit_calibration(list(labelled.values()))
     console, reports = Console(), {}

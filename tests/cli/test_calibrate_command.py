@@ -46,6 +46,17 @@ def test_fit_and_check(run, network, tmp_path, capfd):
     assert set(json.loads(report.read_text())) == {"a", "b"}
 
 
+def test_a_preset_is_checked_and_not_written(run, network, tmp_path, monkeypatch, capfd):
+    """Also where a folder, or a run, has its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people").mkdir()
+    assert commands.call(run, "calibrate", "people", "--data", "fit", "--check") == 0
+    assert "expected calibration error" in capfd.readouterr().out
+    network.rename(tmp_path / "people" / "best.keras")
+    assert commands.call(run, "calibrate", "people", "--data", "fit") == 2
+    assert "people cannot be written to; give a run folder or a .keras file" in capfd.readouterr().err
+
+
 def test_which_of_the_files_is_the_model(tmp_path):
     (tmp_path / "run").mkdir()
     assert _model_and_sources([str(tmp_path / "run"), "b.png"]) == (None, [str(tmp_path / "run"), "b.png"])
