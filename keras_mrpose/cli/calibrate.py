@@ -39,9 +39,9 @@ def handle(args) -> None:
     predictor = Predictor(args.model, flip_test=args.flip)
     if args.check and predictor.calibration is None:
         raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
-    path = Path(args.model)
-    path = next((path / name for name in CHECKPOINTS if (path / name).exists()), path)
-    if not args.check and (path.suffix != ".keras" or args.model in PRESETS):
+    given = Path(args.model)
+    path = next((given / name for name in CHECKPOINTS if (given / name).exists()), given)
+    if not args.check and (path.suffix != ".keras" or str(given) in PRESETS):
         raise InputError(f"{args.model} cannot be written to; give a run folder or a .keras file.")
     labelled = {name: confidence.find_labelled(predictor, people) for name, people in _tables(args).items()}
     calibration = predictor.calibration if args.check else confidence.fit_calibration(list(labelled.values()))

@@ -26,12 +26,11 @@ WINOGRAD_INPUTS = 512  # channels from which on a prediction is faster by `winog
 # Exact types: what a subclass does is not known. Each with the shape that brings a number per filter to its kernel.
 _KERNELS: dict[type, Callable] = {
     layers.Conv2D: lambda kernel: (-1,),  # rows, columns, inputs, filters
-    PointwiseConv2D: lambda kernel: (-1,),
     layers.Conv2DTranspose: lambda kernel: (-1, 1),  # rows, columns, filters, inputs
-    winograd.WinogradConv2DTranspose: lambda kernel: (-1, 1),
     layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
 }
-_PLAIN = {winograd.WinogradConv2DTranspose: layers.Conv2DTranspose, PointwiseConv2D: layers.Conv2D}  # for prediction
+# Ours, which differ in training alone, and the layers that predict in their place.
+_PLAIN = {winograd.WinogradConv2DTranspose: layers.Conv2DTranspose, PointwiseConv2D: layers.Conv2D}
 _PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
 _TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 
@@ -96,7 +95,7 @@ def _fused(model: keras.Model, deconvolution: str, keep_precision: bool = False)
     for layer in graph.layers:
         if isinstance(layer, _TRAINING_ONLY):
             replacements[layer.name] = _unchanged
-        elif type(layer) in _KERNELS:
+        elif _kind(layer) in _KERNELS:
             of_layer, of_weights = _replacements(layer, followers, deconvolution, keep_precision)
             replacements |= of_layer
             weights |= of_weights
@@ -202,15 +201,20 @@ def _sources(arguments) -> Iterator[str]:
             yield from _sources(argument)
 
 
+def _kind(layer) -> type:
+    """The type of a layer, of ours that of Keras' layer of the same function."""
+    return _PLAIN.get(type(layer), type(layer))
+
+
 def _copied(layer, keep_precision: bool, **changes):
     """A layer of the same function and name, in float32 or in its own precision, without the weights."""
     config = layer.get_config()
     if not keep_precision and "dtype" in config:  # a nested model's has none
         config["dtype"] = "float32"
-    if keep_precision and type(layer) in _KERNELS:  # it will not train: no weights in float32, and no random ones
+    if keep_precision and _kind(layer) in _KERNELS:  # it will not train: no weights in float32, and no random ones
         config["dtype"] = layer.compute_dtype
         config |= dict.fromkeys((key for key in config if key.endswith("_initializer")), "zeros")
-    return _PLAIN.get(type(layer), type(layer)).from_config({**config, **changes})
+    return _kind(layer).from_config({**config, **changes})
 
 
 def _unchanged(inputs, **_):
@@ -235,7 +239,7 @@ def _folded(layer, norm) -> tuple[np.ndarray, np.ndarray]:
     bias = _float64(layer.bias) if layer.use_bias else np.zeros(layer.output.shape[-1])
     if norm is not None:
         factor = _factor(norm)
-        kernel *= factor.reshape(_KERNELS[type(layer)](kernel))
+        kernel *= factor.reshape(_KERNELS[_kind(layer)](kernel))
         bias = (bias - _float64(norm.moving_mean)) * factor
         if norm.center:
             bias += _float64(norm.beta)
@@ -258,17 +262,16 @@ def norm_factors(model: keras.Model) -> dict[str, np.ndarray]:
     found = {}
     for layer in graph.layers:
         norm = followers.get(layer.name)
-        if type(layer) in _KERNELS and _can_be_folded(norm, layer):
-            found[layer.name] = _factor(norm).reshape(_KERNELS[type(layer)](layer.kernel))
+        if _kind(layer) in _KERNELS and _can_be_folded(norm, layer):
+            found[layer.name] = _factor(norm).reshape(_KERNELS[_kind(layer)](layer.kernel))
     return found
 
 
 def _pass_on_mean(layer, followers: dict[str, layers.Layer], weights: dict[str, list[np.ndarray]]) -> None:
     """Move the constant of a batch norm that has been folded from its convolution's bias to that of the next one."""
     norm = followers.get(layer.name)
-    following = followers.get(norm.name) if type(layer) in _KERNELS and _can_be_folded(norm, layer) else None
-    convolution = type(following) in (layers.Conv2D, PointwiseConv2D)
-    pointwise = convolution and following.kernel_size == (1, 1) and following.groups == 1
+    following = followers.get(norm.name) if _kind(layer) in _KERNELS and _can_be_folded(norm, layer) else None
+    pointwise = _kind(following) is layers.Conv2D and following.kernel_size == (1, 1) and following.groups == 1
     if not (pointwise and norm.center and len(weights[following.name]) == 2):
         return
     kernel, bias = weights[following.name]
@@ -288,7 +291,7 @@ def _float64(variable) -> np.ndarray:
 def _doubles(layer) -> bool:
     """Whether a layer is the 4x4 transposed convolution of `heads`, which doubles each side."""
     return (
-        type(layer) in (layers.Conv2DTranspose, winograd.WinogradConv2DTranspose)
+        _kind(layer) is layers.Conv2DTranspose
         and layer.kernel_size == (4, 4)
         and layer.strides == (2, 2)
         and layer.padding == "same"
