@@ -70,10 +70,11 @@ def test_a_layer_is_saved_and_loaded(tmp_path, always):
 
 
 def wide_network(dtype):
-    """Two transposed convolutions, one of 512 channels, with batch norm and ReLU, and a float32 end."""
+    """Two transposed convolutions, one of 512 channels, with batch norm and ReLU, a plain one, and a float32 end."""
     image = keras.Input((6, 4, 512))
     x = WinogradConv2DTranspose(24, use_bias=False, dtype=dtype)(image)
     x = layers.ReLU(dtype=dtype)(layers.BatchNormalization(dtype=dtype)(x))
+    x = layers.Conv2D(24, 1, dtype=dtype)(x)
     x = WinogradConv2DTranspose(8, dtype=dtype)(x)
     return keras.Model(image, layers.Conv2D(3, 1, dtype="float32")(x))
 
