@@ -3,7 +3,7 @@
 Of the people in COCO images whose licence allows to pass them on (`LICENCES`), each as it is and some augmented, as
 JPEG files in one .npz; and their credits as a Markdown list.
 
-    python experiments/preset_crops.py coco keras_mrpose/weights/people/crops.npz credits.md
+    python experiments/preset_crops.py coco keras_mrpose/weights/people/crops.npz credits.md --input-size 288 224
 """
 
 import argparse
@@ -20,7 +20,7 @@ from keras_mrpose.data.coco import annotation_file
 from keras_mrpose.data.pipeline import batches
 
 LICENCES = {4: "CC BY 2.0", 5: "CC BY-SA 2.0", 7: "no known copyright restrictions", 8: "United States Government Work"}
-SIZE, LEAST, COUNT = (256, 192), 5, 48  # of a crop; labelled joints of a person; crops
+LEAST, COUNT = 5, 48  # labelled joints of a person; crops
 
 
 def main() -> None:
@@ -29,13 +29,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="COCO folder; its train split is taken")
     parser.add_argument("out", type=Path)
     parser.add_argument("credits", type=Path)
+    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), required=True, help="the network's")
     args = parser.parse_args()
+    size = tuple(args.input_size)
     images = {image["id"]: image for image in json.loads(annotation_file(args.data, "train").read_text())["images"]}
     free = [number for number, image in images.items() if image.get("license") in LICENCES]
     people = data.load(args.data, "train").of_images(free)
     people = people.take((people.keypoints[..., 2] > 0).sum(axis=1) >= LEAST)
-    still = np.concatenate([crops.numpy() for crops, _ in batches(people, SIZE, 16)])
-    moving = batches(people, SIZE, len(people), augmentation=Augmentation())
+    still = np.concatenate([crops.numpy() for crops, _ in batches(people, size, 16)])
+    moving = batches(people, size, len(people), augmentation=Augmentation())
     varied = np.concatenate([crops.numpy() for crops, _ in moving.take(-(-COUNT // len(people)))])
     crops = np.concatenate([still, varied])[:COUNT]
     files = {}

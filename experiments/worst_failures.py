@@ -24,7 +24,7 @@ from keras_mrpose.predict.predictor import Predictor, crop
 from keras_mrpose.skeletons import joint_map
 from keras_mrpose.visualization.skeletons import draw_skeleton
 
-LEAST, AREA, SIZE = 8, 64**2, (256, 192)
+LEAST, AREA = 8, 64**2
 
 
 def main() -> None:
@@ -62,8 +62,8 @@ def main() -> None:
     columns = []
     for person in np.argsort(similarity)[: args.count]:
         image, box = read_image(people.paths()[person]), people.boxes[person]
-        matrix = crop_matrices(box[None], SIZE)
-        tile = np.rint(crop(image, matrix[0], SIZE)).astype(np.uint8)
+        matrix = crop_matrices(box[None], predictor.input_size)
+        tile = np.rint(crop(image, matrix[0], predictor.input_size)).astype(np.uint8)
         tile = cv2.resize(tile, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC)
         halves = []
         for keypoints, visibility in ((people.keypoints[person], True), (found[person], False)):
