@@ -37,8 +37,8 @@ def handle(args) -> None:
     import keras_mrpose
     from keras_mrpose.cli import tables
     from keras_mrpose.evaluation import confidence
+    from keras_mrpose.models.hardware import fastest_precision
     from keras_mrpose.paper.experiments import DEMO
-    from keras_mrpose.training.config import fastest_precision
     from keras_mrpose.visualization import curves
 
     begin = time.perf_counter()

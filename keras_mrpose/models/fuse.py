@@ -17,7 +17,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.models import winograd
+from keras_mrpose.models import hardware, winograd
 from keras_mrpose.models.pointwise import PointwiseConv2D
 
 DECONVOLUTIONS = ("depth_to_space", "transpose")
@@ -113,7 +113,8 @@ def _fused(model: keras.Model, deconvolution: str, keep_precision: bool = False)
 
 
 def inference_function(model: keras.Model) -> Callable:
-    """The network as it predicts fastest, with its weights of now, in its own precision.
+    """The network as it predicts fastest, with its weights of now, in its own precision or, where this machine has no
+    instructions for that, in float32.
 
     Fused (`fuse_for_inference`); in TensorFlow a graph with constant weights, which oneDNN lays out once and not at
     every call.
@@ -122,7 +123,8 @@ def inference_function(model: keras.Model) -> Callable:
         Function of images ``(n, height, width, 3)``, RGB 0..255, that returns heatmaps; on TensorFlow also inside a
         `tf.function`.
     """
-    model = _fused(model, "winograd" if winograd.on_cpu() else "depth_to_space", keep_precision=True)
+    fast = all(hardware.is_fast(layer.compute_dtype) for layer in model.layers)
+    model = _fused(model, "winograd" if hardware.on_cpu() else "depth_to_space", keep_precision=fast)
     if keras.backend.backend() != "tensorflow":
         return partial(_in_few_batch_sizes, model)
     trainable, others = (

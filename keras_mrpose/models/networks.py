@@ -33,8 +33,8 @@ from keras_mrpose.models.backbones import (
     feature_layers,
 )
 from keras_mrpose.models.fuse import DepthToSpace
+from keras_mrpose.models.hardware import on_cpu
 from keras_mrpose.models.normalization import BatchNorm
-from keras_mrpose.models.winograd import on_cpu
 from keras_mrpose.optimizers import Adam
 from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import Skeleton

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from keras_mrpose.models.winograd import on_cpu
+from keras_mrpose.models.hardware import on_cpu
 
 if keras.backend.backend() == "tensorflow":  # on any other it is not imported
     import tensorflow as tf

@@ -27,8 +27,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-if keras.backend.backend() == "tensorflow":  # on any other it is not imported
-    import tensorflow as tf
+from keras_mrpose.models.hardware import on_cpu
 
 # a row for each of the six products; columns: the pixels a, b, c, d; the rows of the kernel; the four outputs
 INPUT = np.float32([[1, -1, 0, 0], [0, 1, 0, 0], [0, 1, -1, 0], [0, 1, -1, 0], [0, 0, 1, 0], [0, 0, 1, -1]])
@@ -36,11 +35,6 @@ KERNEL = np.float32([[0, 0, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1,
 OUTPUT = np.float32([[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, -1]])
 PRODUCTS = len(INPUT)
 MIN_INPUTS, MIN_FILTERS = 256, 128  # below, the sums around the products take longer than it saves
-
-
-def on_cpu() -> bool:
-    """Whether networks run in TensorFlow on a CPU."""
-    return keras.backend.backend() == "tensorflow" and not tf.config.list_physical_devices("GPU")
 
 
 def pays(channels: int, filters: int) -> bool:

@@ -22,8 +22,9 @@ from dataclasses import replace
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import lookup
 from keras_mrpose.models import list_models
+from keras_mrpose.models.hardware import fastest_precision
 from keras_mrpose.paper import tables
-from keras_mrpose.training.config import Experiment, Recipe, fastest_precision
+from keras_mrpose.training.config import Experiment, Recipe
 
 # The published recipes (Adam 1e-3, divided by 10 twice); those of MPII serve LSP, for which none is published.
 COCO = Recipe(epochs=170, batch_size=64, milestones=(120 / 170, 150 / 170))

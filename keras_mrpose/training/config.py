@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-import tensorflow as tf
-
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.mixture import Source
 from keras_mrpose.errors import InputError, require, short_message
@@ -19,17 +17,6 @@ from keras_mrpose.skeletons import SKELETONS, Skeleton
 SCHEDULES = ("step", "cosine")
 OPTIMIZERS = ("adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-CPU_FACTS = Path("/proc/cpuinfo")  # on Linux
-BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # words in it, of Intel and AMD, and of Arm
-
-
-def fastest_precision() -> str:
-    """``mixed_bfloat16`` on a GPU, or where the CPU is known to have instructions for it; else ``float32``.
-
-    TensorFlow computes bfloat16 without such instructions, too: measured six times as slow as float32.
-    """
-    words = set(CPU_FACTS.read_text().split()) if CPU_FACTS.is_file() else set()
-    return "mixed_bfloat16" if BFLOAT16 & words or tf.config.list_physical_devices("GPU") else "float32"
 
 
 def _from_dict(kind: type, values: dict):

@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras_mrpose.data import pipeline
 from keras_mrpose.data.people import People
 from keras_mrpose.errors import InputError
+from keras_mrpose.models.hardware import fastest_precision
 from keras_mrpose.training.checkpointing import States, restore
-from keras_mrpose.training.config import fastest_precision
 from keras_mrpose.training.optimization import AveragedWeights
 from keras_mrpose.visualization import heatmaps
 

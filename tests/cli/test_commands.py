@@ -20,10 +20,11 @@ from scipy.io import savemat
 import keras_mrpose
 from keras_mrpose.cli import saved_models
 from keras_mrpose.data.images import read_image
+from keras_mrpose.models.hardware import fastest_precision
 from keras_mrpose.paper import experiments, tables
 from keras_mrpose.predict.predictor import Predictor
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.training.config import Experiment, fastest_precision
+from keras_mrpose.training.config import Experiment
 
 COMMANDS = (
     "demo",

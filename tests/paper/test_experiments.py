@@ -9,8 +9,8 @@ import keras_mrpose
 from keras_mrpose import skeletons
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.errors import InputError
+from keras_mrpose.models import hardware
 from keras_mrpose.paper import experiments, tables
-from keras_mrpose.training import config
 from keras_mrpose.training.config import Experiment, Recipe
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -239,7 +239,7 @@ def test_those_for_phones_are_trained_like_their_neighbours(name):
 def test_quick_changes_the_recipe_only(words, precision, tmp_path, monkeypatch):
     """In bfloat16 where the CPU computes it."""
     (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {words} sse2\n")
-    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "CPU_FACTS", tmp_path / "cpuinfo")
     experiment = experiments.EXPERIMENTS["mpii-mrheatnet2-r152"]
     recipe = dataclasses.replace(experiments.QUICK, precision=precision)
     assert experiments.quick(experiment) == dataclasses.replace(experiment, recipe=recipe)

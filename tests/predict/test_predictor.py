@@ -12,7 +12,7 @@ from keras_mrpose import geometry
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
-from keras_mrpose.models import fuse, networks
+from keras_mrpose.models import fuse, hardware, networks
 from keras_mrpose.models.normalization import BatchNorm
 from keras_mrpose.predict.predictor import Predictor, check_boxes
 
@@ -201,6 +201,7 @@ def test_crops_go_through_the_faster_network(random_model, monkeypatch):
         assert 0 < abs(found - direct).max() < 1e-5 * abs(direct).max()
     assert len(made) == 1
     assert not {type(layer) for layer in made[0].layers} & {BatchNorm, keras.layers.Conv2DTranspose}
+    monkeypatch.setattr(hardware, "is_fast", lambda dtype: True)
     with networks.precision("mixed_bfloat16"):
         half = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
     found, direct = Predictor(half, flip_test=False).heatmaps(crops), half.predict_on_batch(crops)

@@ -9,7 +9,6 @@ import pytest
 from keras_mrpose.data.augmentation import Augmentation
 from keras_mrpose.data.mixture import Source
 from keras_mrpose.errors import InputError
-from keras_mrpose.training import config
 from keras_mrpose.training.config import Experiment, Recipe
 
 ODD = Experiment(
@@ -204,15 +203,3 @@ def test_missing_file_and_folder_are_explained(tmp_path):
         Experiment.load(tmp_path / "config.json")
     with pytest.raises(InputError, match="not the config of a run"):
         Experiment.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision"),
-    [("fma avx512_vnni avx512_bf16 amx", "mixed_bfloat16"), ("asimd bf16", "mixed_bfloat16"), ("fma avx2", "float32")],
-)
-def test_precision_is_what_the_processor_computes(flags, precision, tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "cpuinfo")
-    assert config.fastest_precision() == precision
-    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "none")
-    assert config.fastest_precision() == "float32"

@@ -15,10 +15,10 @@ from keras_mrpose.codecs import GaussianCodec
 from keras_mrpose.data import pipeline
 from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
-from keras_mrpose.models import networks
+from keras_mrpose.models import hardware, networks
 from keras_mrpose.skeletons import COCO
 from keras_mrpose.synthetic import dataset
-from keras_mrpose.training import config, sanity_checks, train
+from keras_mrpose.training import sanity_checks, train
 from keras_mrpose.training.checkpointing import State, States, capture
 from keras_mrpose.training.config import Recipe
 from keras_mrpose.training.optimization import AveragedWeights
@@ -467,6 +467,6 @@ def test_real_networks_on_both_sides_of_the_border(drawn_many, momentum, scale, 
 )
 def test_bfloat16_without_instructions_for_it_is_warned_of(precision, words, warned, tmp_path, monkeypatch, caplog):
     (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {words} sse2\n")
-    monkeypatch.setattr(config, "CPU_FACTS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "CPU_FACTS", tmp_path / "cpuinfo")
     sanity_checks.warn_of_slow_precision(precision)
     assert ("several times as long as float32" in caplog.text) == warned
