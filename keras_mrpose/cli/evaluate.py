@@ -144,8 +144,8 @@ def _write_results(predictor: Predictor, args, out: Path) -> int:
     if protocol_of(people) != "ap":
         raise InputError(f"{people.source} has {people.skeleton.name} joints; --format-only writes COCO results.")
     check_tables(predictor, people, people)
+    settings = settings_of(predictor, **_chosen(args))  # before the network runs: they may be wrong
     predictions, skeleton = predict(predictor, people), people.skeleton
-    settings = settings_of(predictor, **_chosen(args))
     found, scores, kept = coco_selected(predictions, settings, skeleton.sigmas)
     results = coco.results_json(found, predictions.image_ids[kept], scores, skeleton)
     coco.save_results(results, out, skeleton)

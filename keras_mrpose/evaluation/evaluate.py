@@ -136,6 +136,8 @@ def evaluate(
     if name != "ap" and people is not truth:
         raise InputError("Only COCO's protocol has detected boxes; evaluate on the annotated ones.")
     chosen = settings_of(predictor, **settings)
+    if bootstrap:
+        _check_draws(bootstrap)
     predictions = predict(predictor, people, truth)
     scored = PROTOCOLS[name].score_fn(predictions, truth, chosen)
     if bootstrap:
@@ -157,12 +159,16 @@ def interval(scored: ProtocolResult, draws: int, seed: int = 0) -> tuple[float, 
     Raises:
         InputError: less than one draw.
     """
-    if draws < 1:
-        raise InputError(f"bootstrap is {draws}; give a number of draws, such as 1000.")
+    _check_draws(draws)
     rng, chances = np.random.default_rng(seed), np.full(scored.units, 1 / scored.units)
     values = [scored.value_of_draw(rng.multinomial(scored.units, chances)) for _ in range(draws)]
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 1:
+        raise InputError(f"bootstrap is {draws}; give a number of draws, such as 1000.")
 
 
 def settings_of(predictor: Predictor, **others) -> Settings:

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 import keras_mrpose
 from keras_mrpose.data import coco as coco_data
-from keras_mrpose.evaluation import coco
+from keras_mrpose.evaluation import coco, predictions
 from keras_mrpose.evaluation.predictions import Predictions
 from keras_mrpose.synthetic import dataset
 
@@ -318,6 +318,7 @@ MISTAKES = {
     "suppression": ((*EVALUATE, "--suppression", "softly"), r"'softly'; give one of hard, soft, none"),
     "threshold": ((*EVALUATE, "--threshold", "0"), r"threshold is 0\.0"),
     "oks threshold": ((*EVALUATE, "--oks-threshold", "nan"), r"OKS threshold is nan"),
+    "bootstrap": ((*EVALUATE, "--bootstrap", "-3"), r"bootstrap is -3; give a number of draws"),
     "people": ((*EVALUATE, "--people", "-1"), r"--people is -1; give a number of at least 1"),
     "out": ((*EVALUATE, "--out", "WORK/file/r.json"), r"file/r\.json cannot be written; give another --out"),
     "box threshold without boxes": ((*EVALUATE, "--box-threshold", "0.5"), r"are for a detector's boxes; give --boxes"),
@@ -383,5 +384,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(run, mistakes, name, capfd):
+def test_a_mistake_is_one_sentence_and_leaves_nothing(run, mistakes, name, capfd, monkeypatch):
+    """And it is told before the network runs, which on all boxes of a detector takes hours."""
+    monkeypatch.setattr(predictions, "_finder", None)
     commands.refused(run, *MISTAKES[name], mistakes, capfd)
