@@ -34,8 +34,13 @@ def handle(args) -> None:
     from keras_mrpose.evaluation import confidence
     from keras_mrpose.predict.predictor import CHECKPOINTS, Predictor
     from keras_mrpose.presets import PRESETS
+    from keras_mrpose.training.checkpointing import atomic_write, commit
     from keras_mrpose.visualization import curves
 
+    if args.json:
+        data_options.require_writable("--json", args.json)
+    if args.plot:
+        data_options.require_writable("--plot", args.plot, ".png", ".svg", ".pdf")
     predictor = Predictor(args.model, flip_test=args.flip)
     if args.check and predictor.calibration is None:
         raise InputError(f"{args.model} has no calibration to check; fit it first, without --check.")
@@ -45,6 +50,11 @@ def handle(args) -> None:
         raise InputError(f"{args.model} cannot be written to; give a run folder or a .keras file.")
     labelled = {name: confidence.find_labelled(predictor, people) for name, people in _tables(args).items()}
     calibration = predictor.calibration if args.check else confidence.fit_calibration(list(labelled.values()))
+    if not args.check:
+        predictor.model.calibration = calibration
+        with atomic_write(path) as part:
+            predictor.model.save(part)
+            commit(part, path)
     console, reports = Console(), {}
     for name, found in labelled.items():
         report = confidence.check_calibration(found, calibration)
@@ -63,14 +73,12 @@ def handle(args) -> None:
             print(f"boxes called a person: {', '.join(shares)}")
     if args.json:
         content = next(iter(reports.values())) if len(reports) == 1 else reports
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
     if args.plot:
         curves.reliability_diagram(reports, args.plot)
-    if args.check:
-        return
-    predictor.model.calibration = calibration
-    predictor.model.save(path)
-    print(f"written to {path}")
+    if not args.check:
+        print(f"written to {path}")
 
 
 def _tables(args) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,16 @@ def require_positive(option: str, number: int) -> None:
     """Refuse a count below 1."""
     if number < 1:
         raise InputError(f"{option} is {number}; give a number of at least 1.")
+
+
+def require_writable(option: str, file: str | Path, *endings: str) -> None:
+    """Before the work of an hour: that its result can be written to this file; folders above it are made then."""
+    file = Path(file)
+    if endings and file.suffix.lower() not in endings:
+        raise InputError(f"{option} is {file}; give a file name that ends in {' or '.join(endings)}.")
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)) or file.is_dir():
+        raise InputError(f"{file} cannot be written; give another {option} FILE.")
 
 
 def skeleton_file(args) -> Skeleton | None:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import folders
-from keras_mrpose.errors import InputError
+from keras_mrpose.cli.data_options import folders, require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,8 +37,8 @@ def handle(args) -> int:
     from keras_mrpose import doctor, skeletons
 
     out = args.json and Path(args.json)
-    if out and not out.parent.is_dir():
-        raise InputError(f"--json is {out}, but there is no folder {out.parent}; make it, or name another.")
+    if out:
+        require_writable("--json", out)
     reports = []
     for folder in folders(args.data):
         report = doctor.examine(
@@ -52,6 +51,7 @@ def handle(args) -> int:
         reports.append(report)
     if out:
         content = [report.to_dict() for report in reports]
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(content[0] if len(content) == 1 else content, indent=1) + "\n")
     return 0 if all(report.clean for report in reports) else 1
 

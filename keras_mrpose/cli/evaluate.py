@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mrpose.cli.data_options import add_data, limit, split_of
+from keras_mrpose.cli.data_options import add_data, limit, require_writable, split_of
 from keras_mrpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,16 +54,14 @@ def handle(args) -> None:
 
     model = Path(args.model)
     folder = model if model.is_dir() else model.parent
-    if args.out and Path(args.out).suffix != ".json":
-        raise InputError(f"--out is {args.out}; give a file name that ends in .json.")
     if args.boxes == ANNOTATED and (args.images_with_boxes or args.box_threshold is not None):
         raise InputError("--images-with-boxes and --box-threshold are for a detector's boxes; give --boxes FILE.")
     args.split = split_of(args, model)
-    predictor = keras_mrpose.Predictor(model, flip_test=not args.no_flip, codec=args.codec)
     name = f"person_keypoints_{args.split}_results.json" if args.format_only else "result.json"
     forms = f"{model.stem}." if model.suffix == ".tflite" else ""  # several exported networks share a folder
     out = Path(args.out or folder / f"{forms}{name}")
-    _require_writable(out)
+    require_writable("--out", out, ".json")
+    predictor = keras_mrpose.Predictor(model, flip_test=not args.no_flip, codec=args.codec)
     if args.format_only:
         print(f"{_write_results(predictor, args, out)} people written to {out}")
         return
@@ -89,13 +86,6 @@ def handle(args) -> None:
 def _chosen(args) -> dict:
     """The settings that are options."""
     return {name: getattr(args, name) for name in ("suppression", "oks_threshold", "joint_threshold", "threshold")}
-
-
-def _require_writable(file: Path) -> None:
-    """Before the network runs for an hour: that its result can be written."""
-    there = next(folder for folder in file.absolute().parents if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)) or file.is_dir():
-        raise InputError(f"{file} cannot be written; give another --out FILE.")
 
 
 def _tables(args, skeleton: Skeleton) -> tuple[People, People]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -47,6 +48,10 @@ OPTIONS = {
     "val_share=0.1": "--val-share 0.1",
     "skeleton=FILE": "--skeleton FILE",
 }
+# Errors of a file or a disk and not of the program.
+REFUSED = {
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
 OLD_SPELLINGS = {"draw": "synthesize", "score": "evaluate-results", "ceiling": "upper-bound"}
 
 
@@ -79,7 +84,9 @@ def main(argv: Sequence[str] | None = None, program: str = "mrpose") -> int:
             raise  # a bug of ours
         print(f"error: {missing}; install with: {install_command()}", file=sys.stderr)
         return 2
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as refused:
+    except OSError as refused:
+        if refused.filename is None or refused.errno not in REFUSED:
+            raise
         print(f"error: {refused.filename}: {refused.strerror}.", file=sys.stderr)  # where results should go
         return 2
     except KeyboardInterrupt as stop:

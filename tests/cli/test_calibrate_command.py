@@ -1,6 +1,8 @@
 """`mrpose calibrate`: a calibration is fitted and checked on others; and which file of `mrpose predict` is a model."""
 
+import errno
 import json
+from pathlib import Path
 
 import commands
 import dotted
@@ -9,6 +11,8 @@ from PIL import Image
 
 from keras_mrpose.cli.predict import _model_and_sources
 from keras_mrpose.errors import InputError
+from keras_mrpose.evaluation import predictions
+from keras_mrpose.models.networks import PoseModel
 from keras_mrpose.predict.predictor import Predictor
 
 
@@ -23,7 +27,7 @@ def network(tmp_path):
 
 
 def test_fit_and_check(run, network, tmp_path, capfd):
-    report = tmp_path / "check.json"
+    report = tmp_path / "new" / "check.json"
     check = ("calibrate", network, "--data", tmp_path / "other", "--check", "--json", report)
     assert commands.call(run, *check) == 2
     assert "has no calibration to check" in capfd.readouterr().err
@@ -44,6 +48,31 @@ def test_fit_and_check(run, network, tmp_path, capfd):
     with Image.open(tmp_path / "a.png") as diagram:
         assert diagram.size == (1008, 504)  # two panels of 4.2 inches
     assert set(json.loads(report.read_text())) == {"a", "b"}
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_network_runs(run, network, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(predictions, "_finder", None)
+    before = network.read_bytes()
+    for option, words in (
+        (("--json", tmp_path), f"{tmp_path} cannot be written; give another --json FILE."),
+        (("--json", network / "a.json"), "cannot be written; give another --json FILE."),
+        (("--plot", tmp_path / "a.txt"), "a.txt; give a file name that ends in .png or .svg or .pdf."),
+    ):
+        assert commands.call(run, "calibrate", network, "--data", tmp_path / "fit", *option) == 2
+        assert words in capfd.readouterr().err
+    assert network.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_network(run, network, tmp_path, monkeypatch, capfd):
+    def full(model, path):
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    before = network.read_bytes()
+    monkeypatch.setattr(PoseModel, "save", full)
+    assert commands.call(run, "calibrate", network, "--data", tmp_path / "fit") == 2
+    assert capfd.readouterr().err.endswith(f"error: {network}: No space left on device.\n")
+    assert network.read_bytes() == before and not list(tmp_path.glob("part-*"))
 
 
 def test_a_preset_is_checked_and_not_written(run, network, tmp_path, monkeypatch, capfd):

@@ -755,7 +755,7 @@ def test_command(run, spoilt, capsys, monkeypatch):
     [
         (["--data", "WORK/none"], "none is not there; give the folder"),
         (["--data", "WORK"], r"holds none of joints\.mat"),
-        (["--data", "WORK", "--json", "WORK/no/report.json"], "there is no folder"),
+        (["--data", "WORK", "--json", "WORK"], "cannot be written; give another --json FILE"),
         (["--data", "WORK", "--skeleton", "WORK/none.json"], "is not there"),
         ([], "--data"),
     ],
