@@ -30,15 +30,19 @@ def main() -> None:
     if len(parts) != len(args.networks) or min(parts) < 0 or sum(parts) <= 0:
         parser.error(f"--parts are {parts}; give one of at least 0 for each of the {len(args.networks)} networks")
     first, *others = map(load, args.networks)
-    shapes = [weight.shape for weight in first.weights]
     for name, other in zip(args.networks[1:], others, strict=True):
-        if (first.spec["name"], shapes) != (other.spec["name"], [weight.shape for weight in other.weights]):
+        if kind(other) != kind(first):
             parser.error(f"{name} is {other!r}, no network of the same kind as {first!r}")
     each = zip(*(network.get_weights() for network in (first, *others)), strict=True)
     first.set_weights([np.average(weights, axis=0, weights=parts) for weights in each])
     first.calibration = None
     first.save(args.out)
     print(f"{first!r} written to {args.out}")
+
+
+def kind(network: PoseModel) -> tuple:
+    """What two networks have in common if the mean of their weights is one, too."""
+    return network.spec["name"], network.skeleton.joints, [weight.shape for weight in network.weights]
 
 
 def load(name: str) -> PoseModel:

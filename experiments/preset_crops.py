@@ -3,7 +3,7 @@
 Of the people in COCO images whose licence allows to pass them on (`LICENCES`), each as it is and some augmented, as
 JPEG files in one .npz; and their credits as a Markdown list.
 
-    python experiments/preset_crops.py coco keras_mrpose/weights/people/crops.npz credits.md --input-size 288 224
+    python experiments/preset_crops.py coco keras_mrpose/weights/people/crops.npz credits.md --input-size 256 192
 """
 
 import argparse

@@ -60,7 +60,7 @@ def require_positive(option: str, number: int) -> None:
 def require_writable(option: str, file: str | Path, *endings: str) -> None:
     """Before the work of an hour: that its result can be written to this file; folders above it are made then."""
     file = Path(file)
-    if endings and file.suffix.lower() not in endings:
+    if endings and file.suffix not in endings:
         raise InputError(f"{option} is {file}; give a file name that ends in {' or '.join(endings)}.")
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)) or file.is_dir():

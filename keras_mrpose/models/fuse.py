@@ -113,17 +113,16 @@ def _fused(model: keras.Model, deconvolution: str, keep_precision: bool = False)
 
 
 def inference_function(model: keras.Model) -> Callable:
-    """The network as it predicts fastest, with its weights of now, in its own precision or, where this machine has no
-    instructions for that, in float32.
+    """The network as it predicts fastest, with its weights of now.
 
-    Fused (`fuse_for_inference`); in TensorFlow a graph with constant weights, which oneDNN lays out once and not at
-    every call.
+    In its own precision; where that is slow (`hardware.is_fast`), in float32. Fused (`fuse_for_inference`); in
+    TensorFlow a graph with constant weights, which oneDNN lays out once and not at every call.
 
     Returns:
         Function of images ``(n, height, width, 3)``, RGB 0..255, that returns heatmaps; on TensorFlow also inside a
         `tf.function`.
     """
-    fast = all(hardware.is_fast(layer.compute_dtype) for layer in model.layers)
+    fast = all(map(hardware.is_fast, {layer.compute_dtype for layer in model.layers}))
     model = _fused(model, "winograd" if hardware.on_cpu() else "depth_to_space", keep_precision=fast)
     if keras.backend.backend() != "tensorflow":
         return partial(_in_few_batch_sizes, model)

@@ -722,7 +722,7 @@ def test_a_skeleton_of_ones_own(run, spoilt, tmp_path, capsys):
 def test_command(run, spoilt, capsys, monkeypatch):
     """80 columns are enough for the table, and the exit code tells."""
     monkeypatch.setenv("COLUMNS", "80")
-    out = spoilt.folder / "report.json"
+    out = spoilt.folder / "new" / "report.json"
     assert call(run, "doctor", "--data", spoilt.folder, "--json", out) == 0
     assert "clean" in capsys.readouterr().out and json.loads(out.read_text())["clean"]
     rotated(spoilt)

@@ -35,10 +35,8 @@ def test_bfloat16_stays_within_its_rounding(always):
     That comes on top of a plain convolution's own error, which is a multiple where a CPU has no bfloat16 instructions.
     """
     plain, ours, inputs = both((8, 6), 64, 32, "mixed_bfloat16")
-    kernel = tf.cast(tf.cast(plain.kernel, tf.bfloat16), tf.float64)
-    wanted = tf.nn.conv2d_transpose(tf.cast(inputs, tf.float64), kernel, (2, 16, 12, 32), 2) + tf.cast(
-        plain.bias, tf.float64
-    )
+    kernel, bias = (tf.cast(tf.cast(weight, tf.bfloat16), tf.float64) for weight in (plain.kernel, plain.bias))
+    wanted = tf.nn.conv2d_transpose(tf.cast(inputs, tf.float64), kernel, (2, 16, 12, 32), 2) + bias
     theirs, error = (
         np.sqrt(np.mean((tf.cast(found, tf.float64) - wanted) ** 2) / np.mean(wanted**2))
         for found in (plain(inputs), ours(inputs, training=True))

@@ -213,7 +213,7 @@ def test_red(page, browse, wrong, tmp_path):
 
 
 def person_of(page):
-    """The image ``(height, width, 3)`` of the reference case: a person whose joints are all sure."""
+    """The image ``(256, 192, 3)`` of the reference case: a person whose joints are all sure."""
     image = json.loads((page / "page.json").read_text())["reference"]["arrays"]["image"]
     content = (page / "reference.bin").read_bytes()
     return np.frombuffer(content, np.uint8, int(np.prod(image["shape"])), image["offset"]).reshape(image["shape"])

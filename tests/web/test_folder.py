@@ -16,8 +16,6 @@ from keras_mrpose.web import library
 from keras_mrpose.web.folder import write_page
 
 PEOPLE = presets.exported_file("people").parent
-SIZE = tuple(json.loads((PEOPLE / "model.json").read_text())["input"]["size"])
-HEATMAPS = (SIZE[0] // 4, SIZE[1] // 4, 19)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +51,10 @@ def test_reference_case_is_what_python_makes_of_it(page):
         name: np.frombuffer(content, one["type"], int(np.prod(one["shape"])), one["offset"]).reshape(one["shape"])
         for name, one in case["arrays"].items()
     }
-    assert arrays["image"].shape == arrays["crop"].shape == (*SIZE, 3)
-    assert arrays["heatmaps"].shape == HEATMAPS and all(one["offset"] % 4 == 0 for one in case["arrays"].values())
-    matrix = decoder.crop_matrix(case["box"], SIZE, 1.25)
-    np.testing.assert_array_equal(decoder.crop(arrays["image"], matrix, SIZE), arrays["crop"])
+    assert arrays["image"].shape == arrays["crop"].shape == (256, 192, 3)
+    assert arrays["heatmaps"].shape == (64, 48, 19) and all(one["offset"] % 4 == 0 for one in case["arrays"].values())
+    matrix = decoder.crop_matrix(case["box"], (256, 192), 1.25)
+    np.testing.assert_array_equal(decoder.crop(arrays["image"], matrix, (256, 192)), arrays["crop"])
     wanted = decoder.joints(arrays["heatmaps"], matrix, model["codec"], model["calibration"])
     np.testing.assert_allclose(case["joints"], wanted)
     (file,) = about["files"]
@@ -69,8 +67,8 @@ def test_files_are_described(page):
     about = json.loads((page / "page.json").read_text())
     (file,) = about["files"]
     plain = {"type": "float32", "scale": 0.0, "zero": 0}
-    assert file["input"] == {**plain, "shape": [1, *SIZE, 3]}
-    assert file["outputs"] == [{**plain, "shape": [1, *HEATMAPS]}]
+    assert file["input"] == {**plain, "shape": [1, 256, 192, 3]}
+    assert file["outputs"] == [{**plain, "shape": [1, 64, 48, 19]}]
     assert file["label"] == "heatmaps float16, 10 MB" and about["detector"] is None
     assert dict(about["card"])["Network"] == "mrfeanet1 on mobilenetv2"
     assert dict(about["card"])["Licence"].startswith("MIT")
@@ -81,10 +79,10 @@ def test_without_a_person_map_the_predictors_own_is_taken(tmp_path):
     about = json.loads((export / "model.json").read_text())
     about["calibration"] = None
     (export / "model.json").write_text(json.dumps(about))
-    maps = np.zeros(HEATMAPS, np.float32)
+    maps = np.zeros((64, 48, 19), np.float32)
     maps[30, 20] = 0.2
     case = {"image": np.zeros((40, 30, 3), np.uint8), "box": np.array([1.0, 2, 20, 30])}
-    np.savez(export / "reference.npz", **case, crop=np.zeros((*SIZE, 3)), heatmaps=maps, joints=np.zeros((19, 3)))
+    np.savez(export / "reference.npz", **case, crop=np.zeros((256, 192, 3)), heatmaps=maps, joints=np.zeros((19, 3)))
     page = json.loads((write_page(tmp_path / "run") / "page.json").read_text())  # a run folder's export
     assert page["person"]["probabilities"] == [0.02, 0.2, 0.5, 0.8, 0.98] and page["reference"]["person"] is None
     assert (export / "web" / "index.html").is_file()
