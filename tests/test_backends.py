@@ -16,7 +16,8 @@ people, val = (keras_mrpose.data.load(sys.argv[2], split) for split in ("train",
 model = keras_mrpose.build("mrfeanet2", "tiny_v1b", (96, 64, 3), skeleton=people.skeleton)
 model.backbone.trainable = False
 still, moving = model.backbone.get_weights(), model.head.get_weights()
-model.compile(metrics=["pck", "oks_ap"])
+teacher = keras_mrpose.build("simplebaseline", "tiny_v1b", (96, 64, 3), skeleton="coco")
+model.compile(metrics=["pck", "oks_ap"], teacher=teacher)
 data, val_data = keras_mrpose.dataset(people, model, 8, augment=True), keras_mrpose.dataset(val, model, 4)
 history = model.fit(data, validation_data=val_data, verbose=0).history
 assert all((a == b).all() for a, b in zip(still, model.backbone.get_weights(), strict=True))

@@ -97,6 +97,8 @@ def add_training(sub: ArgumentParser):
         "--ohkm", type=int, dest="ohkm_topk", metavar="K", help="train each person's K worst joints; 0 is all"
     )
     change.add_argument("--frozen-stages", type=int, metavar="N", help="of the backbone, 1 (C2) to 4; 0 trains all")
+    change.add_argument("--teacher", metavar="FILE|PRESET", help="learn from this network's heatmaps, too (.keras)")
+    change.add_argument("--teacher-share", type=float, metavar="X", help="its share of the loss (default 0.5)")
     change.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
     change.add_argument(
         "--sync-batch-norm", action="store_true", default=None, help="statistics over the people of all devices"
@@ -119,7 +121,8 @@ def load(args) -> tuple[Experiment, People, People]:
     recipe = _given(
         args,
         "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "learning_rate", "weight_decay", "schedule",
-        "warmup", "ema", "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "seed",
+        "warmup", "ema", "ohkm_topk", "frozen_stages", "precision", "sync_batch_norm", "teacher", "teacher_share",
+        "seed",
     )  # fmt: skip
     others = _given(args, "backbone", "backbone_weights", "weights", "map_joints", "input_size", "codec", "sigma")
     experiment = replace(experiment, recipe=replace(experiment.recipe, **recipe), **others)

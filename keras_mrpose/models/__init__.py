@@ -4,6 +4,7 @@
 - `normalization`: batch norm as in the published training.
 - `pretrained`: weights files into a backbone or a whole network; `preset_weights`: those that come with the package;
   `downloads`: those that are fetched.
+- `distillation`: learning from another network, too.
 - `fuse`: a trained network rewritten for fast prediction; `macs`: how many multiplications a network takes.
 """
 

@@ -32,6 +32,7 @@ from keras_mrpose.models.backbones import (
     build_backbone,
     feature_layers,
 )
+from keras_mrpose.models.distillation import Distillation
 from keras_mrpose.models.fuse import DepthToSpace
 from keras_mrpose.models.hardware import on_cpu
 from keras_mrpose.models.normalization import BatchNorm
@@ -166,7 +167,18 @@ class PoseModel(keras.Model):
         of_levels = zip(LEVELS, feature_layers(self._spec["backbone"]), strict=True)
         return {level: self.get_layer(name).output for level, name in of_levels}
 
-    def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer=None,
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        *,
+        teacher: PoseModel | None = None,
+        teacher_share: float = 0.5,
+        **kwargs,
+    ):
         """Compile as Keras does; what is left out is this network's own.
 
         Args:
@@ -177,12 +189,14 @@ class PoseModel(keras.Model):
                 one without a torso), ``[]`` is none; also by names: ``"pck"``, ``"pckh"``, ``"oks_ap"``, for this
                 network's skeleton.
             weighted_metrics: likewise, and None is none.
+            teacher: a trained network to learn from as well, see `models.distillation`; it is not saved with this one.
+            teacher_share: of the teacher in the loss of training; the labels have the rest.
             kwargs: others of Keras. ``jit_compile="auto"``, the default, is False for TensorFlow on a CPU (`xla_pays`).
 
         Losses and metrics of this package without a codec get the network's.
 
         Raises:
-            InputError: one has another codec, or the skeleton no torso, which PCK divides by.
+            InputError: one has another codec, the skeleton no torso, which PCK divides by, or the teacher does not fit.
         """
         if loss is None and metrics is None:
             metrics = agreement.own_metrics(self.skeleton)
@@ -190,6 +204,7 @@ class PoseModel(keras.Model):
             agreement.named(parts, self.skeleton) for parts in (loss or HeatmapMSE(), metrics, weighted_metrics)
         )
         agreement.give_codec(self.codec, [loss, metrics, weighted_metrics])
+        self._distillation = None if teacher is None else Distillation(teacher, self, teacher_share)
         self._compile(optimizer or Adam(epsilon=1e-8), loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def _compile(
@@ -199,6 +214,12 @@ class PoseModel(keras.Model):
             kwargs["jit_compile"] = False
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
         self._lengths = agreement.lengths_of([metrics, weighted_metrics])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss as Keras computes it; in training with the teacher's part, if there is a teacher."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        distillation = getattr(self, "_distillation", None)
+        return distillation(loss, x, y_pred) if training and distillation else loss
 
     def compile_from_config(self, config: dict) -> None:
         """Compile with what `get_compile_config` returned; files of old may have another codec, and are warned of."""

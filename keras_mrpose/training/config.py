@@ -66,6 +66,9 @@ class Recipe:
             that they start with: 1 is up to C2, 4 is the whole backbone; 0 trains everything.
         precision: Keras dtype policy; heatmaps are always float32.
         sync_batch_norm: batch norms take their statistics over the people of all devices, not of each device's share.
+        teacher: a trained network whose heatmaps are learnt, too, see `models.distillation`: the name of a preset or a
+            ``.keras`` file, which has to stay as it is while the training goes on; None is none.
+        teacher_share: of the teacher in the loss, above 0 and at most 1; the labels have the rest.
         seed: of initial weights, order and augmentation.
     """
 
@@ -84,6 +87,8 @@ class Recipe:
     frozen_stages: int = 0
     precision: str = "float32"
     sync_batch_norm: bool = False
+    teacher: str | None = None
+    teacher_share: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,6 +119,8 @@ class Recipe:
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
             "recipe", "milestones", self.milestones, "rising shares of the epochs between 0 and 1",
         )  # fmt: skip
+        share = self.teacher_share
+        require(0 < share <= 1, "recipe", "teacher_share", share, "a share above 0 and at most 1")
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**32  # what NumPy's generator takes
         require(valid_seed, "recipe", "seed", self.seed, "a whole number from 0 to below 2**32")
 
@@ -185,7 +192,8 @@ class Experiment:
             values = json.loads(Path(path).read_text())
             values = {"train_split": "train", "val_split": "val", **values}  # which older runs all had
             values["augmentation"] = _from_dict(Augmentation, values["augmentation"])
-            values["recipe"] = _from_dict(Recipe, values["recipe"])
+            without = {"teacher": None, "teacher_share": 0.5}  # as older runs
+            values["recipe"] = _from_dict(Recipe, {**without, **values["recipe"]})
             values["sources"] = tuple(_from_dict(Source, source) for source in values["sources"])
             if isinstance(values["skeleton"], dict):
                 values["skeleton"] = Skeleton.from_dict(values["skeleton"])

@@ -53,13 +53,20 @@ def find_resume_state(
         )
     for name, value in hashes.items():
         if state.data_hash[name] != value:
-            raise InputError(f"{run} was started with other {name} people; resume=True needs the same people.")
+            other, same = ("another", "teacher") if name == "teacher" else (f"other {name}", "people")
+            raise InputError(f"{run} was started with {other} {same}; resume=True needs the same {same}.")
     return state
 
 
-def data_hash(people: People, validation: People) -> dict[str, str]:
-    """A SHA-256 of everything that a training takes from each table; of image paths only the file names count."""
-    return {"training": _digest(people), "validation": _digest(validation)}
+def data_hash(people: People, validation: People, teacher: str | None = None) -> dict[str, str]:
+    """A SHA-256 of everything that a training takes from each table; of image paths only the file names count.
+
+    And of the teacher, if it is a file.
+    """
+    hashes = {"training": _digest(people), "validation": _digest(validation)}
+    if teacher is not None and Path(teacher).is_file():
+        hashes["teacher"] = hashlib.sha256(Path(teacher).read_bytes()).hexdigest()
+    return hashes
 
 
 def account(people: People, validation: People) -> dict[str, dict]:

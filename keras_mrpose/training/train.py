@@ -24,7 +24,8 @@ from keras_mrpose.errors import InputError
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.metrics import metric
 from keras_mrpose.models import PoseModel, backbones, networks, normalization
-from keras_mrpose.models.pretrained import source_kind
+from keras_mrpose.models.pretrained import read_keras, source_kind
+from keras_mrpose.presets import PRESETS
 from keras_mrpose.skeletons import LSP, MPII, Skeleton
 from keras_mrpose.training.callbacks import Curves, ListSkipped, PreviewImages, SourceScore, Throughput, TimeLimit
 from keras_mrpose.training.checkpointing import ReadOnlyStates, SaveState, State, States, restore
@@ -127,7 +128,7 @@ def train(
         "on_bad_record": on_bad_record,
         "skipped": skipped,
     }
-    hashes = data_hash(people, validation)
+    hashes = data_hash(people, validation, recipe.teacher)
     resume_state = _agree_on_resume_state(run, states, experiment, hashes, resume, overwrite, group)
     if resume_state.epoch == recipe.epochs:
         _LOG.info("%s is finished: its %d epochs are done.", run, recipe.epochs)
@@ -225,9 +226,21 @@ def compile_by_recipe(model: keras.Model, experiment: Experiment, people: People
         build_optimizer(experiment.recipe, steps),
         per_sample(HeatmapMSE(model.codec, ohkm_topk=experiment.recipe.ohkm_topk), model),
         metrics=metrics(people.skeleton, model.codec, experiment.sources, people),
+        teacher=_teacher(experiment.recipe),
+        teacher_share=experiment.recipe.teacher_share,
     )
     model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     return model
+
+
+def _teacher(recipe: Recipe) -> keras.Model | None:
+    """The network that a recipe names as the teacher."""
+    if recipe.teacher is None:
+        return None
+    if recipe.teacher in PRESETS:
+        with networks.precision(recipe.precision):
+            return networks.build(preset=recipe.teacher)
+    return read_keras(Path(recipe.teacher))
 
 
 def metrics(

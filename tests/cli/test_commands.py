@@ -199,6 +199,8 @@ def test_each_option_of_a_recipe_arrives(run, drawn_by_command, monkeypatch):
         "ema": 0.5,
         "ohkm_topk": 8,
         "precision": "mixed_bfloat16",
+        "teacher": "people",
+        "teacher_share": 0.25,
         "seed": 7,
     }
     options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", value)]

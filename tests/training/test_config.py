@@ -53,6 +53,8 @@ ODD = Experiment(
         frozen_stages=2,
         precision="mixed_bfloat16",
         sync_batch_norm=True,
+        teacher="large.keras",
+        teacher_share=0.25,
         seed=7,
     ),
     backbone_weights="weights.npz",
@@ -137,6 +139,7 @@ def test_every_field_is_saved_with_its_own_value(tmp_path):
         (Recipe, "gradient_accumulation_steps", 1.5),
         (Recipe, "ohkm_topk", -1),
         (Recipe, "ohkm_topk", 1.5),
+        *((Recipe, "teacher_share", share) for share in (0, -0.1, 1.1, math.nan)),
         (Recipe, "milestones", (0.9, 0.5)),
         (Recipe, "milestones", (0.5, 1.0)),
         (Recipe, "seed", -1),
@@ -188,6 +191,18 @@ def test_wrong_files_are_explained(change, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         Experiment.load(file)
     assert str(file) in str(caught.value)
+
+
+def test_files_of_older_runs_have_what_these_did(tmp_path):
+    file = tmp_path / "config.json"
+    Experiment("plain").save(file)
+    values = json.loads(file.read_text())
+    for name in ("train_split", "val_split"):
+        del values[name]
+    for name in ("teacher", "teacher_share"):
+        del values["recipe"][name]
+    file.write_text(json.dumps(values))
+    assert Experiment.load(file) == Experiment("plain")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"name": ', b"[1, 2]", b"\xff\xfe\xfa", b"null"])

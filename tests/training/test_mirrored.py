@@ -147,6 +147,15 @@ def test_a_step_on_two_devices_is_that_on_one(how):
     check_step(how)
 
 
+def test_a_step_with_a_teacher(tmp_path):
+    """Its loss is the mean over all people, too."""
+    teacher = built("none")
+    rng = np.random.default_rng(0)
+    teacher.get_layer("conv3").kernel.assign(rng.normal(0, 0.3, teacher.get_layer("conv3").kernel.shape))
+    teacher.save(tmp_path / "teacher.keras")
+    check_step({"sync_batch_norm": True, "teacher": str(tmp_path / "teacher.keras"), "teacher_share": 0.7})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"sync_batch_norm": True}, {"frozen": True}])
 def test_a_step_of_a_whole_network(how):

@@ -289,6 +289,33 @@ def test_going_on_with_other_people_is_refused(half, people, validation):
     assert content(half) == before
 
 
+def test_a_teacher_takes_part_and_has_to_stay_the_same(finished, people, validation, tmp_path):
+    """In one go and stopped in between; a share of 1 leaves the labels out of the loss, but not of the validation."""
+    teacher = shutil.copy(finished.run / "last.keras", tmp_path / "teacher.keras")
+    recipe = dataclasses.replace(EXPERIMENT.recipe, teacher=str(teacher), teacher_share=1.0)
+    taught = dataclasses.replace(EXPERIMENT, recipe=recipe)
+    whole = train.train(taught, people, validation, tmp_path / "whole")
+    train.train(taught, people, validation, tmp_path / "parts", time_limit=0.0)
+    teacher.write_bytes(b"other")
+    with pytest.raises(InputError, match="parts was started with another teacher; resume=True needs the same teacher"):
+        train.train(taught, people, validation, tmp_path / "parts", resume=True)
+    shutil.copy(finished.run / "last.keras", teacher)
+    parts = train.train(taught, people, validation, tmp_path / "parts", resume=True)
+    for name in ("loss", "val_loss"):
+        assert parts[name] == whole[name] != finished.history[name]
+
+
+@pytest.mark.parametrize("content", [None, b"no network"])
+def test_a_teacher_that_cannot_be_read_leaves_nothing(content, people, validation, tmp_path):
+    teacher = tmp_path / "teacher.keras"
+    if content:
+        teacher.write_bytes(content)
+    recipe = dataclasses.replace(EXPERIMENT.recipe, teacher=str(teacher))
+    with pytest.raises(InputError, match=r"teacher\.keras is not a \.keras file that can be loaded"):
+        train.train(dataclasses.replace(EXPERIMENT, recipe=recipe), people, validation, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_going_on_needs_the_config(half, people, validation, tmp_path):
     run = shutil.copytree(half, tmp_path / "run")
     (run / "config.json").unlink()
