@@ -18,8 +18,9 @@ def network(seed, skeleton=COCO, **options):
     keras.utils.set_random_seed(seed)
     model = build("simplebaseline", "tiny_v1b", (*SIZE, 3), skeleton=skeleton, **options)
     rng = np.random.default_rng(seed)
-    for weight in model.get_layer("final_layer").weights:  # else all heatmaps are next to 0
-        weight.assign(rng.normal(0, 0.3, weight.shape))
+    for layer in model.head.layers:  # else all heatmaps are next to 0
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(rng.normal(0, 2 * np.prod(layer.kernel.shape[:3]) ** -0.5, layer.kernel.shape))
     return model
 
 
@@ -39,6 +40,7 @@ def batch(people=3, joints=17):
 def flip_tested(teacher, images):
     """The teacher's heatmaps in float64, by the definition of the flip test."""
     plain, mirrored = (np.float64(teacher(view, training=False)) for view in (images, images[:, :, ::-1]))
+    assert np.abs(plain - mirrored).mean() > 0.1
     back = mirrored[:, :, ::-1][..., list(teacher.skeleton.flip_indices)]
     back[:, :, 1:] = back[:, :, :-1].copy()  # the codec's published shift
     return (plain + back) / 2
@@ -63,6 +65,7 @@ def test_joints_go_by_name_and_others_are_left_to_the_labels(teacher):
     student, (images, _) = network(2, LSP), batch(joints=14)
     distillation = Distillation(teacher, student, 1.0)
     wanted, found = flip_tested(teacher, images), np.float64(distillation.targets(images))
+    rounding = 1e-5 * np.abs(wanted).max()
     heatmaps = tf.Variable(np.random.default_rng(1).normal(size=found.shape).astype(np.float32))
     with tf.GradientTape() as tape:
         loss = distillation(0.0, images, heatmaps)
@@ -70,9 +73,9 @@ def test_joints_go_by_name_and_others_are_left_to_the_labels(teacher):
     for joint, name in enumerate(LSP.joints):
         if name in COCO.joints:
             of_teacher = wanted[..., COCO.joints.index(name)]
-            np.testing.assert_allclose(found[..., joint], of_teacher, atol=1e-5)
+            np.testing.assert_allclose(found[..., joint], of_teacher, rtol=0, atol=rounding)
             difference = heatmaps.numpy()[..., joint] - of_teacher
-            np.testing.assert_allclose(gradient[..., joint], difference / found.size, atol=1e-5 / found.size)
+            np.testing.assert_allclose(gradient[..., joint] * found.size, difference, rtol=0, atol=2 * rounding)
         else:
             assert name in ("neck", "head_top") and not gradient[..., joint].any()
 
@@ -83,8 +86,8 @@ def test_a_network_learns_what_its_teacher_finds(teacher, tmp_path):
     target[..., 2] = 0
     student.compile(keras.optimizers.Adam(1e-2), teacher=teacher, teacher_share=1.0, metrics=[])
     before = [weight.numpy() for weight in teacher.weights]
-    history = student.fit(images, target, batch_size=8, epochs=60, verbose=0).history["loss"]
-    assert history[-1] < history[0] / 20
+    history = student.fit(images, target, batch_size=8, epochs=40, verbose=0).history["loss"]
+    assert history[-1] < history[0] / 3
     for weight, value in zip(teacher.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
     student.save(tmp_path / "student.keras")
