@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 
 import pytest
 from commands import ENVIRONMENT, call, refused
@@ -31,14 +32,18 @@ def test_a_network_of_the_package_goes_to_saved_models(run, tmp_path, monkeypatc
 def test_serve(page):
     """Without TensorFlow; the line says where, the page is there, Ctrl-C ends it."""
     command = [sys.executable, "-m", "keras_mrpose", "serve", str(page), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        line = process.stdout.readline()
-        address = line.split(" at ")[1].split(" ")[0]
-        assert address.startswith("http://localhost:") and line.startswith(f"{page} at ")
-        with urllib.request.urlopen(f"{address}page.json", timeout=60) as answer:
-            assert json.load(answer)["title"] == "mrfeanet1_mobilenetv2"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heeded) as process:
+        try:
+            line = process.stdout.readline()
+            address = line.split(" at ")[1].split(" ")[0]
+            assert address.startswith("http://localhost:") and line.startswith(f"{page} at ")
+            with urllib.request.urlopen(f"{address}page.json", timeout=60) as answer:
+                assert json.load(answer)["title"] == "mrfeanet1_mobilenetv2"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
