@@ -308,7 +308,9 @@ def test_stops_within_epochs_with_two_devices(drawn, tmp_path, monkeypatch):
         train.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
     history = train.train(experiment, *drawn, run, strategy="mirrored", save_every=None, resume=True)
     assert done == [0] * 4 + [1] * 4  # each step once
-    assert {**history, "images_per_second": None} == {**whole, "images_per_second": None}
+    assert set(history) == set(whole)
+    for name in set(whole) - {"images_per_second"}:  # sums of two devices are one number in a state: rounded once more
+        assert history[name] == pytest.approx(whole[name], rel=2e-7, abs=0), name
     one, two = (States(folder / "state").newest() for folder in (tmp_path / "whole", run))
     assert one.variables.keys() == two.variables.keys() and any("gradient_sum" in name for name in one.variables)
     for name, value in one.variables.items():
