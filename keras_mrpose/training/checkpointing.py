@@ -43,7 +43,7 @@ class State:
         history: name -> one value per finished epoch.
         data_hash: hash of the people of each table, see `run_dir.data_hash`; it must not change.
         preprocessing: what the first layer of the network does, see `networks.build`.
-        variables: ``model/...``, ``optimizer/...`` and ``metrics/...`` -> value, see `capture`.
+        variables: ``model/...``, ``optimizer/...``, ``metrics/...``, ``copies/...`` -> value, see `capture`.
         callbacks: of each of the caller's, what the training has changed in it, see `changed`.
     """
 
@@ -143,10 +143,16 @@ def describe_position(epoch: int, step: int) -> str:
 
 
 def capture(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copy every variable of a compiled network, by a name that is the same in each process."""
+    """Copy every variable of a compiled network, by a name that is the same in each process.
+
+    Of a counter whose copies are summed over the devices, the sum and each copy: adding goes on in the same order.
+    """
     if hasattr(model, "jax_state_sync"):  # `fit` keeps them elsewhere under JAX
         model.jax_state_sync()
-    return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in _variables(model).items()}
+    own = _variables(model)
+    sums = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in own.items()}
+    copies = {f"copies/{name}": np.array(copies) for name, v in own.items() if (copies := _summed_copies(v))}
+    return {**sums, **copies}
 
 
 def restore(model: keras.Model, variables: dict[str, np.ndarray], part: str) -> None:
@@ -164,20 +170,27 @@ def restore(model: keras.Model, variables: dict[str, np.ndarray], part: str) -> 
             "or other layers are frozen now: start again with overwrite=True."
         )
     for name, variable in own.items():
-        assign(variable, values[name])
+        _assign(variable, values[name], variables.get(f"copies/{name}", ()))
 
 
-def assign(variable: keras.Variable, value: np.ndarray) -> None:
+def _assign(variable: keras.Variable, value: np.ndarray, parts: Sequence[np.ndarray]) -> None:
     """Set a variable on all devices.
 
-    A counter whose copies are summed over the devices gets its value on the first one only: TensorFlow would split it
-    into equal parts, and round whole numbers down.
+    A counter whose copies are summed over the devices gets its `parts`; of another number of devices, its value on the
+    first one only: TensorFlow would split it into equal parts, and round whole numbers down.
     """
-    copies = getattr(variable.value, "values", ()) if variable.aggregation == "sum" else ()
-    for copy, part in zip(copies, (value, *[np.zeros_like(value)] * len(copies)), strict=False):
+    copies = _summed_copies(variable)
+    if len(parts) != len(copies):
+        parts = (value, *[np.zeros_like(value)] * (len(copies) - 1))
+    for copy, part in zip(copies, parts, strict=False):
         copy.assign(part)
     if not copies:
         variable.assign(value)
+
+
+def _summed_copies(variable: keras.Variable) -> tuple:
+    """Copies on each device of a counter that is their sum, with `MirroredStrategy`; else none."""
+    return tuple(getattr(variable.value, "values", ())) if variable.aggregation == "sum" else ()
 
 
 def attributes(callback: keras.callbacks.Callback) -> dict:
