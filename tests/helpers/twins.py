@@ -1,5 +1,6 @@
 """Two layers of the same function: one of Keras, and ours, which trains faster."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -29,3 +30,13 @@ def assert_same_in_training(plain, ours, inputs) -> None:
     for wanted, got in zip(*found, strict=True):
         assert got.shape == wanted.shape
         np.testing.assert_allclose(got, wanted, atol=1e-11, rtol=1e-11)
+
+
+def saved_and_loaded(ours, inputs, path):
+    """The layer out of a file of a network that has no other; both networks make the same of inputs in training."""
+    image = keras.Input(inputs.shape[1:])
+    model = keras.Model(image, ours(image))
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    np.testing.assert_array_equal(loaded(inputs, training=True), model(inputs, training=True))
+    return loaded.layers[1]

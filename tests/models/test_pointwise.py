@@ -1,11 +1,10 @@
 """1x1 convolutions as matrix products: the same outputs and gradients, and where they are used."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from twins import assert_same_in_training, twins
+from twins import assert_same_in_training, saved_and_loaded, twins
 
 from keras_mrpose import build
 from keras_mrpose.models import fuse, pointwise
@@ -78,9 +77,5 @@ def test_every_1x1_convolution_of_a_backbone_is_one(backbone):
 
 def test_a_layer_is_saved_and_loaded(tmp_path, products):
     _, ours, inputs = both((4, 6), 2, "float32", use_bias=False)
-    image = keras.Input((4, 6, 5))
-    model = keras.Model(image, ours(image))
-    model.save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras")
-    assert type(loaded.layers[1]) is PointwiseConv2D and loaded.layers[1].strides == (2, 2)
-    np.testing.assert_array_equal(loaded(inputs, training=True), model(inputs, training=True))
+    loaded = saved_and_loaded(ours, inputs, tmp_path / "network.keras")
+    assert type(loaded) is PointwiseConv2D and loaded.strides == (2, 2)
