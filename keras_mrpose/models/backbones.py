@@ -27,13 +27,11 @@ import keras
 from keras import layers
 
 from keras_mrpose.errors import InputError
-from keras_mrpose.models.conv3x3 import Conv3x3
 from keras_mrpose.models.normalization import BN_MOMENTUM, BatchNorm
 from keras_mrpose.models.pointwise import PointwiseConv2D
 
 LEVELS = ("C2", "C3", "C4", "C5")
 STRIDES = (4, 8, 16, 32)
-_CONVOLUTIONS = {(1, 1): PointwiseConv2D, (3, 3): Conv3x3}  # by the kernel's size: these train faster than Keras' own
 WIDTH = 256  # of a head on a backbone that says nothing else, as in the paper
 
 # Scale and offset of `keras.layers.Rescaling` on RGB 0..255, per channel. Weights are trained for one of them.
@@ -91,10 +89,8 @@ def _application_on(image, name: str, **norm) -> keras.Model:
         config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
             return BatchNorm.from_config({**config, "momentum": BN_MOMENTUM, **norm})
-        kind = type(layer)
-        if kind is layers.Conv2D:
-            kind = _CONVOLUTIONS.get(layer.kernel_size, kind)
-        return kind.from_config(config)
+        pointwise = type(layer) is layers.Conv2D and layer.kernel_size == (1, 1)
+        return (PointwiseConv2D if pointwise else type(layer)).from_config(config)
 
     model = application(name, input_shape=tuple(image.shape[1:]))
     return keras.models.clone_model(model, input_tensors=image, clone_function=own)
@@ -139,8 +135,8 @@ def _conv_bn(x, filters: int, size: int, stride: int, conv: str, bn: str):
     if size > 1 and stride > 1:
         x, padding = layers.ZeroPadding2D(size // 2, name=f"{conv}_pad")(x), "valid"
     init = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    options = {"strides": stride, "padding": padding, "use_bias": False, "kernel_initializer": init, "name": conv}
-    x = _CONVOLUTIONS.get((size, size), layers.Conv2D)(filters, kernel_size=size, **options)(x)
+    kind = PointwiseConv2D if size == 1 else partial(layers.Conv2D, kernel_size=size)
+    x = kind(filters, strides=stride, padding=padding, use_bias=False, kernel_initializer=init, name=conv)(x)
     return BatchNorm(momentum=BN_MOMENTUM, epsilon=1e-5, name=bn)(x)
 
 

@@ -18,7 +18,6 @@ from keras import layers, ops
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import hardware, winograd
-from keras_mrpose.models.conv3x3 import Conv3x3
 from keras_mrpose.models.pointwise import PointwiseConv2D
 
 DECONVOLUTIONS = ("depth_to_space", "transpose")
@@ -31,11 +30,7 @@ _KERNELS: dict[type, Callable] = {
     layers.DepthwiseConv2D: lambda kernel: kernel.shape[2:],  # rows, columns, inputs, filters of each
 }
 # Ours, which differ in training alone, and the layers that predict in their place.
-_PLAIN = {
-    winograd.WinogradConv2DTranspose: layers.Conv2DTranspose,
-    PointwiseConv2D: layers.Conv2D,
-    Conv3x3: layers.Conv2D,
-}
+_PLAIN = {winograd.WinogradConv2DTranspose: layers.Conv2DTranspose, PointwiseConv2D: layers.Conv2D}
 _PIXELS = tuple(product((0, 1), (0, 1)))  # row and column in a block of 2x2, in the order of `DepthToSpace`
 _TRAINING_ONLY = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise)
 

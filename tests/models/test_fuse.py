@@ -10,7 +10,6 @@ from keras import layers
 
 from keras_mrpose.errors import InputError
 from keras_mrpose.models import build, list_models
-from keras_mrpose.models.conv3x3 import Conv3x3
 from keras_mrpose.models.fuse import DepthToSpace, fuse_for_inference
 from keras_mrpose.models.networks import precision
 from keras_mrpose.models.normalization import BatchNorm
@@ -83,14 +82,13 @@ def check(name, backbone, deconvolution="depth_to_space"):
     assert found.dtype == np.float32 and wanted.std() > 0.1
     assert abs(found - wanted).max() < (4e-4 if backbone == "efficientnetv2b0" else 1e-5) * abs(wanted).max()
     before, after = kinds(model), kinds(new)
-    ours = PointwiseConv2D, Conv3x3
     split = DECONVOLUTIONS_OF[name] if deconvolution == "depth_to_space" else 0
     assert before[WinogradConv2DTranspose] == DECONVOLUTIONS_OF[name]
     assert after[BatchNorm] == after[layers.Dropout] == 0
     assert after[layers.Conv2DTranspose] == DECONVOLUTIONS_OF[name] - split
     assert after[DepthToSpace] == split
-    assert after[layers.Conv2D] == sum(before[kind] for kind in (layers.Conv2D, *ours)) + 4 * split
-    assert not any(after[kind] for kind in ours)
+    assert after[layers.Conv2D] == before[layers.Conv2D] + before[PointwiseConv2D] + 4 * split
+    assert after[PointwiseConv2D] == 0
     assert after[layers.DepthwiseConv2D] == before[layers.DepthwiseConv2D]
 
 
