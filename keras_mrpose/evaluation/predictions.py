@@ -179,13 +179,15 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
 
     A network that ends in keypoints has only one decoding.
     """
-    codec, network = predictor.codec, predictor.network
+    codec, network = predictor.codec, predictor.network(every_weight=True)
     if predictor.ends_in_keypoints:
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
         return lambda crops: {own: network(crops.numpy())}
     flip = predictor.flip_test, predictor.skeleton.flip_indices
     if isinstance(predictor.model, keras.Model) and keras.backend.backend() == "tensorflow":
-        kept = _GRAPHS.setdefault(predictor, {})
+        if _GRAPHS.get(predictor, (None,))[0] is not network:
+            _GRAPHS[predictor] = network, {}
+        kept = _GRAPHS[predictor][1]
         if (key := (codec, *flip, compiled)) not in kept:
             kept[key] = _graph(network, *key)
         run = kept[key]

@@ -7,7 +7,6 @@ ready in a fraction of the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +99,7 @@ class Predictor:
         self.flip_test, self.batch_size = flip_test, batch_size
         self.detector, self.person_threshold = detector, person_threshold
         self.calibration = getattr(self.model, "calibration", None)
+        self._network, self._checksums = None, {}
 
     def __repr__(self) -> str:
         height, width = self.input_size
@@ -217,19 +217,25 @@ class Predictor:
         return np.asarray(self.codec.merge_flipped(heatmaps, flipped_heatmaps, self.skeleton.flip_indices))
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        return np.asarray(self.network(crops))
+        return np.asarray(self.network()(crops))
 
-    @cached_property
-    def network(self) -> Callable:
+    def network(self, every_weight: bool = False) -> Callable:
         """Function of crops ``(n, height, width, 3)`` that returns what the network makes of them, by the fastest way.
 
-        Of a `PoseModel` it has the weights of the moment when it is first asked for (`fuse.inference_function`).
+        Of a `PoseModel` it has a copy of the weights (`fuse.inference_function`), and is made anew when they have
+        changed since, as after a training.
+
+        Args:
+            every_weight: how to find that out, see `fuse.checksum`.
         """
         if isinstance(self.model, ExportedModel):
             return self.model.predict_on_batch
         from keras_mrpose.models import fuse
 
-        return fuse.inference_function(self.model)
+        if self._network is None or fuse.checksum(self.model, every_weight) != self._checksums[every_weight]:
+            self._checksums = {every: fuse.checksum(self.model, every) for every in (False, True)}
+            self._network = fuse.inference_function(self.model)
+        return self._network
 
     def keypoints(self, crops) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_mrpose
 from keras_mrpose.codecs import DarkCodec, GaussianCodec, UDPCodec
 from keras_mrpose.data.images import read_image
 from keras_mrpose.data.people import People
@@ -238,6 +239,19 @@ def test_hashes_tell_data_and_weights_apart(people, noisy, predictor):
     weights[0].flat[0] += 1
     other.model.set_weights(weights)
     assert {name for name, value in provenance.of_network(other).items() if value != before[name]} == {"weights_sha256"}
+
+
+def test_a_network_with_one_other_kernel_is_another(people):
+    """Also when it is none of the weights that a single prediction looks at."""
+    model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", skeleton=dots.DOTS, input_shape=(96, 64, 3))
+    predictor = Predictor(model)
+    before = evaluate(predictor, people).predictions
+    first = next(weight for weight in model.weights if weight.path.endswith("kernel"))
+    first.assign(first[..., ::-1])
+    same_as, after = evaluate(Predictor(model), people).predictions, evaluate(predictor, people).predictions
+    for way, joints in same_as.keypoints.items():
+        assert not np.array_equal(joints, before.keypoints[way])
+        np.testing.assert_array_equal(joints, after.keypoints[way])
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_heatmaps_are_the_published_ones(case, golden_dir):
 
 @pytest.mark.slow
 def test_on_jax():
-    on_jax.passed(__file__, f"test_heatmaps and ({' or '.join(CASES)})", len(CASES), "--run-slow")
+    on_jax.passed(__file__, f"test_heatmaps and ({' or '.join(CASES)})", len(CASES))
 
 
 class Untruncated:

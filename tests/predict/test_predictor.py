@@ -209,6 +209,35 @@ def test_crops_go_through_the_faster_network(random_model, monkeypatch):
     assert made[1].layers[-5].compute_dtype == "bfloat16" and made[1].output.dtype == "float32"
 
 
+def _train(model):
+    model.compile(keras.optimizers.SGD(0.1))
+    model.train_on_batch(np.ones((1, *SIZE, 3)), np.ones((1, 17, 4)))  # each joint at (1, 1), of weight 1
+
+
+def _load(model):
+    model.set_weights([weight * 1.1 for weight in model.get_weights()])
+
+
+def _count_statistics(model):
+    variance = [layer for layer in model.layers if isinstance(layer, BatchNorm)][-1].moving_variance
+    variance.assign(2 * variance)
+
+
+@pytest.mark.parametrize("change", [_train, _load, _count_statistics])
+def test_it_follows_its_network(change):
+    """Through a training, other weights and other statistics; its own copy is made anew then, and only then."""
+    model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
+    predictor = Predictor(model, flip_test=False)
+    crops = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 3)).astype(np.float32)
+    before, copy = predictor.heatmaps(crops), predictor.network()
+    assert predictor.network() is copy and predictor.network(every_weight=True) is copy
+    change(model)
+    direct = model.predict_on_batch(crops)
+    assert abs(direct - before).max() > 1e-3 * abs(before).max()
+    assert abs(predictor.heatmaps(crops) - direct).max() < 1e-5 * abs(direct).max()
+    assert predictor.network() is predictor.network() is not copy
+
+
 # --- sources ------------------------------------------------------------------------------------------------------
 
 

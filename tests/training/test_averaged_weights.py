@@ -336,7 +336,7 @@ def test_the_saved_network_is_no_worse_than_the_trained_one(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_on_jax():
-    on_jax.passed(__file__, "within_it or recomputed or leaves or judges", 7, "--run-slow")
+    on_jax.passed(__file__, "within_it or recomputed or leaves or judges", 7)
 
 
 def test_more_hard_keypoints_than_joints_are_refused(tables, tmp_path):
