@@ -57,7 +57,8 @@ class Predictor:
         person_threshold: who is looked for without boxes and has a lower person score is nobody; 0.5 is "as likely a
             person as not".
 
-    An exported network that ends in keypoints has decoded its heatmaps itself: it takes no flip test and no codec.
+    A model that is trained further, or given other weights, predicts with those from then on. An exported network that
+    ends in keypoints has decoded its heatmaps itself: it takes no flip test and no codec.
 
     Attributes:
         model: the network, a `PoseModel` or an `ExportedModel`.
