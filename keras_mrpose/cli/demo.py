@@ -54,7 +54,7 @@ def handle(args) -> None:
     predictor = keras_mrpose.Predictor(args.run)
     if not args.quick:  # which has too few people for it; scores become probabilities, and photographs have nobody
         calibration = confidence.fit_calibration([confidence.find_labelled(predictor, validation)])
-        predictor.model.calibration = predictor.calibration = calibration
+        predictor.model.calibration = calibration
         predictor.model.save(args.run / "best.keras")
     result = keras_mrpose.evaluate(predictor, unseen, protocol="pck")
     tables.print_result(result, "drawn people that the network has not seen")

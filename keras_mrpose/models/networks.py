@@ -94,7 +94,8 @@ class PoseModel(keras.Model):
         codec: encodes points as heatmaps and decodes heatmaps to points.
         spec: arguments that `build` made it with: name, backbone, input_shape, num_joints,
             include_preprocessing, preprocessing.
-        calibration: turns scores, the heights of peaks, into probabilities; None if it was not fitted.
+        calibration: turns scores, the heights of peaks, into probabilities; None if it was not fitted. It holds for the
+            weights that it was fitted to: `fit` takes it away.
     """
 
     def __init__(
@@ -245,6 +246,7 @@ class PoseModel(keras.Model):
         self._meet(kwargs, "steps_per_epoch", x, y)
         if hasattr(x, "element_spec") and len(args) < SHUFFLE_PLACE:
             kwargs.setdefault("shuffle", False)  # a data set has shuffled itself; Keras warns that it cannot
+        self.calibration = None
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from keras_mrpose import geometry, nms
-from keras_mrpose.calibration import DEFAULT_PERSON
+from keras_mrpose.calibration import DEFAULT_PERSON, Calibration
 from keras_mrpose.data.images import read_image
 from keras_mrpose.errors import InputError
 from keras_mrpose.geometry import crop_matrices, to_image
@@ -63,7 +63,6 @@ class Predictor:
     Attributes:
         model: the network, a `PoseModel` or an `ExportedModel`.
         skeleton: its joints.
-        calibration: turns heights of peaks into probabilities; None if the network has none.
         input_size: ``(height, width)`` of its crops.
 
     Raises:
@@ -99,7 +98,6 @@ class Predictor:
             self.skeleton.check_mirroring("A flip test", "flip_test=False")
         self.flip_test, self.batch_size = flip_test, batch_size
         self.detector, self.person_threshold = detector, person_threshold
-        self.calibration = getattr(self.model, "calibration", None)
         self._network, self._checksums = None, {}
 
     def __repr__(self) -> str:
@@ -111,6 +109,11 @@ class Predictor:
     def codec(self) -> Codec:
         """The codec that decodes the heatmaps."""
         return self.model.codec if self._codec is None else self._codec
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Turns heights of peaks into probabilities; None if the network has none."""
+        return self.model.calibration
 
     def _checked_codec(self, codec: str | Codec) -> Codec:
         import keras  # noqa: F401  see `load_model`

@@ -90,6 +90,17 @@ def test_a_fitted_network_predicts_probabilities(people, predictor, tmp_path):
     np.testing.assert_allclose(calibrated[..., 2], plain[..., 2] / 2, atol=1e-6)
 
 
+def test_a_training_takes_the_calibration_away():
+    """It was fitted to other weights; who predicts with the network notices."""
+    model = dots.network()
+    predictor, fitted = Predictor(model), Calibration((0.0, 1.0), (0.0, 0.5), "close")
+    model.calibration = fitted
+    assert predictor.calibration is fitted
+    model.compile(metrics=[])
+    model.fit(np.ones((2, *predictor.input_size, 3)), np.ones((2, 3, 4)), verbose=0)
+    assert model.calibration is predictor.calibration is None
+
+
 def test_nothing_to_fit_to(people, predictor):
     nobody = People(**{**vars(people), "keypoints": people.keypoints * (1, 1, 0)})
     with pytest.raises(InputError, match="no labelled keypoint that the network knows"):

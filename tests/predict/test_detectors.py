@@ -516,7 +516,7 @@ class Sure:
 def test_a_person_score_counts_both_the_detector_and_the_heatmaps():
     """Bayes: 0.8 and 0.9 are 0.72 / (0.72 + 0.02), 0.5 changes nothing, 0 stays 0, also beside 1."""
     predictor = Predictor(dots.network(), flip_test=False)
-    predictor.calibration = Sure()
+    predictor.model.calibration = Sure()
     image = dots.picture((120, 90), [[[30, 50], [60, 90], [40, 20]]])
     boxes = [[10, 10, 60, 90], [20, 10, 60, 90], [30, 10, 60, 90]]
 
