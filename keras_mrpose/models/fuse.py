@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import islice, product
 
 import keras
 import numpy as np
@@ -142,13 +142,16 @@ def checksum(model: keras.Model, every_weight: bool = True) -> int:
     Args:
         model: a network with batch norms.
         every_weight: look at all, some 0.1 s for a ResNet-50. Otherwise at those that every training, every file of
-            weights and every count of statistics changes, in less than 1 ms: the last layer's and the last batch
-            norm's variance.
+            weights and every count of statistics changes, in 0.6 to 1.1 ms: the last layer's and the last batch norm's
+            variance.
     """
-    weights = model.weights
-    if not every_weight:
-        norms = [weight for weight in weights if weight.name == "moving_variance"]
-        weights = [*norms[-1:], *weights[-2:]]
+    if every_weight:
+        weights = model.weights
+    else:  # from the end: to collect the weights of all layers takes longer than to look at these
+        backwards = model.layers[::-1]
+        last = next((layer.weights for layer in backwards if layer.weights), [])
+        variances = (layer.moving_variance for layer in backwards if hasattr(layer, "moving_variance"))
+        weights = [*last, *islice(variances, 1)]
     found = 0
     for weight in weights:
         found = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(weight)), found)
