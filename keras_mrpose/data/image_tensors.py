@@ -71,16 +71,17 @@ class OpenedImage(NamedTuple):
             ``(high[1] - low[1], high[0] - low[0], 3)`` uint8 RGB.
         """
 
+        (left, top), (right, bottom) = tf.unstack(low), tf.unstack(high)
+        width = (self.sides[0] - 1) // tf.bitwise.left_shift(1, level) + 1
+        first, last = tf.maximum(left - BESIDE, 0), tf.minimum(right + BESIDE, width)
+        window = tf.stack([top, first, bottom - top, last - first])
+
         def decoded(ratio: int) -> tf.Tensor:
-            left = tf.maximum(low[0] - BESIDE, 0)
-            right = tf.minimum(high[0] + BESIDE, (self.sides[0] + ratio - 1) // ratio)
-            window = tf.stack([low[1], left, high[1] - low[1], right - left])
-            pixels = tf.image.decode_and_crop_jpeg(self.file, window, channels=3, ratio=ratio, dct_method=EXACT)
-            return pixels[:, low[0] - left : high[0] - left]
+            return tf.image.decode_and_crop_jpeg(self.file, window, channels=3, ratio=ratio, dct_method=EXACT)
 
         branches = [functools.partial(decoded, 2**power) for power in range(LEVELS)]
-        branches.append(lambda: self.pixels[low[1] : high[1], low[0] : high[0]])
-        return tf.switch_case(tf.where(self.reducible, level, LEVELS), branches)
+        branches.append(lambda: self.pixels[top:bottom, first:last])
+        return tf.switch_case(tf.where(self.reducible, level, LEVELS), branches)[:, left - first : right - first]
 
 
 def decoded_image(pixels: tf.Tensor) -> OpenedImage:
