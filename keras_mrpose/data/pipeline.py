@@ -36,6 +36,9 @@ ON_BAD_RECORD = ("stop", "skip")
 AHEAD = 2  # batches that wait while one is computed with
 SKIPPED = "skipped.json"
 
+# No function of a graph here branches on a tensor, and AutoGraph takes two seconds to see that.
+_not_converted = tf.autograph.experimental.do_not_convert
+
 
 class Skipped:
     """List of the people whose image could not be read, each once, however often a training came to them."""
@@ -76,6 +79,7 @@ class Skipped:
         part.replace(file)
 
 
+@_not_converted
 def dataset(
     people: People,
     model: keras.Model,
@@ -128,6 +132,7 @@ def dataset(
     return crops.batched(order, size, whole=shuffle)
 
 
+@_not_converted
 def batches(
     people: People,
     input_size: tuple[int, int],

@@ -211,7 +211,7 @@ def _graph(
     """From crops to joints in TensorFlow, crops and mirrored crops as one batch: heatmaps never leave it."""
     decode = decoder(codec, flip_test, flip_indices, compiled)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(crops):
         heatmaps = network(tf.concat([crops, crops[:, :, ::-1]], 0) if flip_test else crops)
         return decode(*tf.split(heatmaps, 2)) if flip_test else decode(heatmaps, heatmaps)
@@ -243,4 +243,4 @@ def decoder(codec: Codec, flip_test: bool, flip_indices: tuple[int, ...], compil
             found[name] = variant.decode(merged)
         return found
 
-    return tf.function(decode, jit_compile=True) if compiled else decode
+    return tf.function(decode, autograph=False, jit_compile=True) if compiled else decode

@@ -131,7 +131,11 @@ def inference_function(model: keras.Model) -> Callable:
         [variable.value.numpy() for variable in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
-    graph = tf.function(lambda images: model.stateless_call(trainable, others, images, training=False)[0])
+
+    def predict(images):
+        return model.stateless_call(trainable, others, images, training=False)[0]
+
+    graph = tf.function(predict, autograph=False)
     frozen = graph.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32))
     return lambda images: frozen(tf.cast(images, tf.float32))
 
