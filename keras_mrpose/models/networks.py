@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -247,6 +247,9 @@ class PoseModel(keras.Model):
         if hasattr(x, "element_spec") and len(args) < SHUFFLE_PLACE:
             kwargs.setdefault("shuffle", False)  # a data set has shuffled itself; Keras warns that it cannot
         self.calibration = None
+        if self.compiled and not self.optimizer.built:  # else TensorFlow traces the first step twice
+            with self.distribute_strategy.scope() if hasattr(self, "distribute_strategy") else nullcontext():
+                self.optimizer.build(self.trainable_variables)
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

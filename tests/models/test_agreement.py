@@ -57,6 +57,21 @@ def test_xla_is_left_out_on_a_cpu_unless_asked_for():
     assert model.jit_compile
 
 
+def test_a_step_is_traced_once(people):
+    """TensorFlow traces one again that makes variables, such as Adam's: seconds, with a large network."""
+    traced = []
+
+    class Counting(HeatmapMSE):
+        def call(self, target, heatmaps):
+            traced.append(target)
+            return super().call(target, heatmaps)
+
+    model = network()
+    model.compile(loss=Counting())
+    model.fit(pipeline.batches(people, SIZE, 4, augmentation=Augmentation()), epochs=2, verbose=0)
+    assert len(traced) == 1
+
+
 @pytest.mark.parametrize("own", [GaussianCodec(2), DarkCodec(1.5), UDPCodec(1.5)])
 def test_another_codec_is_named(own):
     model = network(GaussianCodec(1.5))
@@ -231,6 +246,7 @@ def test_an_endless_pipeline_ends_its_epochs(people):
     model.evaluate(data, verbose=0)  # ends
 
 
+@pytest.mark.slow
 def test_an_endless_pipeline_trains_as_with_the_number_given(people):
     """Equal weights, so the second epoch has other batches than the first in both."""
     data = pipeline.batches(people, SIZE, 4, augmentation=Augmentation(), seed=3)
