@@ -319,6 +319,7 @@ def test_results_in_a_file(run, trained, work, capfd):
     assert all(name in told[0] for name in JOINTS)
 
 
+@pytest.mark.slow
 def test_a_network_of_other_joints_is_measured_by_those_that_both_name(run, trained, work, capfd):
     """The shoulders alone have a name in both; it is said which of COCO's do not count."""
     assert call(run, "evaluate", trained, "--data", work / "drawn", "--no-diagnosis", "--out", work / "own.json") == 0

@@ -75,12 +75,20 @@ def test_a_full_disk_leaves_the_network(run, network, tmp_path, monkeypatch, cap
     assert network.read_bytes() == before and not list(tmp_path.glob("part-*"))
 
 
-def test_a_preset_is_checked_and_not_written(run, network, tmp_path, monkeypatch, capfd):
-    """Also where a folder, or a run, has its name."""
+@pytest.mark.slow
+def test_a_preset_is_checked(run, tmp_path, monkeypatch, capfd):
+    """Also beside a folder of its name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people").mkdir()
-    assert commands.call(run, "calibrate", "people", "--data", "fit", "--check") == 0
+    dotted.folder(tmp_path / "few", "val2017", 2)
+    assert commands.call(run, "calibrate", "people", "--data", "few", "--check") == 0
     assert "expected calibration error" in capfd.readouterr().out
+
+
+def test_a_preset_is_not_written(run, network, tmp_path, monkeypatch, capfd):
+    """Not even where a run has its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people").mkdir()
     network.rename(tmp_path / "people" / "best.keras")
     for name in ("people", "people/"):
         assert commands.call(run, "calibrate", name, "--data", "fit") == 2

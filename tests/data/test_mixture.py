@@ -379,6 +379,7 @@ def test_a_training(folders, micro_networks, tmp_path):
         train.train(other, joined.people, joined.validation, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_data_sets_alone(folders, micro_networks, tmp_path):
     """What the training says of LSP is what `evaluate` says of it: 14 of the network's 19 joints, PCK's protocol."""
     joined = mixture.join(two(folders), BODY19)
@@ -389,6 +390,7 @@ def test_the_numbers_are_those_of_the_data_sets_alone(folders, micro_networks, t
     assert result.value == pytest.approx(history["val_lsp_pck"][-1], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_source_is_a_mixture_too(folders, micro_networks, tmp_path):
     alone = Mixture((SourceFolder(folders / "lsp"),), (Source("lsp"),))
     joined = mixture.join(alone, BODY19)

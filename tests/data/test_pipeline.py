@@ -392,6 +392,7 @@ def test_a_data_set_takes_size_codec_and_joints_from_the_model(people):
     assert data.reference_length == "square root of the area"
 
 
+@pytest.mark.slow
 def test_each_pass_is_the_next_epoch_of_a_training(people):
     """Two whole batches of three; who runs the program again sees the same."""
     first, again, other = (pipeline.dataset(people, network(), 3, augment=STRONG, seed=seed) for seed in (5, 5, 6))

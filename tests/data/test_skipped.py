@@ -73,7 +73,7 @@ def taken(people, epochs=1, **options):
     return np.concatenate(images), np.concatenate(targets)
 
 
-@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("augmented", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_bad_image_becomes_black_without_labels_and_all_else_stays(tables, augmented):
     """Bit for bit: the others' pixels, joints, lengths and places in the order."""
     whole, spoilt = tables
@@ -97,6 +97,7 @@ def test_a_bad_image_becomes_black_without_labels_and_all_else_stays(tables, aug
     assert images[black].any(axis=(1, 2, 3)).all() and (found[black][..., 3] > 0).all()
 
 
+@pytest.mark.slow
 def test_without_bad_records_nothing_differs(tables):
     listed = Skipped()
     for one, other in zip(taken(tables[0]), taken(tables[0], on_bad_record="skip", skipped=listed), strict=True):
@@ -104,6 +105,7 @@ def test_without_bad_records_nothing_differs(tables):
     assert len(listed) == 0 and listed.sentence() == ""
 
 
+@pytest.mark.slow
 def test_an_endless_pipeline_goes_on_exactly(tables):
     two = taken(tables[1], 2, on_bad_record="skip")
     second = taken(tables[1], first_epoch=1, on_bad_record="skip")

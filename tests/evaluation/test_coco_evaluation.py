@@ -49,7 +49,7 @@ def test_selection_and_numbers_are_the_published_ones(golden, shared, name):
     assert numbers == pytest.approx(variant["stats"], rel=0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["official", *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS[1:])])
 def test_the_faster_evaluation_is_the_same_to_the_last_digit(golden, shared, name):
     pytest.importorskip("faster_coco_eval")
     rows, scores = selected(golden, **options_of(facts(shared, "coco_eval.json")[name]))

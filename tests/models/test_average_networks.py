@@ -37,6 +37,7 @@ def test_the_mean_is_the_first_one_with_other_weights(call, tmp_path):
         np.testing.assert_allclose(found, 0.75 * a + 0.25 * b, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_others_are_refused(call, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     network("1.keras", 1)

@@ -9,6 +9,7 @@ from keras_mrpose import InputError, build
 from keras_mrpose.codecs import DarkCodec
 from keras_mrpose.losses import HeatmapMSE
 from keras_mrpose.models.distillation import Distillation
+from keras_mrpose.optimizers import Adam
 from keras_mrpose.skeletons import COCO, LSP, Skeleton
 
 SIZE, MAPS = (64, 32), (16, 8)
@@ -84,7 +85,7 @@ def test_a_network_learns_what_its_teacher_finds(teacher, tmp_path):
     """Without one label; the teacher stays as it is and is not saved."""
     student, (images, target) = network(2), batch(8)
     target[..., 2] = 0
-    student.compile(keras.optimizers.Adam(1e-2), teacher=teacher, teacher_share=1.0, metrics=[])
+    student.compile(Adam(1e-2), teacher=teacher, teacher_share=1.0, metrics=[])
     before = [weight.numpy() for weight in teacher.weights]
     history = student.fit(images, target, batch_size=8, epochs=40, verbose=0).history["loss"]
     assert history[-1] < history[0] / 3

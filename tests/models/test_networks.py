@@ -280,7 +280,7 @@ CARRIED = (GaussianCodec(1.5), DarkCodec(1.5, flip_shift=False), UDPCodec(1.5), 
             pytest.param(name, False, codec, marks=[] if place == 1 else pytest.mark.slow)
             for place, (name, codec) in enumerate(zip(NETWORKS, CARRIED, strict=True))
         ),
-        ("mrfeanet2", True, CARRIED[0]),
+        pytest.param("mrfeanet2", True, CARRIED[0], marks=pytest.mark.slow),
     ],
 )
 def test_saved_file_keeps_outputs_skeleton_and_codec(name, compiled, codec, tmp_path):

@@ -65,7 +65,14 @@ def test_only_in_bfloat16_in_training_on_a_cpu(dtype, training, gpu, wanted, mon
     assert bool(calls) == wanted
 
 
-@pytest.mark.parametrize("backbone", ["tiny_v1b", "resnet50", "mobilenetv2", "mobilenetv2_torch"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "tiny_v1b",
+        "mobilenetv2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "mobilenetv2_torch")),
+    ],
+)
 def test_every_1x1_convolution_of_a_backbone_is_one(backbone):
     """And what predicts has plain layers."""
     model = build("simplebaseline", backbone=backbone, input_shape=(64, 64, 3))

@@ -166,6 +166,7 @@ def test_real_caffe_layout_resnet50(shared):
     assert np.abs(wrong - got[-1]).max() > 0.1 * np.abs(wrong).max()
 
 
+@pytest.mark.slow
 def test_real_mobilenet_in_both_spellings(shared, tmp_path):
     path = shared / "data" / "weights" / "mobilenetv2_imagenet.npz"
     with np.load(path) as archive:

@@ -225,6 +225,7 @@ def test_evaluation_gives_the_numbers_of_keras(folder, people, flip_test):
         np.testing.assert_allclose(lite.predictions.keypoints[way], found, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_joints_have_one_way(folder, people):
     ends = Predictor(folder / "keypoints_float32.tflite", flip_test=False, batch_size=3)
     result = evaluate(ends, people)

@@ -147,6 +147,7 @@ def test_a_step_on_two_devices_is_that_on_one(how):
     check_step(how)
 
 
+@pytest.mark.slow
 def test_a_step_with_a_teacher(tmp_path):
     """Its loss is the mean over all people, too."""
     teacher = built("none")

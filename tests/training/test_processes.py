@@ -175,7 +175,7 @@ def test_shares_are_the_batches_of_one_process(drawn, count):
             np.testing.assert_array_equal(joined, whole[step][part])
 
 
-@pytest.mark.parametrize("present", [8, 5])
+@pytest.mark.parametrize("present", [pytest.param(8, marks=pytest.mark.slow), 5])
 def test_shares_of_the_validation_count_everybody_once(drawn, present):
     """All have equally many batches of one size; those who fill them up count for nothing, and a mean stays a mean."""
     people = data.load(drawn, "val").take(slice(present))

@@ -289,6 +289,7 @@ def test_going_on_with_other_people_is_refused(half, people, validation):
     assert content(half) == before
 
 
+@pytest.mark.slow
 def test_a_teacher_takes_part_and_has_to_stay_the_same(finished, people, validation, tmp_path):
     """In one go and stopped in between; a share of 1 leaves the labels out of the loss, but not of the validation."""
     teacher = shutil.copy(finished.run / "last.keras", tmp_path / "teacher.keras")
@@ -506,6 +507,7 @@ def test_callbacks_go_on_as_they_were(people, validation, half, finished, tmp_pa
     assert history["val_loss"] == finished.history["val_loss"]  # a callback changes nothing
 
 
+@pytest.mark.slow
 def test_a_network_that_is_built_already(people, validation, tmp_path):
     """It trains from its own weights, with its frozen layers; stopped and resumed as if it never had been."""
     recipe, augmentation = EXPERIMENT.recipe, EXPERIMENT.augmentation
