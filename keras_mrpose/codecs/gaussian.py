@@ -74,6 +74,7 @@ class GaussianCodec(Codec):
         points, scores = peaks(heatmaps)
         x, y = (ops.cast(points[..., axis], "int32") for axis in (0, 1))
 
+        # right, below, left, above
         beside_x = ops.clip(ops.stack([x + 1, x, x - 1, x], axis=1), 0, width - 1)
         beside_y = ops.clip(ops.stack([y, y + 1, y, y - 1], axis=1), 0, height - 1)
         beside = gather_at(heatmaps, beside_x, beside_y)

@@ -268,13 +268,12 @@ def warp_opened(image: OpenedImage, matrix: tf.Tensor, size: tuple[int, int]) ->
     back = geometry.inverse(matrix, xp=tnp)
     level = tf.math.log(tf.norm(back[:, 0]) / FINER) / math.log(2)
     level = tf.where(image.reducible, tf.clip_by_value(tf.cast(tf.floor(level), tf.int32), 0, LEVELS - 1), 0)
-    ratio = tf.bitwise.left_shift(1, level)
     # pixel i of the reduced image has its centre where that of the ones it stands for is
-    scale = 1 / tf.cast(ratio, tf.float32)
+    scale = 1 / tf.cast(tf.bitwise.left_shift(1, level), tf.float32)
     back = tf.concat([scale * back[:, :2], scale * back[:, 2:] + (scale - 1) / 2], axis=1)
     corners = tf.constant([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], tf.float32)
     corners = geometry.transform(back, corners)
-    sides = (image.sides + ratio - 1) // ratio
+    sides = image.reduced_sides(level)
     low = tf.clip_by_value(tf.cast(tf.floor(tf.reduce_min(corners, 0)), tf.int32) - 1, 0, sides - 1)
     high = tf.clip_by_value(tf.cast(tf.math.ceil(tf.reduce_max(corners, 0)), tf.int32) + 2, low + 1, sides)
     window = image.part(low, high, level)

@@ -58,22 +58,25 @@ class OpenedImage(NamedTuple):
     pixels: tf.Tensor
     sides: tf.Tensor
 
+    def reduced_sides(self, level: tf.Tensor | int) -> tf.Tensor:
+        """``(2,)`` int32 width and height at 1 / 2^level of the sides, rounded up."""
+        return (self.sides - 1) // tf.bitwise.left_shift(1, level) + 1
+
     def part(self, low: tf.Tensor, high: tf.Tensor, level: tf.Tensor | int = 0) -> tf.Tensor:
         """A rectangle of the image, decoded by itself: the same pixels as when all of it is decoded.
 
         Args:
             low: ``(2,)`` int32 x, y of the first pixel.
             high: ``(2,)`` int32 x, y behind the last one.
-            level: 0 to 3: of the image reduced to 1 / 2^level of its sides (rounded up), of which `low` and `high` are
-                pixels, each the mean of those it stands for; not 0 only for a `reducible` image.
+            level: 0 to 3: of the image with `reduced_sides`, of which `low` and `high` are pixels, each the mean of
+                those it stands for; not 0 only for a `reducible` image.
 
         Returns:
             ``(high[1] - low[1], high[0] - low[0], 3)`` uint8 RGB.
         """
 
         (left, top), (right, bottom) = tf.unstack(low), tf.unstack(high)
-        width = (self.sides[0] - 1) // tf.bitwise.left_shift(1, level) + 1
-        first, last = tf.maximum(left - BESIDE, 0), tf.minimum(right + BESIDE, width)
+        first, last = tf.maximum(left - BESIDE, 0), tf.minimum(right + BESIDE, self.reduced_sides(level)[0])
         window = tf.stack([top, first, bottom - top, last - first])
 
         def decoded(ratio: int) -> tf.Tensor:

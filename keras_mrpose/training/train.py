@@ -229,7 +229,7 @@ def compile_by_recipe(model: keras.Model, experiment: Experiment, people: People
         teacher=_teacher(experiment.recipe),
         teacher_share=experiment.recipe.teacher_share,
     )
-    model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
+    model.optimizer.build(model.trainable_variables)  # which a state is restored into
     return model
 
 
