@@ -111,6 +111,14 @@ class Adam(keras.optimizers.Adam):
     def _is_update(self):
         return (self._iterations + 1) % self.steps_per_update == 0
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Sum the gradients of all devices; Keras calls this in each step on TensorFlow.
+
+        Of one device there is nothing to sum, and TensorFlow's sum would keep the step's graph, and with it all
+        weights and averages, until the process ends (tensorflow/tensorflow#97697).
+        """
+        return super()._all_reduce_sum_gradients(grads_and_vars) if distribute.has_strategy() else list(grads_and_vars)
+
     def _apply_weight_decay(self, variables):
         """Do nothing; Keras calls this in each step, `update_step` does it."""
 
