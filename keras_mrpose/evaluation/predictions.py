@@ -179,7 +179,7 @@ def _finder(predictor: Predictor, compiled: bool) -> Callable[[tf.Tensor], dict[
 
     A network that ends in keypoints has only one decoding.
     """
-    codec, network = predictor.codec, predictor.network(every_weight=True)
+    codec, network = predictor.codec, predictor.network(batches=True)
     if predictor.ends_in_keypoints:
         own = next(name for name, (variant, _) in decode_variants(codec, flip_test=False).items() if variant is codec)
         return lambda crops: {own: network(crops.numpy())}

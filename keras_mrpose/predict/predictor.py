@@ -98,7 +98,7 @@ class Predictor:
             self.skeleton.check_mirroring("A flip test", "flip_test=False")
         self.flip_test, self.batch_size = flip_test, batch_size
         self.detector, self.person_threshold = detector, person_threshold
-        self._network, self._checksums = None, {}
+        self._networks, self._checksums = {}, {}
 
     def __repr__(self) -> str:
         height, width = self.input_size
@@ -223,23 +223,26 @@ class Predictor:
     def _run(self, crops: np.ndarray) -> np.ndarray:
         return np.asarray(self.network()(crops))
 
-    def network(self, every_weight: bool = False) -> Callable:
+    def network(self, batches: bool = False) -> Callable:
         """Function of crops ``(n, height, width, 3)`` that returns what the network makes of them, by the fastest way.
 
         Of a `PoseModel` it has a copy of the weights (`fuse.inference_function`), and is made anew when they have
         changed since, as after a training.
 
         Args:
-            every_weight: how to find that out, see `fuse.checksum`.
+            batches: for many crops at a time, as an evaluation has them: it is there sooner and takes less memory, but
+                a single crop takes longer. Every weight is looked at for a change, not a few (`fuse.checksum`).
         """
         if isinstance(self.model, ExportedModel):
             return self.model.predict_on_batch
         from keras_mrpose.models import fuse
 
-        if self._network is None or fuse.checksum(self.model, every_weight) != self._checksums[every_weight]:
+        if not self._networks or fuse.checksum(self.model, batches) != self._checksums[batches]:
+            self._networks = {}
             self._checksums = {every: fuse.checksum(self.model, every) for every in (False, True)}
-            self._network = fuse.inference_function(self.model)
-        return self._network
+        if batches not in self._networks:
+            self._networks[batches] = fuse.inference_function(self.model, batches)
+        return self._networks[batches]
 
     def keypoints(self, crops) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``(n, joints, 2)`` in crop pixels and scores ``(n, joints)`` of crops ``(n, height, width, 3)``."""

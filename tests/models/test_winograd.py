@@ -92,8 +92,9 @@ def test_wide_layers_predict_by_minimal_filtering(monkeypatch):
     assert not {layers.BatchNormalization, layers.ReLU, WinogradConv2DTranspose} & set(kinds)
     images = tf.random.stateless_normal((9, 6, 4, 512), (1, 2))
     wanted = model(images, training=False).numpy()
-    got = fuse.inference_function(model)(images).numpy()
-    assert abs(got - wanted).max() < 1e-5 * abs(wanted).max()
+    for batches in (False, True):
+        got = fuse.inference_function(model, batches)(images).numpy()
+        assert abs(got - wanted).max() < 1e-5 * abs(wanted).max()
 
 
 def test_a_network_in_bfloat16_predicts_in_bfloat16():

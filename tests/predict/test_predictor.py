@@ -229,13 +229,15 @@ def test_it_follows_its_network(change):
     model = keras_mrpose.build("simplebaseline", backbone="tiny_v1b", input_shape=(*SIZE, 3))
     predictor = Predictor(model, flip_test=False)
     crops = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 3)).astype(np.float32)
-    before, copy = predictor.heatmaps(crops), predictor.network()
-    assert predictor.network() is copy and predictor.network(every_weight=True) is copy
+    before, copy, batches = predictor.heatmaps(crops), predictor.network(), predictor.network(batches=True)
+    assert predictor.network() is copy and predictor.network(batches=True) is batches
     change(model)
     direct = model.predict_on_batch(crops)
     assert abs(direct - before).max() > 1e-3 * abs(before).max()
     assert abs(predictor.heatmaps(crops) - direct).max() < 1e-5 * abs(direct).max()
     assert predictor.network() is predictor.network() is not copy
+    assert predictor.network(batches=True) is predictor.network(batches=True) is not batches
+    assert np.abs(predictor.network(batches=True)(crops) - direct).max() < 1e-5 * abs(direct).max()
 
 
 # --- sources ------------------------------------------------------------------------------------------------------
