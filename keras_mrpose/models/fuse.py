@@ -124,7 +124,7 @@ def inference_function(model: keras.Model, batches: bool = False) -> Callable:
         batches: for many images at a time, beside which laying out the weights counts little: the graph has variables
             for them. It is there sooner and takes much less memory (before its first result the process of MRFeaNet2
             on ResNet-50 takes 3 GB in place of 11, SimpleBaseline's 1.6 in place of 4). On two cores 16 images take 1
-            to 4 % longer, a single one half as long again.
+            to 4 % longer, a single one takes 1.4 to 1.9 times as long.
 
     Returns:
         Function of images ``(n, height, width, 3)``, RGB 0..255, that returns heatmaps; on TensorFlow also inside a
