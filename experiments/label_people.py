@@ -15,18 +15,9 @@ import numpy as np
 
 from keras_mrpose import data, skeletons
 from keras_mrpose.predict.detectors import detector
-from keras_mrpose.predict.predictor import Predictor
+from keras_mrpose.predict.predictor import Predictor, overlap
 
 OVERLAP, SURE, LEAST, SMALLEST = 0.2, 0.6, 6, 40  # of boxes; probability; joints; pixels of the longer side
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The largest share ``(boxes,)`` that any of the others has in common with each box, of the union of both."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
-    common = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(those[:, 2:], axis=1) for those in (boxes, others)]
-    return np.max(common / (areas[0][:, None] + areas[1][None] - common), axis=1, initial=0)
 
 
 def main() -> None:
@@ -41,15 +32,16 @@ def main() -> None:
     predictor = Predictor(args.model, flip_test=True, detector=detector(args.detector))
     people = data.load(args.data, args.split)
     coco = skeletons.COCO
-    places = list(skeletons.joint_map(predictor.skeleton, coco))
+    places = np.array(skeletons.joint_map(predictor.skeleton, coco))
     images, annotations = [], []
     for row in np.unique(people.image_index):
         file = Path(people.image_paths[row])
         found = predictor(file)
         labelled = people.boxes[people.image_index == row]
-        keypoints = found.keypoints[:, places]
+        keypoints = found.keypoints[:, places] * (places >= 0)[:, None]
         sure = keypoints[..., 2] >= SURE
-        fits = (overlaps(found.boxes, labelled) <= OVERLAP) & (found.boxes[:, 2:].max(axis=1) >= SMALLEST)
+        apart = (overlap(found.boxes[:, None], labelled) <= OVERLAP).all(axis=1)
+        fits = apart & (found.boxes[:, 2:].max(axis=1) >= SMALLEST)
         height, width = found.image.shape[:2]
         for person in np.flatnonzero(fits & (sure.sum(axis=1) >= LEAST)):
             triples = np.where(sure[person][:, None], keypoints[person], 0)

@@ -117,7 +117,7 @@ class Adam(keras.optimizers.Adam):
         Of one device there is nothing to sum, and TensorFlow's sum would keep the step's graph, and with it all
         weights and averages, until the process ends (tensorflow/tensorflow#97697).
         """
-        return super()._all_reduce_sum_gradients(grads_and_vars) if distribute.has_strategy() else list(grads_and_vars)
+        return super()._all_reduce_sum_gradients(grads_and_vars) if distribute.has_strategy() else grads_and_vars
 
     def _apply_weight_decay(self, variables):
         """Do nothing; Keras calls this in each step, `update_step` does it."""
